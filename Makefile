@@ -1,0 +1,67 @@
+# A menu. Every target is a visible command or two; `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help env smoke book html test lint picture address lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+ENV := .venv/.requirements-installed
+PEERS := .venv/.peers-installed
+SMOKE_ROWS := traditional adversarial advprop als sat als-sat-advprop
+
+help:  ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+book: $(ENV)  ## Six small experiments on digits, then the book, from nothing (a fresh clone is enough)
+	@$(MAKE) --no-print-directory smoke html
+
+test: $(ENV) $(PEERS)  ## Everything that is checked: units, the peer libraries, small notebooks, the book
+	$(PY) -m pytest
+
+env: $(ENV)  ## The environment in .venv, with the exact versions of requirements.lock
+
+smoke: $(ENV)  ## The six small experiments that the book's first look shows (those that are there are kept)
+	@for row in $(SMOKE_ROWS); do $(PY) -m advlib run $$row --budget smoke --seed 0 || exit 1; done
+
+html: $(ENV)  ## The book alone, from the records that are there; a warning or a missing number is an error
+	@$(PY) tools/build_book.py
+
+lint: $(ENV)  ## ruff
+	$(BIN)/ruff check .
+
+picture: $(ENV)  ## Draw the picture of the README from the records
+	@$(PY) -c "from advlib import figures, folders, tables; \
+	    figures.tradeoff(tables.groups(folders.results_folder())[0]).savefig('book/static/results.png')"
+
+address: $(ENV)  ## Set the repository's address everywhere: make address REPO=owner/name
+	@$(PY) tools/address.py $(REPO)
+
+lock: $(ENV)  ## Rewrite requirements.lock from requirements.txt, keeping what still fits (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/ (or: $(PY) -m pip install uv)"; exit 1; }
+	@sed -i.old '/^-e /d' requirements.lock && rm requirements.lock.old
+	@uv pip compile requirements.txt --universal --python-version 3.11 --no-annotate --no-emit-index-url --quiet \
+	    --custom-compile-command "make lock" --output-file requirements.lock
+	@echo "-e ." >> requirements.lock
+
+clean:  ## Remove the built book (records and .venv stay)
+	rm -rf _build
+
+# The environment is made once, and again when the lock or the package's own metadata change.
+$(ENV): requirements.lock pyproject.toml
+	@if ! $(PY) -c "" 2>/dev/null; then \
+	    $(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || { \
+	        echo "This project needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
+	        echo "Name one that is: make book PYTHON=python3.12"; exit 1; }; \
+	    $(PYTHON) -m venv --clear .venv; \
+	fi
+	@echo "Installing requirements.lock into .venv (the first time two or three minutes, and about 6 GB on Linux)"
+	@$(PIP) install --requirement requirements.lock
+	@touch $@
+
+$(PEERS): requirements-peers.lock $(ENV)
+	@$(PIP) install --no-deps --requirement requirements-peers.lock
+	@touch $@

@@ -1,0 +1,267 @@
+"""FGSM and PGD as pure functions of ``(logits_fn, x, y)`` (section "Related Works").
+
+``logits_fn`` maps images (B, C, H, W) to logits (B, K). An attack returns images like ``x`` inside the ball and inside
+``bounds``; it reads gradients with respect to the images only, so parameters, their gradients, buffers and ``x`` stay as
+they were. Batch-norm layers in training mode would still move: craft inside :func:`eval_mode`, as ``train`` and
+``evaluate`` do. The attack is untargeted and maximises plain cross-entropy on the true label.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LogitsFn = Callable[[Tensor], Tensor]
+
+
+def fgsm(
+    logits_fn: LogitsFn,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    validate: bool = True,
+) -> Tensor:
+    """One full signed step, x + eps sign(grad), clipped to ``bounds`` (Goodfellow et al. 2015).
+
+    It is PGD with a single step as long as its radius. ``eps`` is in the units of ``x`` (pixels: 8/255 is
+    customary). See :func:`pgd` for shapes and errors.
+    """
+    return pgd(logits_fn, x, y, eps=eps, step_size=eps, steps=1, bounds=bounds, validate=validate)
+
+
+def pgd(
+    logits_fn: LogitsFn,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    step_size: float,
+    steps: int,
+    random_start: bool = False,
+    restarts: int = 1,
+    norm: str = "linf",
+    bounds: tuple[float, float] = (0.0, 1.0),
+    generator: torch.Generator | None = None,
+    validate: bool = True,
+) -> Tensor:
+    """Projected gradient ascent on the cross-entropy inside the eps-ball (Madry et al. 2018).
+
+    x: (B, C, H, W) inside ``bounds``; y: (B,) int64. ``eps`` and ``step_size`` are in the units of ``x``, lengths in
+    the given ``norm`` ("linf" or "l2"). ``random_start`` draws the first iterate from the ball (from ``generator``, or
+    torch's global one). Returns the last iterate; with ``restarts`` > 1 an image once misclassified is kept and only
+    survivors are attacked again, so restarts can only strengthen the attack.
+
+    ``validate=False`` takes the values of ``x`` and ``y`` on trust, which spares a GPU the wait for them; images beyond
+    ``bounds`` are then clamped into them whatever eps is, as the paper's released code does to standardised images.
+
+    Raises ValueError on images outside ``bounds``, labels out of range, an empty batch, or impossible hyperparameters;
+    TypeError on a wrong dtype.
+    """
+    _check_batch(x, y)
+    if validate:
+        _check_values(x, y, bounds)
+        logits_fn = _checking_labels(logits_fn, y)
+    _check_strength(eps, step_size, steps, restarts, norm)
+    ball = _BALLS[norm](x, eps, bounds)
+    if restarts == 1:
+        start = ball.random(x, generator) if random_start else x
+        return _ascend(logits_fn, start, y, ball, step_size, steps)
+
+    x_adv = x.clone()
+    alive = torch.arange(len(x), device=x.device)
+    for _ in range(restarts):
+        start = ball.random(x, generator) if random_start else x  # for all: an image's noise is its own, whoever survives
+        candidate = _ascend(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps)
+        x_adv[alive] = candidate
+        alive = alive[_predictions(logits_fn, candidate) == y[alive]]
+        if not len(alive):
+            break
+    return x_adv
+
+
+def first_success(
+    logits_fn: LogitsFn,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    step_size: float,
+    steps: int,
+    random_start: bool = False,
+    restarts: int = 1,
+    norm: str = "linf",
+    bounds: tuple[float, float] = (0.0, 1.0),
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """After how many PGD steps each image is first misclassified: int64 (B,), 0 if already clean, ``steps + 1`` if never.
+
+    The evaluator's PGD: it stops an image at its first misclassified iterate and spends further steps, and ``restarts``,
+    on survivors only. With one restart, accuracy after k steps is the share of values above k, so one call gives the
+    whole curve of accuracy against steps. Arguments and errors as for :func:`pgd`.
+    """
+    _check_batch(x, y)
+    _check_values(x, y, bounds)
+    logits_fn = _checking_labels(logits_fn, y)
+    _check_strength(eps, step_size, steps, restarts, norm)
+    needed = torch.full_like(y, steps + 1)
+    needed[_predictions(logits_fn, x) != y] = 0
+    for _ in range(restarts):
+        whole = _BALLS[norm](x, eps, bounds)
+        start = whole.random(x, generator) if random_start else x  # for all: an image's noise is its own, whoever survives
+        alive = (needed == steps + 1).nonzero().squeeze(1)
+        x_adv, ball = start[alive], whole.take(alive)
+        for step in range(1, steps + 1):
+            if not len(alive):
+                break
+            x_adv = ball.project(_step(logits_fn, x_adv, y[alive], ball, step_size))
+            survives = _predictions(logits_fn, x_adv) == y[alive]
+            needed[alive[~survives]] = step
+            alive, x_adv, ball = alive[survives], x_adv[survives], ball.take(survives)
+    return needed
+
+
+def uniform_noise(
+    x: Tensor, *, eps: float, bounds: tuple[float, float] = (0.0, 1.0), generator: torch.Generator | None = None
+) -> Tensor:
+    """x plus uniform noise in [-eps, eps], clipped to ``bounds``: what an attack of that size must beat."""
+    _check_strength(eps, 0.0, 0, 1, "linf")
+    return _LinfBall(x, eps, bounds).random(x, generator)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode inside, every module's own mode back afterwards, also after an exception."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+class _LinfBall:
+    """Pixels within eps of x and within bounds: one interval per entry, so projecting is one clamp."""
+
+    def __init__(self, x: Tensor, eps: float, bounds: tuple[float, float]):
+        self.eps = eps
+        self.low, self.high = (x - eps).clamp(*bounds), (x + eps).clamp(*bounds)
+
+    def take(self, index: Tensor) -> "_LinfBall":
+        part = object.__new__(_LinfBall)
+        part.eps, part.low, part.high = self.eps, self.low[index], self.high[index]
+        return part
+
+    def project(self, x_adv: Tensor) -> Tensor:
+        return torch.clamp(x_adv, self.low, self.high)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        return gradient.sign()
+
+    def random(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        noise = torch.empty_like(x).uniform_(-self.eps, self.eps, generator=generator)
+        return self.project(x + noise)
+
+
+class _L2Ball:
+    """Images whose difference from x has Euclidean length at most eps, within bounds."""
+
+    def __init__(self, x: Tensor, eps: float, bounds: tuple[float, float]):
+        self.x, self.eps, self.bounds = x, eps, bounds
+
+    def take(self, index: Tensor) -> "_L2Ball":
+        return _L2Ball(self.x[index], self.eps, self.bounds)
+
+    def project(self, x_adv: Tensor) -> Tensor:
+        delta = x_adv - self.x
+        scale = (self.eps / _length(delta).clamp_min(1e-12)).clamp(max=1.0)
+        return (self.x + delta * scale).clamp(*self.bounds)  # clamping towards x's own range only shortens delta
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        return gradient / _length(gradient).clamp_min(1e-12)
+
+    def random(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Uniform in the ball: a Gaussian direction, a radius of eps u^(1/d)."""
+        direction = self.steepest(torch.empty_like(x).normal_(generator=generator))
+        u = torch.empty(len(x), 1, 1, 1, dtype=x.dtype, device=x.device).uniform_(generator=generator)
+        return self.project(x + self.eps * u ** (1 / x[0].numel()) * direction)
+
+
+_BALLS = {"linf": _LinfBall, "l2": _L2Ball}
+
+
+def _length(images: Tensor) -> Tensor:
+    return images.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def _step(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor, ball, step_size: float) -> Tensor:
+    x_adv = x_adv.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = F.cross_entropy(logits_fn(x_adv), y, reduction="sum")  # a sum: each image's gradient is its own
+        (gradient,) = torch.autograd.grad(loss, x_adv)
+    return x_adv.detach() + step_size * ball.steepest(gradient)
+
+
+def _ascend(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int) -> Tensor:
+    if steps == 0:
+        return ball.project(x_adv.detach())
+    for _ in range(steps):
+        x_adv = ball.project(_step(logits_fn, x_adv, y, ball, step_size))
+    return x_adv
+
+
+@torch.no_grad()
+def _predictions(logits_fn: LogitsFn, x: Tensor) -> Tensor:
+    return logits_fn(x).argmax(dim=1)
+
+
+def _check_batch(x: Tensor, y: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"images are {x.dtype}: attacks need floating-point pixels; divide uint8 images by 255")
+    if y.dtype != torch.int64:
+        raise TypeError(f"labels are {y.dtype}: attacks need int64 class indices; convert with labels.long()")
+    if x.ndim != 4 or y.shape != x.shape[:1]:
+        raise ValueError(f"images {tuple(x.shape)} and labels {tuple(y.shape)}: need (B, C, H, W) and (B,)")
+    if not len(x):
+        raise ValueError("the batch is empty: attack at least one image")
+
+
+def _check_values(x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
+    low, high = x.min().item(), x.max().item()
+    if not bounds[0] <= low <= high <= bounds[1]:  # also false for NaN
+        raise ValueError(
+            f"images span [{low:.4g}, {high:.4g}], outside bounds {bounds}: attack pixels, and let the model's first "
+            "layer standardise them"
+        )
+    if y.min() < 0:
+        raise ValueError(f"label {y.min()} is negative: labels are class indices from 0")
+
+
+def _checking_labels(logits_fn: LogitsFn, y: Tensor) -> LogitsFn:
+    """``logits_fn`` that refuses logits with too few classes for ``y``; it costs no pass of its own."""
+    highest = y.max().item()
+
+    def checked(x: Tensor) -> Tensor:
+        logits = logits_fn(x)
+        if highest >= logits.shape[1]:
+            raise ValueError(f"label {highest} is out of range: the model has classes 0 to {logits.shape[1] - 1}")
+        return logits
+
+    return checked
+
+
+def _check_strength(eps: float, step_size: float, steps: int, restarts: int, norm: str) -> None:
+    for name, value in [("eps", eps), ("step_size", step_size)]:
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}={value} is not a finite length >= 0: use the units of the images, such as 8/255")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"steps={steps!r} is not a whole number >= 0")
+    if isinstance(restarts, bool) or not isinstance(restarts, int) or restarts < 1:
+        raise ValueError(f"restarts={restarts!r} is not a whole number >= 1")
+    if norm not in _BALLS:
+        raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(_BALLS)}")

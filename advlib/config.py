@@ -1,0 +1,130 @@
+"""One experiment as one frozen, validated value. No torch here: a config can be read anywhere."""
+
+import difflib
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields, replace
+
+CHOICES = {
+    "activation": ("relu", "surrogate-relu", "parametric-softplus", "silu", "gelu"),
+    "norm": ("shared", "dual", "dual-except-shortcuts"),
+    "loss": ("cross-entropy", "label-smoothing", "als", "als-published"),
+    "attack_space": ("pixels", "standardised"),
+    "attack_mode": ("eval", "train"),
+    "attack_branch": ("aux", "main"),
+    "update": ("joint", "two-steps"),
+    "schedule": ("cosine", "one-cycle", "cosine-80"),
+    "augmentation": ("crop-flip", "published", "none"),
+    "precision": ("auto", "float32", "bf16"),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run computes. The defaults are the corrected baseline at full budget.
+
+    Raises ValueError on an impossible value and TypeError on a wrong type, naming the field and the remedy.
+    """
+
+    # data
+    dataset: str = "cifar10"
+    train_size: int = 0  # images, the first in canonical order; 0 for all
+    test_size: int = 0  # images of the main columns; 0 for all
+    sweep_size: int = 2000  # images of the sweeps over eps and steps, at most test_size
+
+    # model: ResNet-18
+    width: int = 64  # channels of the first stage
+    activation: str = "relu"
+    activation_alpha: float = 10.0  # sharpness of the surrogate and of the parametric softplus
+    norm: str = "shared"  # "dual" is AdvProp
+
+    # loss
+    loss: str = "cross-entropy"
+    smoothing: float = 0.0  # alpha: label mass moved away from the true class
+
+    # training attack: PGD
+    adversarial: bool = False  # learn from adversarial twins as well
+    train_eps: float = 0.1  # L-inf radius, in the units of attack_space
+    train_step_size: float = 2 / 255  # same units
+    train_steps: int = 2
+    train_random_start: bool = False
+    attack_space: str = "pixels"  # where eps is measured and images are clamped to [0, 1]
+    attack_mode: str = "eval"  # batch norm while crafting
+    attack_branch: str = "aux"  # batch norm attacked through, where there are two
+    update: str = "joint"  # one step on both halves (Algorithm 1), or the adversarial half first, then the clean one
+
+    # optimisation: SGD
+    epochs: int = 100
+    batch_size: int = 256  # clean images
+    lr: float = 0.1  # peak
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    augmentation: str = "crop-flip"
+    precision: str = "auto"  # of training; "auto" is bf16 where the device computes in it. Evaluation is float32
+
+    seed: int = 0  # drives initial weights, order, augmentation and random starts
+
+    def __post_init__(self):
+        for field in fields(self):
+            self._check_type(field.name, field.type)
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"unknown {name} {value!r}: {_did_you_mean(value, choices)}choose one of {', '.join(choices)}")
+        for name in ("width", "batch_size", "epochs"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("train_size", "test_size", "sweep_size", "train_steps", "seed"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("train_eps", "train_step_size", "weight_decay"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("lr", "activation_alpha"):
+            self._require(name, getattr(self, name) > 0, "more than 0")
+        self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")
+        self._require("smoothing", 0 <= self.smoothing < 1, "in [0, 1)")
+        if (self.loss == "cross-entropy") != (self.smoothing == 0):
+            raise ValueError(
+                f"loss={self.loss!r} with smoothing={self.smoothing}: cross-entropy takes 0, the smoothed losses more than 0"
+            )
+        if self.norm != "shared" and not self.adversarial:
+            raise ValueError(f"norm={self.norm!r} without adversarial=True: the auxiliary branch would never be trained")
+
+    def _check_type(self, name: str, kind: type) -> None:
+        value = getattr(self, name)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+            object.__setattr__(self, name, value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise TypeError(f"{name}={value!r} is {type(value).__name__}, but {name} is {kind.__name__}")
+        if kind is float and not math.isfinite(value):
+            raise ValueError(f"{name}={value} is not finite: give a number")
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{name}={getattr(self, name)} must be {what}")
+
+    def change(self, **changes) -> "Config":
+        """A copy with some fields changed, validated again. Raises ValueError on a name that is no field."""
+        names = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in names:
+                raise ValueError(f"unknown parameter {name!r}: {_did_you_mean(name, names)}the parameters are {', '.join(names)}")
+        return replace(self, **changes)
+
+    def differences(self, other: "Config") -> dict[str, tuple]:
+        """Field name -> (this value, the other's value), where the two differ."""
+        mine, theirs = asdict(self), asdict(other)
+        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with any field."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _did_you_mean(value, choices) -> str:
+    close = difflib.get_close_matches(str(value), choices, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""

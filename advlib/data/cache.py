@@ -1,0 +1,79 @@
+"""Decoded images kept on disk, so that each archive is decoded once. A convenience: no failure here is fatal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from .dataset import Contents
+from .places import cache_folder
+
+_FORMAT = 1  # raise when readers decode differently: older caches are then ignored
+
+
+def remember(name: str, sha256: str, decode: Callable[[], Contents]) -> Contents:
+    """The contents cached under this name and checksum (hex), else those of `decode()`, cached for the next time.
+
+    A damaged cache is deleted and rebuilt. Where it cannot be written, a warning says so and the contents are returned.
+    """
+    path = cache_folder() / f"{name}-{sha256[:16]}-v{_FORMAT}.npz"
+    contents = _read(path)
+    if contents is None:
+        contents = decode()
+        _write(path, contents)
+    return contents
+
+
+def _read(path: Path) -> Contents | None:
+    """Cached contents, or None where there are none that can be used."""
+    try:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:  # checks each member's CRC-32
+            *four, classes = (arrays[field] for field in Contents._fields)
+        contents = Contents(*four, tuple(str(name) for name in classes))
+        _check(contents)
+        return contents
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        warnings.warn(f"cannot read the cache {path} ({error.strerror or error}); decoding again", stacklevel=4)
+        return None
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 (damaged bytes make numpy and zipfile raise almost anything)
+        warnings.warn(f"the cache {path} is damaged ({type(error).__name__}); it is deleted and rebuilt", stacklevel=4)
+        with contextlib.suppress(OSError):  # the rebuilt cache replaces it, or warns in its turn
+            path.unlink(missing_ok=True)
+        return None
+
+
+def _check(contents: Contents) -> None:
+    for images, labels in (contents[:2], contents[2:4]):
+        if images.dtype != np.uint8 or images.ndim != 4 or labels.dtype != np.int64 or len(images) != len(labels):
+            raise ValueError("it holds other arrays than images and labels")
+
+
+def _write(path: Path, contents: Contents) -> None:
+    """Write under another name, then rename: a killed run leaves no half-written cache."""
+    partial = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(partial, "wb") as handle:
+                np.savez(handle, **contents._asdict())
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        warnings.warn(
+            f"cannot write the cache {path} ({error.strerror or error}); going on without it. Free some space or set "
+            "ADVLIB_CACHE to a writable folder to save decoding next time",
+            stacklevel=4,
+        )

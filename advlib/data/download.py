@@ -1,0 +1,124 @@
+"""Downloads that survive a cut connection: resumed where they stopped, from any address that answers, then verified."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import urllib.request
+from pathlib import Path
+
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 30  # seconds without an answer
+
+
+def fetch(target: Path, urls: tuple[str, ...], *, size: int, sha256: str, remedy: str) -> None:
+    """Download `target` from the first of `urls` that delivers exactly the expected bytes.
+
+    Bytes are appended to `<target>.part`, which a later call, or the next address, goes on from; the finished file
+    appears under its own name in one step. The checksum decides at the end, so mixing addresses is safe.
+
+    size in bytes, sha256 in hex, remedy: the sentence that ends an error. Raises ConnectionError when no address
+    delivers, OSError when the file cannot be written.
+    """
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _exclusive(target.with_name(target.name + ".lock")):
+            if target.exists():  # another process finished while this one waited
+                return
+            failures = _try_all(part, urls, size=size, sha256=sha256)
+            if failures is None:
+                os.replace(part, target)
+                return
+    except OSError as error:
+        raise OSError(
+            f"cannot write {target}: {error.strerror or error}. What has arrived is kept. Free some space or choose a "
+            f"writable folder by ADVLIB_DATA. Or: {remedy[0].lower()}{remedy[1:]}."
+        ) from error
+    arrived = part.stat().st_size if part.exists() else 0
+    kept = f"{arrived:,} of {size:,} bytes are kept in {part}; run again to go on from there. " if arrived else ""
+    raise ConnectionError(
+        f"cannot download {target.name}: " + "; ".join(failures) + f". {kept}Check the network. Or: {remedy}."
+    )
+
+
+def _try_all(part: Path, urls: tuple[str, ...], *, size: int, sha256: str) -> list[str] | None:
+    """None once `part` is whole and verified, else one sentence for each address."""
+    if _verified(part, size, sha256):
+        return None
+    failures = []
+    for url in urls:
+        for fresh in (False, True):
+            resumed = not fresh and part.exists() and part.stat().st_size > 0
+            if fresh:
+                part.unlink(missing_ok=True)
+            reason = _append(part, url, size)
+            if reason is None and _verified(part, size, sha256):
+                return None
+            if reason is not None:
+                failures.append(f"{url} failed ({reason})")
+                break
+            if not resumed:  # these bytes came from this address alone, so asking it again is pointless
+                part.unlink(missing_ok=True)
+                failures.append(f"{url} sent other bytes than published (checksum mismatch)")
+                break
+    return failures
+
+
+def _append(part: Path, url: str, size: int) -> str | None:
+    """Append what is missing of `part` from `url`; None when all bytes are there, else why not."""
+    from tqdm import tqdm
+
+    start = part.stat().st_size if part.exists() else 0
+    if start >= size:  # nothing left to ask for: the checksum will tell
+        return None
+    try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return str(getattr(error, "reason", None) or error)
+    with response:
+        if getattr(response, "status", None) != 206:  # the server ignored the range and sends the whole file
+            start = 0
+        # An error page or another release must not overwrite good bytes: compare the announced size first.
+        announced = response.headers.get("Content-Length")
+        if announced is not None and start + int(announced) != size:
+            return f"it offers {start + int(announced):,} bytes instead of {size:,}"
+        bar = tqdm(desc=part.stem, total=size, initial=start, unit="B", unit_scale=True, disable=None)
+        with open(part, "ab" if start else "wb") as handle, bar:
+            while True:
+                try:
+                    chunk = response.read(CHUNK)
+                except (OSError, http.client.HTTPException) as error:
+                    return str(error) or type(error).__name__
+                if not chunk:
+                    break
+                handle.write(chunk)
+                bar.update(len(chunk))
+                if handle.tell() > size:
+                    break
+    arrived = part.stat().st_size
+    return None if arrived >= size else f"the connection ended after {arrived:,} of {size:,} bytes"
+
+
+def _verified(part: Path, size: int, sha256: str) -> bool:
+    if not part.exists() or part.stat().st_size != size:
+        return False
+    with open(part, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest() == sha256
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path):
+    """Let one process at a time download a file; several runs of a grid often start together."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two downloads at once end in a checksum mismatch, not in wrong data
+        yield
+        return
+    with open(path, "a") as handle:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

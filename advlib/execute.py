@@ -1,0 +1,196 @@
+"""Run the experiment notebook by papermill: one idempotent command a run.
+
+The record and the executed notebook appear together, by one rename, or not at all. A finished run is recognised by its
+config, its data and the science version, and skipped.
+"""
+
+import ast
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from advlib import catalogue, records
+from advlib.config import Config
+from advlib.folders import RESULTS, WORK, project_folder, work_folder
+from advlib.progress import TERMINAL, terminal_name
+
+
+class RunFailed(RuntimeError):
+    """The notebook raised; the message names the error and where the notebook was kept."""
+
+
+def execute(
+    key: str,
+    *,
+    protocol: str = "corrected",
+    budget: str = "smoke",
+    seed: int = 0,
+    dataset: str | None = None,
+    overrides: dict | None = None,
+    results: Path,
+    force: bool = False,
+) -> tuple[Path, str]:
+    """Make sure the run's record exists below ``results``; returns its path, and "done" or "already done".
+
+    Everything is validated before papermill starts. Raises ValueError on a bad parameter, RunFailed if the notebook
+    raises, and RuntimeError if the same run is under way elsewhere.
+    """
+    config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset, **(overrides or {}))
+    where = records.run_folder(budget, config.dataset, protocol, key, seed)
+    folder = Path(results) / where
+    if not force and why_missing(folder, config) is None:
+        return folder / "record.json", "already done"
+
+    parameters = {"key": key, "protocol": protocol, "budget": budget, "dataset": config.dataset, "seed": seed}
+    parameters["overrides"] = overrides or {}
+    notebook = experiment_notebook()
+    check_parameters(notebook, parameters)
+    work = work_folder(where)
+    with _alone(work):
+        if force:
+            (work / "checkpoint.pt").unlink(missing_ok=True)
+        _discard_foreign_checkpoint(work / "checkpoint.pt", config)
+        staging = Path(results).resolve() / f".partial-{os.getpid()}"
+        try:
+            _papermill(notebook, staging / where / "run.ipynb", parameters, staging, work)
+            record = records.read(staging / where / "record.json")
+            if record.config != config.to_dict():
+                raise RunFailed(f"{where}: the notebook ran another config than it was asked to; see its parameters cell")
+            _swap(staging / where, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        (work / "checkpoint.pt").unlink(missing_ok=True)
+    return folder / "record.json", "done"
+
+
+def why_missing(folder: Path, config: Config) -> str | None:
+    """Why the run in ``folder`` has to be made: "missing", or why it is stale; None if it is there and current."""
+    if not (folder / "record.json").is_file() or not (folder / "run.ipynb").is_file():
+        return "missing"
+    return records.read(folder / "record.json").stale_because(config, _checksum(config.dataset))
+
+
+def experiment_notebook() -> Path:
+    """The project's ``notebooks/experiment.ipynb``. Raises FileNotFoundError outside a project."""
+    project = project_folder() or project_folder(Path(__file__).parent)
+    if project is None:
+        raise FileNotFoundError("no project here: run inside a clone of the repository, which has notebooks/experiment.ipynb")
+    return project / "notebooks" / "experiment.ipynb"
+
+
+def check_parameters(notebook: Path, parameters: dict) -> None:
+    """Refuse names that the notebook's parameters cell does not have: papermill would only warn and run the default."""
+    import nbformat
+
+    cells = nbformat.read(notebook, as_version=4).cells
+    sources = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(sources) != 1:
+        raise ValueError(f"{notebook.name} has {len(sources)} cells tagged `parameters`: it needs exactly one")
+    names = {target.id for line in ast.parse(sources[0]).body for target in line.targets}
+    if unknown := sorted(set(parameters) - names):
+        raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(sorted(names))}")
+
+
+def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, work: Path) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
+    environment = {RESULTS: str(staging), WORK: str(work_folder("").resolve())}
+    if terminal := terminal_name():
+        environment[TERMINAL] = terminal
+    options = {} if os.name == "nt" else {"kernel_manager_class": "advlib.kernel.IPCKernelManager"}
+    with _environment(environment):
+        try:
+            papermill.execute_notebook(
+                notebook, output, parameters, kernel_name="python3", progress_bar=False, cwd=notebook.parent, **options
+            )
+        except PapermillExecutionError as error:
+            kept = work / "failed.ipynb"
+            shutil.move(output, kept)
+            raise RunFailed(f"{error.ename}: {error.evalue}\nThe notebook, as far as it came: {kept}") from error
+    _clean(output)
+
+
+def _clean(path: Path) -> None:
+    """Take times and paths of this machine out of an executed notebook: what is left depends on the run alone."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+    notebook.metadata["advlib"] = {"papermill": version("papermill")}
+    nbformat.write(notebook, path)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put ``new`` in the place of ``folder``; at every moment one of the two is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    old = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _discard_foreign_checkpoint(path: Path, config: Config) -> None:
+    """A checkpoint that an older config left in this run's scratch folder is set aside, with a word about it."""
+    if not path.exists():
+        return
+    import torch
+
+    try:
+        same = torch.load(path, map_location="cpu", weights_only=True)["origin"]["config"] == config.to_dict()
+    except Exception:  # noqa: BLE001 - a damaged file raises many kinds; all mean that nothing can be continued
+        same = False
+    if not same:
+        os.replace(path, path.with_suffix(".old"))
+        print(f"{path} is of another config or damaged: set aside, training from the start", file=sys.stderr)
+
+
+def _checksum(dataset: str) -> str | None:
+    """The checksum of the data that is here, or None where it is not: a record then stands on its config alone."""
+    from advlib.data import load
+
+    try:
+        return load(dataset, download=False).checksum
+    except OSError:
+        return None
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold the run's lock, so that two processes never share a checkpoint."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock, and the last writer's record stands
+        yield
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"this run is under way in another process ({work / 'lock'} is held): wait for it") from error
+        yield
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

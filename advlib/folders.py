@@ -1,0 +1,47 @@
+"""Where a run's files go. No path is ever stored: every folder is found from where the work is done."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+RESULTS = "ADVLIB_RESULTS"  # the results folder, if set
+WORK = "ADVLIB_WORK"  # checkpoints and final weights, if set
+
+
+def project_folder(start: Path | None = None) -> Path | None:
+    """The folder with ``_config.yml``, from ``start`` (or the working directory) upwards; None outside a project."""
+    start = Path(start or Path.cwd()).resolve()
+    return next((folder for folder in (start, *start.parents) if (folder / "_config.yml").is_file()), None)
+
+
+def results_folder(start: Path | None = None) -> Path:
+    """``$ADVLIB_RESULTS``, else the project's ``results``, else ``results`` here (as in Colab)."""
+    if os.environ.get(RESULTS):
+        return Path(os.environ[RESULTS])
+    return (project_folder(start) or Path.cwd()) / "results"
+
+
+def work_folder(where: str, start: Path | None = None) -> Path:
+    """The scratch folder of the run at ``where``: its checkpoint while it trains, its weights afterwards."""
+    root = Path(os.environ[WORK]) if os.environ.get(WORK) else (project_folder(start) or Path.cwd()) / "checkpoints"
+    return root / where
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to; afterwards the file takes the place of ``path`` in one step.
+
+    If anything fails, ``path`` is as it was and nothing partial stays. Raises OSError, saying what to do, where the folder
+    cannot be written or the disk is full.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise OSError(f"cannot write {path} ({error}): free some space or choose another folder; nothing was lost") from error
+    finally:
+        partial.unlink(missing_ok=True)

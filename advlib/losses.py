@@ -1,0 +1,53 @@
+"""Cross-entropy and its two smoothed relatives. Each maps logits (B, K) and labels (B,) to the batch's mean loss."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log p(label), averaged over the batch."""
+    return F.cross_entropy(logits, labels)
+
+
+def label_smoothing(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
+    """Cross-entropy with (1 - alpha) on the label and alpha spread evenly over all K classes (Szegedy et al. 2016)."""
+    _check_alpha(alpha)
+    return F.cross_entropy(logits, labels, label_smoothing=alpha)
+
+
+def als_targets(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
+    """Targets (B, K) of adversarial label smoothing: 1 - alpha on the label, alpha on the least likely class.
+
+    The least likely class is the argmin of the logits (the first of several), the true one not excluded: where the
+    two coincide, the target is one-hot again (Goibert & Dohmatob 2019, section 3). No gradient flows into targets.
+    """
+    _check_alpha(alpha)
+    least_likely = logits.detach().argmin(dim=1)
+    K = logits.shape[1]
+    return (1 - alpha) * F.one_hot(labels, K).to(logits.dtype) + alpha * F.one_hot(least_likely, K).to(logits.dtype)
+
+
+def als(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
+    """Adversarial label smoothing: cross-entropy against :func:`als_targets`, from logits by log-softmax.
+
+    The gradient with respect to the logits is (softmax - target) / B exactly, however small a probability is.
+    """
+    targets = als_targets(logits, labels, alpha)
+    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def als_published(logits: Tensor, labels: Tensor, alpha: float, offset: float = 1e-8) -> Tensor:
+    """ALS as the paper's released code computes it: log(softmax + 1e-8), argmin over the softmax.
+
+    Where the least likely probability is far below ``offset``, its gradient vanishes: there the loss no longer
+    smooths. Kept for the ``published`` protocol only.
+    """
+    probabilities = logits.softmax(dim=1)
+    targets = als_targets(probabilities, labels, alpha)
+    return -(targets * torch.log(probabilities + offset)).sum(dim=1).mean()
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha < 1:
+        raise ValueError(f"smoothing alpha={alpha} is not in [0, 1): it is the label mass moved away from the true class")

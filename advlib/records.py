@@ -1,0 +1,159 @@
+"""What a run leaves behind: one JSON file that says what was measured, on what, by what. No torch here.
+
+A record holds, for every attack, its full specification and which images were classified correctly, so any table can
+be recomputed from it. It is stale when its config, its data or the science version is no longer today's.
+"""
+
+import base64
+import json
+import os
+import zlib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from advlib.config import Config
+from advlib.folders import replacing
+
+SCHEMA = 1  # of the file
+SCIENCE_VERSION = 1  # of the results: raise it by hand when a change alters them (tests/test_golden.py stands guard)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model under one attack: which of the first n test images it classified correctly."""
+
+    name: str  # unique in a record, e.g. "corrected:fgsm-0.1"
+    column: str  # of a table or sweep, e.g. "fgsm-0.1"
+    attack: dict  # full specification, see advlib.evaluate.Attack
+    n: int  # images
+    correct: str  # the mask, packed by pack_mask
+
+    @property
+    def mask(self) -> np.ndarray:
+        """bool (n,): True where the image was classified correctly."""
+        return unpack_mask(self.correct, self.n)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct images, in [0, 1]."""
+        return float(self.mask.mean())
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run: ``key`` under ``protocol`` at ``budget`` with ``seed``."""
+
+    key: str
+    protocol: str
+    budget: str
+    seed: int
+    config: dict
+    data: dict  # name, title, checksum, classes, sizes
+    provenance: dict  # commit, versions, device, precision, start
+    cost: dict  # seconds, passes, images per second
+    curve: list  # one entry an epoch
+    measurements: tuple[Measurement, ...]
+    science_version: int = SCIENCE_VERSION
+    schema: int = SCHEMA
+
+    def measurement(self, name: str) -> Measurement:
+        """The measurement of that name; KeyError, with the names there are, otherwise."""
+        for measurement in self.measurements:
+            if measurement.name == name:
+                return measurement
+        raise KeyError(f"{self.where} has no measurement {name!r}; it has {', '.join(m.name for m in self.measurements)}")
+
+    @property
+    def where(self) -> str:
+        """The run's folder below the results folder: budget/dataset/protocol/key/seed."""
+        return run_folder(self.budget, self.config["dataset"], self.protocol, self.key, self.seed)
+
+    def stale_because(self, config: Config, checksum: str | None = None) -> str | None:
+        """Why this record no longer answers for ``config`` (and data of ``checksum``), or None if it does."""
+        if self.science_version != SCIENCE_VERSION:
+            return f"science version {self.science_version}, now {SCIENCE_VERSION}"
+        now = config.to_dict()
+        changed = [name for name in now if self.config.get(name) != now[name]]
+        if changed:
+            return "config: " + ", ".join(f"{name} {self.config.get(name)!r}, now {now[name]!r}" for name in changed)
+        if checksum is not None and self.data["checksum"] != checksum:
+            return "data: another checksum"
+        return None
+
+
+def run_folder(budget: str, dataset: str, protocol: str, key: str, seed: int) -> str:
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset)  # "folder:my/images" is a folder name too
+    return f"{budget}/{name}/{protocol}/{key}/seed{seed}"
+
+
+def pack_mask(mask: np.ndarray) -> str:
+    """bool (n,) as text: bits, deflated, base64."""
+    return base64.b64encode(zlib.compress(np.packbits(np.asarray(mask, bool)).tobytes(), 9)).decode()
+
+
+def unpack_mask(text: str, n: int) -> np.ndarray:
+    bits = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), np.uint8)
+    if len(bits) != (n + 7) // 8:
+        raise ValueError(f"a mask of {len(bits)} bytes cannot hold {n} images")
+    return np.unpackbits(bits, count=n).astype(bool)
+
+
+def write(record: Record, path: Path) -> Path:
+    """Write atomically: after a crash or on a full disk, ``path`` is as it was, and no partial file stays."""
+    with replacing(path) as partial, open(partial, "w") as file:
+        file.write(json.dumps(asdict(record), indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(path)
+
+
+def read(path: Path) -> Record:
+    """The record at ``path``. Raises ValueError if it is damaged, foreign, or of another schema; says what to do."""
+    path = Path(path)
+    try:
+        raw = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it with git, or delete it and run again") from error
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        found = raw.get("schema") if isinstance(raw, dict) else None
+        raise ValueError(f"{path} has schema {found}, this advlib reads {SCHEMA}: run again, or use the advlib that wrote it")
+    try:
+        _refuse_other_fields(raw, Record)
+        for measurement in raw["measurements"]:
+            _refuse_other_fields(measurement, Measurement)
+        raw["measurements"] = tuple(Measurement(**measurement) for measurement in raw["measurements"])
+        record = Record(**raw)
+        _check_contents(record)
+    except (TypeError, KeyError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path} is not a record of this project ({error}): move it away, or run again") from error
+    return record
+
+
+def collect(root: Path, *, budget: str | None = None) -> list[Record]:
+    """All records below ``root``, sorted by place. A record in another run's folder is refused."""
+    records = []
+    for path in sorted(Path(root).glob("*/*/*/*/seed*/record.json")):
+        record = read(path)
+        if path.parent != Path(root) / record.where:
+            raise ValueError(f"{path} is the record of {record.where}: move it there, or delete it")
+        if budget in (None, record.budget):
+            records.append(record)
+    return records
+
+
+def _check_contents(record: Record) -> None:
+    if not isinstance(record.config, dict) or "dataset" not in record.config:
+        raise ValueError("its config names no dataset")
+    names = [measurement.name for measurement in record.measurements]
+    if len(set(names)) < len(names):
+        raise ValueError("two of its measurements have one name")
+    for measurement in record.measurements:
+        unpack_mask(measurement.correct, measurement.n)
+
+
+def _refuse_other_fields(raw: dict, kind: type) -> None:
+    names = {field.name for field in fields(kind)}
+    if set(raw) != names:
+        raise ValueError(f"{kind.__name__}: unknown fields {sorted(set(raw) - names)}, missing {sorted(names - set(raw))}")

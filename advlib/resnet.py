@@ -1,0 +1,118 @@
+"""ResNet-18 for 32x32 images (He et al. 2016): 3x3 stem with stride 1, no max-pool, and a branch at every batch norm."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from advlib.activations import make_activation
+from advlib.norm import BRANCHES, NORMS
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # per channel, in pixels: the constants of the paper's released code
+CIFAR10_STD = (0.2023, 0.1994, 0.2010)
+
+
+class Standardise(nn.Module):
+    """Pixels in [0, 1] to (x - mean) / std per channel: the model's first layer, so that attacks live in pixels."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+    def to_pixels(self, z: Tensor) -> Tensor:
+        return z * self.std + self.mean
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; the branch reaches every batch norm."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, act: Callable, norm: Callable, shortcut_norm: Callable):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.norm1 = norm(channels)
+        self.act1 = act()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = norm(channels)
+        self.act2 = act()
+        self.projects = stride != 1 or in_channels != channels
+        if self.projects:
+            self.shortcut_conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.shortcut_norm = shortcut_norm(channels)
+
+    def forward(self, x: Tensor, branch: str) -> Tensor:
+        shortcut = self.shortcut_norm(self.shortcut_conv(x), branch) if self.projects else x
+        x = self.act1(self.norm1(self.conv1(x), branch))
+        x = self.norm2(self.conv2(x), branch)
+        return self.act2(x + shortcut)
+
+
+class ResNet18(nn.Module):
+    """Pixels (B, C, H, W) in [0, 1] to logits (B, K). ``standardise`` and ``classify`` are the two halves of forward."""
+
+    def __init__(self, *, num_classes: int, width: int, act: Callable, norms: tuple, mean, std):
+        super().__init__()
+        norm, shortcut_norm = norms
+        self.standardise = Standardise(mean, std)
+        self.stem = nn.Conv2d(len(mean), width, 3, padding=1, bias=False)
+        self.stem_norm = norm(width)
+        self.stem_act = act()
+        in_channels, blocks = width, []
+        for channels, stride in [(width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)]:
+            blocks.append(BasicBlock(in_channels, channels, stride, act, norm, shortcut_norm))
+            blocks.append(BasicBlock(channels, channels, 1, act, norm, shortcut_norm))
+            in_channels = channels
+        self.blocks = nn.ModuleList(blocks)
+        self.head = nn.Linear(in_channels, num_classes)
+
+    def forward(self, x: Tensor, branch: str = "main") -> Tensor:
+        return self.classify(self.standardise(x), branch)
+
+    def classify(self, z: Tensor, branch: str = "main") -> Tensor:
+        """Standardised images (B, C, H, W) to logits (B, K): the space in which the paper's released code attacks."""
+        h = self.stem_act(self.stem_norm(self.stem(z), branch))
+        for block in self.blocks:
+            h = block(h, branch)
+        return self.head(h.mean(dim=(2, 3))).to(z.dtype)  # logits stay float32 under autocast
+
+
+def resnet18(
+    num_classes: int = 10,
+    width: int = 64,
+    activation: str = "relu",
+    norm: str = "shared",
+    in_channels: int = 3,
+    *,
+    activation_alpha: float = 10.0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ResNet18:
+    """A freshly initialised ResNet-18: Kaiming normal for convolutions and the linear layer, zero bias.
+
+    At width 64: 11,173,962 parameters (``norm="shared"``), 11,183,562 (``"dual"``), 11,181,770
+    (``"dual-except-shortcuts"``, the paper's released code). ``mean`` and ``std`` (per channel, in pixels) default to
+    CIFAR-10's for 3 channels and to 0.5 otherwise. Initial weights come from torch's global generator.
+
+    Raises ValueError on an unknown activation or norm, or a non-positive width.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")
+    if width < 1 or num_classes < 2 or in_channels < 1:
+        raise ValueError(f"{width=}, {num_classes=}, {in_channels=}: need width >= 1, at least 2 classes, 1 channel")
+    mean = mean or (CIFAR10_MEAN if in_channels == 3 else (0.5,) * in_channels)
+    std = std or (CIFAR10_STD if in_channels == 3 else (0.5,) * in_channels)
+    if not len(mean) == len(std) == in_channels or min(std) <= 0:
+        raise ValueError(f"{mean=}, {std=}: need {in_channels} values each, every std positive")
+    act = make_activation(activation, activation_alpha)
+    model = ResNet18(num_classes=num_classes, width=width, act=act, norms=NORMS[norm], mean=mean, std=std)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+    nn.init.zeros_(model.head.bias)
+    return model
+
+
+__all__ = ["BRANCHES", "ResNet18", "Standardise", "resnet18"]

@@ -1,0 +1,253 @@
+"""Config -> Record: the only module that maps names to objects. Everything else is handed what it works with."""
+
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from advlib import losses, train
+from advlib.attacks import pgd
+from advlib.augment import AUGMENTATIONS
+from advlib.config import Config
+from advlib.data import Dataset, load
+from advlib.evaluate import evaluate, suite
+from advlib.folders import replacing
+from advlib.records import Record
+from advlib.resnet import resnet18
+
+STEPS = {"joint": train.train_step, "two-steps": train.two_step_update}
+LOSSES = {
+    "cross-entropy": lambda smoothing: losses.cross_entropy,
+    "label-smoothing": lambda smoothing: partial(losses.label_smoothing, alpha=smoothing),
+    "als": lambda smoothing: partial(losses.als, alpha=smoothing),
+    "als-published": lambda smoothing: partial(losses.als_published, alpha=smoothing),
+}
+PACKAGES = ("torch", "torchvision", "numpy")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A finished run: its record, its trained model under each gradient, and the data it saw (on the device)."""
+
+    record: Record
+    models: Mapping[str, nn.Module]  # "true", and "surrogate" where the activations have one
+    dataset: Dataset
+
+    @property
+    def model(self) -> nn.Module:
+        return self.models["true"]
+
+
+def run(
+    config: Config,
+    *,
+    key: str,
+    protocol: str,
+    budget: str,
+    device: str | torch.device | None = None,
+    data_root: Path | None = None,
+    work: Path | None = None,
+) -> Experiment:
+    """Train and evaluate one config, and say what it took. ``key``, ``protocol`` and ``budget`` name it in the catalogue.
+
+    device: None for a GPU if there is one. work: a folder for the checkpoint, from which a run that was cut off goes
+    on, and for the final weights (float32 safetensors).
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    started = datetime.now(UTC)
+    dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
+    dtype = training_dtype(config.precision, device)
+
+    model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    curve = train.fit(
+        model,
+        dataset.train_images,
+        dataset.train_labels,
+        config,
+        step=STEPS[config.update] if config.adversarial else train.clean_step,
+        attack=training_attack(config, generator),
+        loss_fn=LOSSES[config.loss](config.smoothing),
+        augment=AUGMENTATIONS[config.augmentation],
+        generator=generator,
+        precision=dtype,
+        checkpoint=work / "checkpoint.pt" if work else None,
+    )
+    if work:
+        save_weights(model, work / "model.safetensors")
+    models = gradients(model.eval(), config, dataset)
+
+    clock = time.perf_counter()
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        measurements = evaluate(
+            models,
+            dataset.test_images,
+            dataset.test_labels,
+            suite(dual=config.norm != "shared", surrogate="surrogate" in models),
+            sweep_size=config.sweep_size,
+            seed=config.seed,
+        )
+    record = Record(
+        key=key,
+        protocol=protocol,
+        budget=budget,
+        seed=config.seed,
+        config=config.to_dict(),
+        data=describe_data(dataset),
+        provenance=provenance(device, dtype) | {"started": started.isoformat(timespec="seconds")},
+        cost=cost(config, len(dataset.train_images), curve, time.perf_counter() - clock),
+        curve=curve,
+        measurements=tuple(measurements),
+    )
+    return Experiment(record, models, dataset)
+
+
+def build_model(config: Config, dataset: Dataset, activation: str | None = None) -> nn.Module:
+    """The config's ResNet-18 for this data, its initial weights drawn from the config's seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return resnet18(
+            len(dataset.classes),
+            config.width,
+            activation or config.activation,
+            config.norm,
+            dataset.train_images.shape[1],
+            activation_alpha=config.activation_alpha,
+            mean=dataset.mean,
+            std=dataset.std,
+        )
+
+
+def gradients(model: nn.Module, config: Config, dataset: Dataset) -> dict[str, nn.Module]:
+    """The model by the gradient an attack reads: a twin with plain ReLUs gives surrogate activations their true one."""
+    if config.activation != "surrogate-relu":
+        return {"true": model}
+    twin = build_model(config, dataset, activation="relu").to(next(model.parameters()).device)
+    twin.load_state_dict(model.state_dict())
+    return {"true": twin.to(memory_format=torch.channels_last).eval(), "surrogate": model}
+
+
+def training_attack(config: Config, generator: torch.Generator | None = None):
+    """``attack(model, x, y)`` of Algorithm 1 for this config. Values are taken on trust: the loop makes the pixels."""
+    ascend = partial(
+        pgd,
+        eps=config.train_eps,
+        step_size=config.train_step_size,
+        steps=config.train_steps,
+        random_start=config.train_random_start,
+        generator=generator if config.train_random_start else None,
+        validate=False,
+    )
+    return partial(
+        _craft, attack=ascend, branch=config.attack_branch, mode=config.attack_mode, space=config.attack_space
+    )
+
+
+def _craft(model: nn.Module, x: Tensor, y: Tensor, **how) -> Tensor:
+    return train.craft(model, x, y, **how)
+
+
+def training_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """bfloat16, or None for float32. "auto" is bfloat16 where the device computes in it natively."""
+    native = {"cuda": _gpu_has_bf16, "cpu": _cpu_has_bf16}.get(device.type, lambda: False)
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and native()) else None
+
+
+def _gpu_has_bf16() -> bool:
+    return torch.cuda.get_device_capability() >= (8, 0)
+
+
+def _cpu_has_bf16() -> bool:
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def save_weights(model: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> Path:
+    """Weights and statistics as safetensors, floating-point ones in ``dtype``; atomically."""
+    from safetensors.torch import save_file
+
+    state = {name: t.to(dtype if t.is_floating_point() else t.dtype).contiguous() for name, t in model.state_dict().items()}
+    with replacing(path) as partial_path:
+        save_file(state, partial_path)
+    return path
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Weights from :func:`save_weights` into a model of the same config."""
+    from safetensors.torch import load_file
+
+    model.load_state_dict(load_file(path))
+    return model
+
+
+def describe_data(dataset: Dataset) -> dict:
+    return {
+        "name": dataset.name,
+        "title": dataset.title,
+        "checksum": dataset.checksum,
+        "classes": list(dataset.classes),
+        "train_images": len(dataset.train_images),
+        "test_images": len(dataset.test_images),
+    }
+
+
+def passes(config: Config) -> dict[str, int]:
+    """Forward and backward passes of one batch that one training step takes: attack, then both halves."""
+    crafting = config.train_steps if config.adversarial else 0
+    learning = 2 if config.adversarial else 1
+    return {"forward": crafting + learning, "backward": crafting + learning}
+
+
+def cost(config: Config, train_images: int, curve: list[dict], evaluation_seconds: float) -> dict:
+    seconds = sum(epoch["seconds"] for epoch in curve)
+    images = train_images // config.batch_size * config.batch_size * config.epochs
+    return {
+        "passes_per_step": passes(config),
+        "steps": train_images // config.batch_size * config.epochs,
+        "training_seconds": round(seconds, 2),
+        "evaluation_seconds": round(evaluation_seconds, 2),
+        "training_images_per_second": round(images / seconds, 1),
+    }
+
+
+def provenance(device: torch.device, dtype: torch.dtype | None) -> dict:
+    """What made a record: code, versions, machine. No path, no host name."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "advlib", "notebooks")),
+        "versions": {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES},
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "precision": str(dtype or torch.float32).removeprefix("torch."),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    root = Path(__file__).resolve().parent
+    result = subprocess.run(["git", "-C", str(root.parent), *arguments], capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ImportError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or sys.platform

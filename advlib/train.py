@@ -1,0 +1,217 @@
+"""Training: Algorithm 1 of the paper, the update of its released code, and the loop around them.
+
+An ``attack`` here maps ``(model, x, y)`` to adversarial twins of ``x``, as in line 9 of Algorithm 1; :func:`craft`
+makes one from FGSM or PGD. A step returns the detached loss and logits, so nobody needs another forward for accuracy.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from advlib.attacks import eval_mode
+from advlib.config import Config
+from advlib.folders import replacing
+from advlib.progress import progress
+from advlib.records import SCIENCE_VERSION
+
+Step = Callable[..., tuple[Tensor, Tensor]]
+
+
+def train_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
+    """One update of Algorithm 1: learn from a clean batch and its adversarial twins together (equation 4).
+
+    x: (B, C, H, W) pixels in [0, 1]; y: (B,) labels. Returns the loss and logits (2B, K), clean half first. The twins come
+    before the clean predictions (line 4), so that the two forwards of the loss stand together.
+    """
+    x_adv = attack(model, x, y)  # lines 6 to 9
+    logits = torch.cat([model(x, branch="main"), model(x_adv, branch="aux")])  # lines 4, 10 and 11
+    loss = loss_fn(logits, torch.cat([y, y]))  # lines 12 to 15: one mean over all 2B predictions
+    _update(optimizer, loss)  # line 16
+    return loss.detach(), logits.detach()
+
+
+def clean_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
+    """One update of Algorithm 1 without adversarial training: ``attack`` is not called. Logits (B, K)."""
+    logits = model(x, branch="main")
+    loss = loss_fn(logits, y)
+    _update(optimizer, loss)
+    return loss.detach(), logits.detach()
+
+
+def two_step_update(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
+    """The update of the released code: one optimiser step on the adversarial half, then one on the clean half.
+
+    Shapes as for :func:`train_step`; the loss returned is the mean of the two. Gradients are zeroed, not dropped, as the
+    torch of 2021 did: in each half-step the idle branch's affine parameters coast on momentum and decay.
+    """
+    x_adv = attack(model, x, y)
+    adversarial = model(x_adv, branch="aux")
+    adversarial_loss = loss_fn(adversarial, y)
+    _update(optimizer, adversarial_loss, drop_gradients=False)
+
+    clean = model(x, branch="main")
+    clean_loss = loss_fn(clean, y)
+    _update(optimizer, clean_loss, drop_gradients=False)
+    return (clean_loss.detach() + adversarial_loss.detach()) / 2, torch.cat([clean, adversarial]).detach()
+
+
+def _update(optimizer, loss: Tensor, drop_gradients: bool = True) -> None:
+    optimizer.zero_grad(set_to_none=drop_gradients)
+    loss.backward()
+    optimizer.step()
+
+
+def craft(model, x: Tensor, y: Tensor, attack, *, branch: str = "aux", mode: str = "eval", space: str = "pixels") -> Tensor:
+    """Adversarial twins (B, C, H, W) of pixels ``x``, by ``attack(logits_fn, x, y)`` through one branch of the model.
+
+    ``mode="eval"`` touches no batch-norm statistics; with ``"train"`` every pass moves them. ``space="standardised"``
+    attacks (x - mean) / std, where the released code measures eps and clamps to [0, 1]; the result is in pixels again.
+    """
+    with eval_mode(model) if mode == "eval" else nullcontext():
+        if space == "pixels":
+            return attack(partial(model, branch=branch), x, y)
+        z_adv = attack(partial(model.classify, branch=branch), model.standardise(x), y)
+        return model.standardise.to_pixels(z_adv)
+
+
+def learning_rate(schedule: str, progress: float, epochs: int) -> float:
+    """The share of the peak rate at ``progress`` in [0, 1) of the training.
+
+    ``cosine`` falls over all of it; ``one-cycle`` rises for 20 %, then falls linearly; ``cosine-80``, the released code's,
+    changes once an epoch, is a cosine over the first 80 % of the epochs, and keeps its last rate for the rest.
+    """
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * progress)) / 2
+    if schedule == "one-cycle":
+        return min(progress / 0.2, (1 - progress) / 0.8)
+    if schedule == "cosine-80":
+        falling = max(1, round(0.8 * epochs))
+        epoch = min(int(progress * epochs + 1e-9), falling - 1)
+        return (1 + math.cos(math.pi * epoch / falling)) / 2
+    raise ValueError(f"unknown schedule {schedule!r}: choose one of cosine, one-cycle, cosine-80")
+
+
+def fit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    config: Config,
+    *,
+    step: Step,
+    attack,
+    loss_fn,
+    augment,
+    generator: torch.Generator,
+    precision: torch.dtype | None = None,
+    checkpoint: Path | None = None,
+    stop_after: int | None = None,
+) -> list[dict]:
+    """Train ``model`` in place and return its curve: one dict an epoch.
+
+    images: uint8 (N, C, H, W) on the model's device; labels: (N,). Order and augmentation come from ``generator``. With
+    ``checkpoint``, the state is saved after every epoch and a run that was cut off goes on from it, to the same result
+    (bit for bit on a CPU). ``stop_after`` ends early, after so many epochs in all, as a kill would. ``precision`` is
+    what autocast computes in; None is float32.
+
+    Raises ValueError if the checkpoint is another config's or the batch is larger than the data, and
+    FloatingPointError if the loss is no longer finite.
+    """
+    N, B, device = len(images), config.batch_size, images.device
+    if N < B:
+        raise ValueError(f"batch_size={B} is larger than the {N} training images: lower it, or raise train_size")
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    origin = {"config": config.to_dict(), "science_version": SCIENCE_VERSION, "device": device.type, "precision": str(precision)}
+    curve = load_checkpoint(checkpoint, origin, model, optimizer, generator) if checkpoint else []
+    steps = N // B  # the incomplete batch at the end is left out; the next epoch shuffles again
+    last = config.epochs if stop_after is None else min(stop_after, config.epochs)
+
+    model.train()
+    with progress(desc="train", total=config.epochs * steps, initial=len(curve) * steps, unit_scale=B, unit=" images") as bar:
+        for epoch in range(len(curve), last):
+            start, sums = time.perf_counter(), torch.zeros(3, device=device)
+            order = torch.randperm(N, generator=generator, device=device)
+            for k, batch in enumerate(order[: steps * B].split(B)):
+                factor = learning_rate(config.schedule, (epoch + k / steps) / config.epochs, config.epochs)
+                for group in optimizer.param_groups:
+                    group["lr"] = config.lr * factor
+                x = to_pixels(augment(images[batch], generator))
+                y = labels[batch]
+                with autocast(device, precision):
+                    loss, logits = step(model, optimizer, x, y, attack, loss_fn)
+                sums += _tally(loss, logits, y)
+                if bar.update(1):  # true when the bar redraws: only then is the device waited for
+                    bar.set_postfix(_averages(sums, k + 1, B, len(logits) > B), refresh=False)
+            averages = _averages(sums, steps, B, len(logits) > B)
+            if not math.isfinite(averages["loss"]):
+                raise FloatingPointError(
+                    f"the loss is {averages['loss']} in epoch {epoch + 1}: lower lr={config.lr}, or train in float32"
+                )
+            seconds = time.perf_counter() - start
+            curve.append({"epoch": epoch + 1, "lr": config.lr * factor, **averages, "seconds": round(seconds, 3)})
+            if checkpoint:
+                save_checkpoint(checkpoint, origin, model, optimizer, generator, curve)
+    return curve
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """uint8 (B, C, H, W) to float32 pixels in [0, 1], channels last in memory."""
+    return images.to(memory_format=torch.channels_last).float().div_(255)
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None):
+    """Autocast to ``dtype``, or nothing. Uncached: a two-step update changes weights between two forwards."""
+    return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext()
+
+
+def _tally(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+    correct = (logits.argmax(dim=1).view(-1, len(y)) == y).sum(dim=1)  # clean, and adversarial if there is such a half
+    return torch.stack([loss, correct[0], correct[-1]])
+
+
+def _averages(sums: Tensor, steps: int, B: int, adversarial: bool) -> dict[str, float]:
+    loss, clean, adv = (sums / steps).tolist()
+    averages = {"loss": loss, "clean_accuracy": clean / B}
+    return averages | ({"adversarial_accuracy": adv / B} if adversarial else {})
+
+
+def save_checkpoint(path: Path, origin: dict, model, optimizer, generator: torch.Generator, curve: list[dict]) -> None:
+    """Everything that the rest of the training depends on, written atomically. ``origin`` says what it is of."""
+    state = {
+        "origin": origin,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "generator": generator.get_state(),
+        "curve": curve,
+    }
+    with replacing(path) as partial_path:
+        torch.save(state, partial_path)
+
+
+def load_checkpoint(path: Path, origin: dict, model, optimizer, generator: torch.Generator) -> list[dict]:
+    """Restore model, optimiser and generator from ``path`` and return the curve so far; [] if there is no file.
+
+    Raises ValueError on a damaged checkpoint or one of another origin. Only tensors and plain values are unpickled.
+    """
+    if not path.exists():
+        return []
+    try:
+        state = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
+        saved = state["origin"]
+    except Exception as error:  # torch raises many kinds on a damaged file; all mean the same here
+        raise ValueError(f"the checkpoint {path} is damaged ({error}): delete it to train from the start") from error
+    if saved != origin:
+        then, now = saved | saved["config"], origin | origin["config"]
+        changed = [f"{name} {then.get(name)!r}, now {now[name]!r}" for name in now if name != "config" and then.get(name) != now[name]]
+        raise ValueError(f"the checkpoint {path} is of another config ({'; '.join(changed)}): delete it, or move it away")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    generator.set_state(state["generator"].cpu())
+    return state["curve"]

@@ -1,0 +1,215 @@
+"""The built book: complete, honest about what is missing, self-contained. Records here are made up; building is real."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import fake_records as fake
+import pytest
+
+from advlib import catalogue, tables
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import build_book
+
+LITE_ROWS = ("traditional", "advprop", "sat")
+
+
+def project(folder: Path) -> Path:
+    """A copy of what a build reads, with the six smoke records and no other."""
+    for name in ("book", "advlib", "notebooks", "tools"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    for key in tables.SMOKE_ROWS:
+        fake.put(fake.record(key, budget="smoke"), folder / "results")
+    return folder
+
+
+def build(folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, folder / "tools" / "build_book.py"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ADVLIB")}
+    return subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def first_book(tmp_path_factory):
+    """The book of a fresh clone: no result yet. Returns (folder of the pages, output of the build)."""
+    folder = project(tmp_path_factory.mktemp("first book"))  # with a space, as in a reader's folder
+    done = build(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "_build" / "html", done.stdout
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """A book with lite records of some rows. Returns the folder of its pages."""
+    folder = project(tmp_path_factory.mktemp("book"))
+    for key in LITE_ROWS:
+        for protocol in catalogue.PROTOCOLS:
+            fake.put(fake.record(key, protocol), folder / "results")
+    done = build(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "_build" / "html"
+
+
+def text(html: Path, page: str) -> str:
+    return (html / f"{page}.html").read_text()
+
+
+def pages(html: Path) -> list[Path]:
+    return [path for path in html.rglob("*.html") if "_static" not in path.parts]
+
+
+class Tags(HTMLParser):
+    """Every start tag of a page, as (name, attributes)."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_every_page_of_the_contents_is_written_and_the_build_says_where(first_book):
+    html, output = first_book
+    for page in build_book.pages(ROOT):
+        assert (html / f"{page}.html").is_file(), page
+    assert "Open _build/html/index.html" in output
+    assert 'url=book/index.html"' in text(html, "index")
+
+
+def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_book):
+    html, _ = first_book
+    for page in ("book/index", "book/results", "book/runs"):
+        assert "There is no result yet" in text(html, page)
+        assert "<td>" not in text(html, page) and "scikit-learn" not in text(html, page)
+    assert not list((html / "results").glob("**/*.html"))
+
+
+def test_the_machinery_check_is_labelled_as_no_result(first_book):
+    page = text(first_book[0], "book/first-look")
+    assert "Machinery check, not a result" in page and page.count('<th scope="row">') == len(tables.SMOKE_ROWS)
+
+
+def test_the_results_page_shows_the_numbers_of_the_records_and_links_to_their_notebooks(book):
+    page = text(book, "book/results")
+    for key in LITE_ROWS:
+        for protocol in catalogue.PROTOCOLS:
+            record = fake.record(key, protocol)
+            assert f"<td>{100 * record.measurement(f'{protocol}:clean').accuracy:.1f}<" in page
+            assert f'href="../results/{record.where}/run.html"' in page
+            assert (book / "results" / f"{record.where.removeprefix('results/')}" / "run.html").is_file()
+    assert "CIFAR-10, JPEG copy" in page and "There is no result yet" not in page
+    assert "scikit-learn" not in page, "smoke records stay out of the results"
+
+
+def test_a_removed_record_fails_the_build(tmp_path):
+    folder = project(tmp_path)
+    (folder / "results" / fake.record("als", budget="smoke").where / "record.json").unlink()
+    done = build(folder)
+    assert done.returncode != 0 and "no smoke record of row 'als'" in done.stdout
+
+
+def test_a_missing_number_and_a_missing_reference_fail_the_build(tmp_path):
+    folder = project(tmp_path)
+    fake.put(fake.record(drop=["corrected:fgsm-0.5"]), folder / "results")
+    with open(folder / "book" / "reproduce.md", "a") as page:
+        page.write("\nSee {eq}`eq-that-nobody-wrote`.\n")
+    done = build(folder)
+    assert done.returncode != 0
+    assert "has no measurement 'corrected:fgsm-0.5'" in done.stdout
+
+
+def test_a_missing_reference_alone_fails_the_build(tmp_path):
+    folder = project(tmp_path)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/reproduce\nchapters:\n  - file: book/references\n")
+    (folder / "book" / "reproduce.md").write_text("# A page\n\nSee {eq}`eq-that-nobody-wrote`.\n")
+    done = build(folder)
+    assert done.returncode != 0 and "eq-that-nobody-wrote" in done.stdout
+
+
+def test_what_is_not_a_number_is_found_on_a_page_that_was_built(tmp_path):
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: page\n")
+    html = tmp_path / "html"
+    html.mkdir()
+    for cell, wrong in [("<td>nan</td>", True), ("<td> None </td>", True), ("<td>81.2</td>", False), ("<td>Nantes</td>", False)]:
+        (html / "page.html").write_text(f"<table><tr>{cell}</tr></table>")
+        assert bool(build_book.faults(tmp_path, html)) == wrong, cell
+
+
+def test_nothing_is_loaded_from_elsewhere(book):
+    for path in pages(book):
+        for tag, attributes in Tags(path).found:
+            target = attributes.get("src", "") or (attributes.get("href", "") if tag == "link" else "")
+            if tag == "link" and attributes.get("rel") == "canonical":
+                continue
+            assert not re.match(r"(https?:)?//", target or ""), f"{path.name}: <{tag}> loads {target}"
+
+
+def test_no_page_tells_whose_machine_built_it(book):
+    root, built_in, home = str(ROOT), str(book.parents[1]), str(Path.home())
+    for path in book.rglob("*"):
+        if path.suffix in {".html", ".md", ".ipynb", ".js", ".txt", ".json"} and "mathjax" not in path.parts:
+            content = path.read_text(errors="ignore")
+            for place in (root, built_in, tempfile.gettempdir() + "/", home + "/"):
+                assert place not in content, f"{path.relative_to(book)} names {place}"
+
+
+def test_every_picture_is_described_in_words(book):
+    seen = 0
+    for path in [book / f"{page}.html" for page in build_book.pages(ROOT)]:
+        for tag, attributes in Tags(path).found:
+            if tag == "img" and "_images" in attributes.get("src", ""):
+                seen += 1
+                alt = attributes.get("alt", "")
+                assert len(alt.split()) > 5 and "_images" not in alt and not alt.endswith(".png"), f"{path.name}: {alt!r}"
+    assert seen == sum((ROOT / f"{page}.md").read_text().count("figure = figures.") for page in build_book.pages(ROOT)
+                       if (ROOT / f"{page}.md").is_file()), "a figure that a page draws is not on it"
+
+
+def test_headings_descend_one_level_at_a_time(book):
+    for page in build_book.pages(ROOT):
+        article = text(book, page).split("<article", 1)[1].split("</article>")[0]
+        levels = [int(level) for level in re.findall(r"<h([1-6])", article)]
+        assert levels[0] == 1 and levels.count(1) == 1, page
+        assert all(after <= before + 1 for before, after in pairwise(levels)), page
+
+
+def test_links_between_pages_lead_somewhere(book):
+    for path in pages(book):
+        for tag, attributes in Tags(path).found:
+            target = (attributes.get("href") or "").split("#")[0]
+            if tag == "a" and target and not re.match(r"\w+:", target):
+                assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_no_page_weighs_more_than_three_megabytes(book):
+    for path in pages(book):
+        images = re.findall(r'src="([^"]*_images/[^"]+)"', path.read_text())
+        assert path.stat().st_size + sum((path.parent / image).stat().st_size for image in images) < 3e6, path.name
+
+
+@pytest.mark.parametrize("page", ["book/index", "book/theory", "book/results"])
+def test_a_browser_typesets_every_formula(book, page, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no chromium here: typeset mathematics can only be checked in a browser (apt-get install chromium)")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+             "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path}",
+             "--virtual-time-budget=15000", "--dump-dom"]
+    done = subprocess.run([browser, *flags, (book / f"{page}.html").as_uri()], capture_output=True, text=True, timeout=120, check=False)
+    source = text(book, page)
+    written = source.count('class="math notranslate')
+    assert done.stdout.count("<mjx-container") >= written > 0
+    assert 'data-mjx-error="' not in done.stdout and "<mjx-merror" not in done.stdout
+    assert 'mathcolor="red"' not in done.stdout, "a macro that MathJax does not know is set in red"

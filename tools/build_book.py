@@ -1,0 +1,65 @@
+"""Build the book from a clean start, with warnings as errors, and check what came out; says where to open it.
+
+A build that "succeeds" is not enough: a page of the table of contents that was not written, or a number that is not one,
+fails here as well.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NOT_A_NUMBER = re.compile(r">\s*(nan|None|inf|NaN|-)\s*(%|</t[dh]>)")
+
+
+def pages(root: Path) -> list[str]:
+    """The pages that the table of contents names, in reading order, without suffix."""
+    def walk(node):
+        if isinstance(node, dict):
+            yield from (re.sub(r"\.(md|ipynb)$", "", node[key]) for key in ("root", "file") if key in node)
+            for value in node.values():
+                yield from walk(value)
+        elif isinstance(node, list):
+            for item in node:
+                yield from walk(item)
+
+    return list(walk(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))))
+
+
+def faults(root: Path, html: Path) -> list[str]:
+    """What is wrong with the built pages, a sentence each."""
+    found = []
+    for page in pages(root):
+        path = html / f"{page}.html"
+        if not path.is_file():
+            found.append(f"{page}: the table of contents names it and no page was written")
+        elif match := NOT_A_NUMBER.search(path.read_text(encoding="utf-8")):
+            found.append(f"{page}: shows {match.group(1)!r} where a number belongs")
+    return found
+
+
+def build(root: Path) -> int:
+    """Build the book at `root` into `root/_build/html`; returns 0, or 1 after printing what is wrong."""
+    shutil.rmtree(root / "_build", ignore_errors=True)
+    print("Building the book (under a minute) ...", flush=True)
+    begin = time.monotonic()
+    command = [Path(sys.executable).parent / "jupyter-book", "build", ".", "-W", "-n", "--keep-going", "-q"]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    html = root / "_build" / "html"
+    wrong = faults(root, html) if done.returncode == 0 else ["the build failed: see the messages above"]
+    if wrong:
+        print(*(line for line in done.stdout.splitlines() if "IPKernelApp" not in line), *wrong, sep="\n")
+        return 1
+    size = sum(path.stat().st_size for path in html.rglob("*") if path.is_file())
+    print(f"The book is ready: {len(pages(root))} chapters, {size / 1e6:.1f} MB, built in {time.monotonic() - begin:.0f} s."
+          f"\nOpen _build/html/index.html in a browser; it needs no network.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(build(ROOT))
