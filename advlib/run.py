@@ -63,9 +63,10 @@ def run(
     on, and for the final weights (float32 safetensors).
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    started = datetime.now(UTC)
     dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
     dtype = training_dtype(config.precision, device)
+
+    origin = provenance(device, dtype)  # now: the files may change while it trains
 
     model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
     generator = torch.Generator(device).manual_seed(config.seed)
@@ -103,7 +104,7 @@ def run(
         seed=config.seed,
         config=config.to_dict(),
         data=describe_data(dataset),
-        provenance=provenance(device, dtype) | {"started": started.isoformat(timespec="seconds")},
+        provenance=origin,
         cost=cost(config, len(dataset.train_images), curve, time.perf_counter() - clock),
         curve=curve,
         measurements=tuple(measurements),
@@ -229,6 +230,7 @@ def provenance(device: torch.device, dtype: torch.dtype | None) -> dict:
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
         "precision": str(dtype or torch.float32).removeprefix("torch."),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

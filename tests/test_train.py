@@ -1,0 +1,539 @@
+"""Claims about learning: an update is Algorithm 1 written out, and a training is one function of its config."""
+
+import copy
+import math
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from advlib import run, train
+from advlib.attacks import pgd
+from advlib.evaluate import PAPER_COLUMNS, PGD_20, evaluate
+from advlib.losses import als, cross_entropy
+from advlib.resnet import resnet18
+
+EPS, STEP_SIZE = 0.1, 0.03
+LR, MOMENTUM, DECAY = 0.1, 0.9, 5e-4
+
+
+def small_net(norm: str = "shared", activation: str = "relu", width: int = 4) -> nn.Module:
+    torch.manual_seed(0)
+    return resnet18(4, width, activation, norm)
+
+
+def batch(n: int = 6, dtype=torch.float32, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, 3, 8, 8, generator=generator, dtype=dtype), torch.arange(n) % 4
+
+
+def sgd(model, kind=torch.optim.SGD):
+    return kind(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
+
+
+def attack(model, x, y):
+    """Two steps of PGD through the auxiliary branch, statistics untouched."""
+
+    def ascend(logits_fn, x, y):
+        return pgd(logits_fn, x, y, eps=EPS, step_size=STEP_SIZE, steps=2)
+
+    return train.craft(model, x, y, ascend)
+
+
+class Diary(nn.Module):
+    """A model that notes which branch it was asked for, and an optimiser's steps among them."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.events = model, []
+
+    def forward(self, x, branch="main"):
+        self.events.append((branch, x.detach().clone()))
+        return self.model(x, branch)
+
+    def optimizer(self):
+        events = self.events
+
+        class Noted(torch.optim.SGD):
+            def step(self, closure=None):
+                events.append("step")
+                return super().step(closure)
+
+        return Noted(self.model.parameters(), lr=LR)
+
+
+def counters(model) -> dict[str, int]:
+    return {name: int(t) for name, t in model.state_dict().items() if name.endswith("num_batches_tracked")}
+
+
+# --- one update ---------------------------------------------------------------------------------------------------
+
+
+class LongHand:
+    """SGD and the losses of Algorithm 1 without advlib and without torch.optim."""
+
+    def __init__(self, model):
+        self.model = model
+        self.buffers = {}
+
+    def twins(self, x, y):
+        """Line 9: PGD in evaluation mode through the auxiliary branch."""
+        self.model.eval()
+        x_adv = x
+        for _ in range(2):
+            x_adv = x_adv.detach().requires_grad_()
+            logits = self.model(x_adv, branch="aux")
+            (gradient,) = torch.autograd.grad(self.losses(logits, y).sum(), x_adv)
+            x_adv = x_adv.detach() + STEP_SIZE * gradient.sign()
+            x_adv = torch.minimum(torch.maximum(x_adv, x - EPS), x + EPS).clamp(0, 1)
+        self.model.train()
+        return x_adv
+
+    def losses(self, logits, y):
+        return logits.logsumexp(dim=1) - logits[torch.arange(len(y)), y]
+
+    def descend(self, loss):
+        parameters = list(self.model.named_parameters())
+        gradients = torch.autograd.grad(loss, [p for _, p in parameters], allow_unused=True)
+        with torch.no_grad():
+            for (name, p), gradient in zip(parameters, gradients, strict=True):
+                gradient = (0 if gradient is None else gradient) + DECAY * p
+                self.buffers[name] = MOMENTUM * self.buffers[name] + gradient if name in self.buffers else gradient
+                p -= LR * self.buffers[name]
+
+    def joint(self, x, y):
+        x_adv = self.twins(x, y)
+        clean = self.losses(self.model(x, branch="main"), y)
+        adversarial = self.losses(self.model(x_adv, branch="aux"), y)
+        loss = (clean.sum() + adversarial.sum()) / (2 * len(y))
+        self.descend(loss)
+        return loss.detach()
+
+    def two_steps(self, x, y):
+        x_adv = self.twins(x, y)
+        adversarial = self.losses(self.model(x_adv, branch="aux"), y).mean()
+        self.descend(adversarial)
+        clean = self.losses(self.model(x, branch="main"), y).mean()
+        self.descend(clean)
+        return ((clean + adversarial) / 2).detach()
+
+    def clean(self, x, y):
+        loss = self.losses(self.model(x, branch="main"), y).mean()
+        self.descend(loss)
+        return loss.detach()
+
+
+@pytest.mark.parametrize(
+    "step, norm, written_out",
+    [
+        (train.train_step, "shared", LongHand.joint),
+        (train.train_step, "dual", LongHand.joint),
+        (train.train_step, "dual-except-shortcuts", LongHand.joint),
+        (train.two_step_update, "shared", LongHand.two_steps),
+        (train.clean_step, "shared", LongHand.clean),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_two_updates_equal_algorithm_1_written_out_in_double_precision(step, norm, written_out):
+    model = small_net(norm).double()
+    by_hand = LongHand(copy.deepcopy(model))
+    optimizer = sgd(model)
+    start = tiny.state(model)
+    for k in range(2):
+        x, y = batch(dtype=torch.float64, seed=k)
+        loss, _ = step(model, optimizer, x, y, attack, cross_entropy)
+        assert loss.item() == pytest.approx(written_out(by_hand, x, y).item(), abs=1e-10)
+    expected = by_hand.model.state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-9, msg=name)
+        assert "standardise" in name or not torch.equal(value, start[name]), f"{name} did not move"
+
+
+@pytest.mark.parametrize("branch, other", [("main", "aux"), ("aux", "main")])
+def test_each_half_of_the_joint_update_teaches_its_own_batch_norms_only(branch, other):
+    model = small_net("dual").double()
+    x, y = batch(dtype=torch.float64)
+    half = {"main": slice(0, 6), "aux": slice(6, 12)}[branch]
+    train.train_step(model, sgd(model), x, y, attack, lambda logits, labels: cross_entropy(logits[half], labels[half]))
+    taught = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any(f".{branch}." in name for name in taught)
+    assert not any(f".{other}." in name for name in taught)
+
+
+def test_the_joint_update_takes_one_step_after_both_halves():
+    diary = Diary(small_net("dual"))
+    x, y = batch()
+    twins = x.flip(0)
+    train.train_step(diary, diary.optimizer(), x, y, lambda model, x, y: twins, cross_entropy)
+    *halves, last = diary.events
+    assert last == "step" and len(halves) == 2
+    assert {branch: seen.tolist() for branch, seen in halves} == {"main": x.tolist(), "aux": twins.tolist()}
+
+
+def test_the_published_update_takes_two_steps_the_adversarial_half_first():
+    diary = Diary(small_net("dual"))
+    x, y = batch()
+    twins = x.flip(0)
+    train.two_step_update(diary, diary.optimizer(), x, y, lambda model, x, y: twins, cross_entropy)
+    first, step_1, second, step_2 = diary.events
+    assert (step_1, step_2) == ("step", "step")
+    assert (first[0], second[0]) == ("aux", "main")
+    assert torch.equal(first[1], twins) and torch.equal(second[1], x)
+
+
+def test_clean_training_takes_one_step_and_never_calls_the_attack():
+    diary = Diary(small_net())
+    x, y = batch()
+
+    def forbidden(*arguments):
+        raise AssertionError("attacked")
+
+    loss, logits = train.clean_step(diary, diary.optimizer(), x, y, forbidden, cross_entropy)
+    assert [event if event == "step" else event[0] for event in diary.events] == ["main", "step"]
+    assert logits.shape == (6, 4) and loss.item() == pytest.approx(F.cross_entropy(logits, y).item())
+
+
+@pytest.mark.parametrize("step", [train.train_step, train.two_step_update])
+def test_a_step_returns_detached_loss_and_logits_clean_half_first(step):
+    model = small_net("dual")
+    x, y = batch()
+    twins = torch.rand_like(x)
+    before = copy.deepcopy(model)
+    loss, logits = step(model, torch.optim.SGD(model.parameters(), lr=0.0), x, y, lambda *_: twins, cross_entropy)
+    assert not loss.requires_grad and not logits.requires_grad
+    torch.testing.assert_close(logits, torch.cat([before(x, "main"), before(twins, "aux")]).detach())
+    assert loss.item() == pytest.approx(F.cross_entropy(logits, torch.cat([y, y])).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("step", [train.train_step, train.two_step_update, train.clean_step])
+def test_a_step_leaves_no_old_gradient_in_the_update(step):
+    """Whatever gradients lay about (an attack's, a user's), the update is the same."""
+    clean, littered = small_net("dual"), small_net("dual")
+    for p in littered.parameters():
+        p.grad = torch.full_like(p, 7.0)
+    for model in (clean, littered):
+        step(model, sgd(model), *batch(), attack, cross_entropy)
+    reached = lambda state: {name: t for name, t in state.items() if "aux" not in name or step is not train.clean_step}  # noqa: E731
+    assert tiny.same(reached(tiny.state(clean)), reached(tiny.state(littered)))
+
+
+def test_each_step_uses_the_loss_it_is_given_on_both_halves():
+    model = small_net("dual")
+    x, y = batch()
+    loss, logits = train.train_step(model, sgd(model), x, y, attack, lambda z, labels: als(z, labels, alpha=0.3))
+    assert loss.item() == pytest.approx(als(logits, torch.cat([y, y]), alpha=0.3).item(), abs=1e-6)
+
+
+# --- crafting and statistics --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["shared", "dual", "dual-except-shortcuts"])
+@pytest.mark.parametrize("branch", ["main", "aux"])
+def test_crafting_in_evaluation_mode_moves_no_statistic_and_restores_every_mode(norm, branch):
+    model = small_net(norm).train()
+    model.blocks[2].norm1.eval()  # somebody froze one layer
+    modes, before = {m: m.training for m in model.modules()}, tiny.state(model)
+    x, y = batch()
+    x_adv = train.craft(model, x, y, lambda f, x, y: pgd(f, x, y, eps=EPS, step_size=EPS, steps=2), branch=branch)
+    assert not torch.equal(x_adv, x)
+    assert tiny.same(tiny.state(model), before)
+    assert {m: m.training for m in model.modules()} == modes
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_crafting_in_train_mode_moves_the_attacked_branch_once_a_pass():
+    model = small_net("dual").train()
+    train.craft(model, *batch(), lambda f, x, y: pgd(f, x, y, eps=EPS, step_size=EPS, steps=3), branch="main", mode="train")
+    assert {n for name, n in counters(model).items() if ".main." in name} == {3}
+    assert {n for name, n in counters(model).items() if ".aux." in name} == {0}
+
+
+def test_one_corrected_advprop_step_counts_one_batch_in_every_batch_norm():
+    model = small_net("dual").train()
+    train.train_step(model, sgd(model), *batch(), attack, cross_entropy)
+    assert len(counters(model)) == 40 and set(counters(model).values()) == {1}
+
+
+# --- learning rate ------------------------------------------------------------------------------------------------
+
+
+def rates(config, data=None) -> list[float]:
+    """The rate that the optimiser had in every step of a training that learns nothing."""
+    seen = []
+
+    def step(model, optimizer, x, y, attack, loss_fn):
+        seen.extend(group["lr"] for group in optimizer.param_groups)
+        return torch.tensor(1.0), torch.zeros(len(y), 4)
+
+    tiny.fit(config, data or tiny.dataset(4, 4), model=nn.Linear(1, 1), step=step)
+    return seen
+
+
+def test_the_published_rates_are_a_cosine_over_80_epochs_and_its_last_value_for_20_more():
+    seen = rates(tiny.config(epochs=100, batch_size=4, lr=0.1, schedule="cosine-80"))
+    golden = {0: 0.1, 1: 0.0999614518, 20: 0.0853553391, 40: 0.05, 60: 0.0146446609, 78: 1.541333e-4, 79: 3.854819e-5}
+    assert len(seen) == 100
+    for epoch, rate in golden.items():
+        assert seen[epoch] == pytest.approx(rate, rel=1e-6), epoch
+    assert seen[79:] == [seen[79]] * 21
+
+
+def test_the_published_rate_changes_once_an_epoch_and_scales_to_other_lengths():
+    seen = rates(tiny.config(epochs=10, batch_size=4, lr=1.0, schedule="cosine-80"), tiny.dataset(12, 4))
+    assert len(seen) == 30
+    assert all(len(set(seen[3 * e : 3 * e + 3])) == 1 for e in range(10))
+    assert seen[::3] == pytest.approx([(1 + math.cos(math.pi * min(e, 7) / 8)) / 2 for e in range(10)])
+
+
+def test_the_cosine_falls_every_step_from_the_peak_over_all_epochs():
+    seen = rates(tiny.config(epochs=2, batch_size=4, lr=0.2), tiny.dataset(8, 4))
+    assert seen == pytest.approx([0.2 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
+
+
+def test_one_cycle_rises_for_a_fifth_and_falls_in_a_line_to_nothing():
+    seen = rates(tiny.config(epochs=10, batch_size=4, lr=0.4, schedule="one-cycle"))
+    assert seen[2:] == pytest.approx([0.4 * (1 - e / 10) / 0.8 for e in range(2, 10)])
+    assert seen[0] < seen[1] < seen[2] == max(seen) == pytest.approx(0.4)
+    assert train.learning_rate("one-cycle", 1.0, 10) == pytest.approx(0)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="unknown schedule 'linear'.*cosine"):
+        train.learning_rate("linear", 0.5, 10)
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """A step that learns nothing and notes what it was shown."""
+
+    def __init__(self):
+        self.x, self.y = [], []
+
+    def __call__(self, model, optimizer, x, y, attack, loss_fn):
+        self.x.append(x)
+        self.y.append(y)
+        return torch.tensor(0.5), F.one_hot(y * 0, 4).float()  # predicts class 0
+
+
+def test_an_epoch_shows_every_image_once_as_pixels_with_its_own_label_in_a_new_order():
+    data, watch = tiny.dataset(32, 4), Watch()
+    tiny.fit(tiny.config(epochs=2, batch_size=8, augmentation="none"), data, model=nn.Linear(1, 1), step=watch)
+    assert len(watch.x) == 8 and {len(x) for x in watch.x} == {8}
+    known = {image.numpy().tobytes(): int(label) for image, label in zip(data.train_images, data.train_labels, strict=True)}
+    orders = []
+    for epoch in (slice(0, 4), slice(4, 8)):
+        x, y = torch.cat(watch.x[epoch]), torch.cat(watch.y[epoch])
+        assert x.dtype == torch.float32 and 0 <= x.min() < x.max() <= 1
+        shown = [(255 * image).round().to(torch.uint8).contiguous().numpy().tobytes() for image in x]
+        assert sorted(shown) == sorted(known)
+        assert [known[image] for image in shown] == y.tolist()
+        torch.testing.assert_close(255 * x, (255 * x).round(), rtol=0, atol=1e-4)
+        orders.append(shown)
+    assert orders[0] != orders[1]
+
+
+def test_an_incomplete_batch_is_left_out():
+    watch = Watch()
+    tiny.fit(tiny.config(epochs=1, batch_size=8), tiny.dataset(20, 4), model=nn.Linear(1, 1), step=watch)
+    assert [len(x) for x in watch.x] == [8, 8]
+
+
+def test_images_are_augmented_with_the_loops_generator():
+    watch, seen = Watch(), []
+
+    def darken(images, generator):
+        seen.append((images.dtype, generator.get_state().tolist()))
+        return images * 0
+
+    tiny.fit(tiny.config(epochs=1), tiny.dataset(), model=nn.Linear(1, 1), step=watch, augment=darken)
+    assert all(x.abs().max() == 0 for x in watch.x)
+    assert [dtype for dtype, _ in seen] == [torch.uint8] * 4
+
+
+def test_the_curve_has_one_entry_an_epoch_with_the_means_of_its_batches():
+    data = tiny.dataset(32, 4)
+    _, curve = tiny.fit(tiny.config(epochs=2, batch_size=8), data, model=nn.Linear(1, 1), step=Watch())
+    share = (data.train_labels == 0).float().mean().item()
+    assert [entry["epoch"] for entry in curve] == [1, 2]
+    for entry in curve:
+        assert entry["loss"] == 0.5 and entry["clean_accuracy"] == pytest.approx(share)
+        assert "adversarial_accuracy" not in entry and entry["seconds"] >= 0
+
+
+def test_the_curve_tells_clean_and_adversarial_accuracy_apart():
+    def step(model, optimizer, x, y, attack, loss_fn):
+        right, wrong = F.one_hot(y, 4).float(), F.one_hot((y + 1) % 4, 4).float()
+        return torch.tensor(0.5), torch.cat([right, wrong])
+
+    _, curve = tiny.fit(tiny.config(epochs=1), tiny.dataset(), model=nn.Linear(1, 1), step=step)
+    assert (curve[0]["clean_accuracy"], curve[0]["adversarial_accuracy"]) == (1.0, 0.0)
+
+
+def test_the_optimiser_has_the_configs_momentum_and_decay():
+    seen = {}
+
+    def step(model, optimizer, x, y, attack, loss_fn):
+        seen.update(optimizer.param_groups[0])
+        return torch.tensor(0.5), torch.zeros(len(y), 4)
+
+    tiny.fit(tiny.config(momentum=0.7, weight_decay=0.003), tiny.dataset(), model=nn.Linear(1, 1), step=step)
+    assert (seen["momentum"], seen["weight_decay"], seen["dampening"], seen["nesterov"]) == (0.7, 0.003, 0, False)
+
+
+ADVERSARIAL = dict(adversarial=True, norm="dual", train_random_start=True)
+
+
+@pytest.mark.parametrize("changes", [{}, ADVERSARIAL], ids=["clean", "adversarial"])
+def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator_and_another_seed_others(changes):
+    data = tiny.dataset()
+    torch.manual_seed(1)
+    first, _ = tiny.fit(tiny.config(**changes), data)
+    torch.manual_seed(2)
+    again, _ = tiny.fit(tiny.config(**changes), data)
+    other, _ = tiny.fit(tiny.config(**changes, seed=1), data)
+    assert tiny.same(tiny.state(first), tiny.state(again))
+    assert not tiny.same(tiny.state(first), tiny.state(other))
+
+
+@pytest.mark.parametrize("changes", [{}, ADVERSARIAL], ids=["clean", "adversarial"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_training_cut_off_and_resumed_ends_as_if_it_had_not_been(tmp_path, changes, k):
+    data, config = tiny.dataset(), tiny.config(epochs=3, **changes)
+    whole, curve = tiny.fit(config, data)
+    cut, _ = tiny.fit(config, data, checkpoint=tmp_path / "c.pt", stop_after=k)
+    assert not tiny.same(tiny.state(cut), tiny.state(whole))
+    resumed, resumed_curve = tiny.fit(config, data, checkpoint=tmp_path / "c.pt")
+    assert tiny.same(tiny.state(resumed), tiny.state(whole))
+    timeless = [{name: value for name, value in entry.items() if name != "seconds"} for entry in curve]
+    assert [{name: value for name, value in entry.items() if name != "seconds"} for entry in resumed_curve] == timeless
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    data, config, watch = tiny.dataset(), tiny.config(), Watch()
+    done, curve = tiny.fit(config, data, checkpoint=tmp_path / "c.pt")
+    again, same_curve = tiny.fit(config, data, checkpoint=tmp_path / "c.pt", step=watch)
+    assert not watch.x and same_curve == curve
+    assert tiny.same(tiny.state(done), tiny.state(again))
+
+
+def test_evaluating_in_between_changes_nothing():
+    data, config = tiny.dataset(), tiny.config(epochs=1, **ADVERSARIAL)
+    plain, _ = tiny.fit(config, data)
+
+    def step_and_look(model, *arguments):
+        result = train.train_step(model, *arguments)
+        evaluate({"true": model}, data.test_images, data.test_labels, [*PAPER_COLUMNS, PGD_20], sweep_size=10)
+        return result
+
+    watched, _ = tiny.fit(config, data, step=step_and_look)
+    assert tiny.same(tiny.state(plain), tiny.state(watched))
+
+
+def test_training_overfits_one_batch_and_the_running_statistics_agree():
+    data = tiny.dataset(16, 4)
+    config = tiny.config(epochs=40, width=8, augmentation="none", adversarial=True, train_eps=2 / 255, lr=0.1)
+    model, curve = tiny.fit(config, data)
+    assert (curve[-1]["clean_accuracy"], curve[-1]["adversarial_accuracy"]) == (1.0, 1.0)
+    assert curve[-1]["loss"] < 0.1 < curve[0]["loss"]
+    model.eval()
+    assert (model(train.to_pixels(data.train_images)).argmax(1) == data.train_labels).all()
+
+
+def test_a_model_handed_over_in_evaluation_mode_trains_all_the_same():
+    data, config = tiny.dataset(), tiny.config(epochs=1)
+    expected, _ = tiny.fit(config, data)
+    model, _ = tiny.fit(config, data, model=run.build_model(config, data).eval())
+    assert tiny.same(tiny.state(model), tiny.state(expected))
+
+
+def test_bfloat16_training_keeps_weights_and_statistics_in_float32_and_learns():
+    data = tiny.dataset(16, 4)
+    config = tiny.config(epochs=30, width=8, augmentation="none")
+    model, curve = tiny.fit(config, data, autocast_dtype=torch.bfloat16)
+    floating = [t for t in model.state_dict().values() if t.is_floating_point()]
+    assert {t.dtype for t in floating} == {torch.float32}
+    assert curve[-1]["clean_accuracy"] == 1.0
+    exact, _ = tiny.fit(config, data)
+    assert not tiny.same(tiny.state(model), tiny.state(exact))  # it did compute in bfloat16
+
+
+# --- bad input and mishaps ----------------------------------------------------------------------------------------
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="batch_size=65 is larger than the 64 training images: lower it"):
+        tiny.fit(tiny.config(batch_size=65), tiny.dataset(64))
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_earlier_checkpoint(tmp_path, poison):
+    data, config, path = tiny.dataset(), tiny.config(epochs=3), tmp_path / "c.pt"
+    tiny.fit(config, data, checkpoint=path, stop_after=1)
+    before = path.read_bytes()
+    with pytest.raises(FloatingPointError, match=r"epoch 2: lower lr=0.05"):
+        tiny.fit(config, data, checkpoint=path, loss_fn=lambda logits, y: cross_entropy(logits, y) * poison)
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_of_another_config_is_refused_by_the_fields_that_differ(tmp_path):
+    data, path = tiny.dataset(), tmp_path / "c.pt"
+    tiny.fit(tiny.config(), data, checkpoint=path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"another config \(lr, seed differ\).*delete") as error:
+        tiny.fit(tiny.config(lr=0.02, seed=4), data, checkpoint=path)
+    assert str(path) in str(error.value)
+    assert path.read_bytes() == before
+
+
+class Foreign:
+    """A class that a checkpoint must not be able to bring to life."""
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "text", "another file of torch", "a foreign class"])
+def test_a_damaged_checkpoint_is_refused_with_the_remedy_and_not_deleted(tmp_path, damage):
+    data, config, path = tiny.dataset(), tiny.config(), tmp_path / "c.pt"
+    tiny.fit(config, data, checkpoint=path, stop_after=1)
+    if damage == "another file of torch":
+        torch.save({"weights": torch.zeros(3)}, path)
+    elif damage == "a foreign class":
+        torch.save({"config": Foreign()}, path)
+    else:
+        whole = path.read_bytes()
+        path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "text": b"not a checkpoint"}[damage])
+    with pytest.raises(ValueError, match="checkpoint .* is damaged .*delete it"):
+        tiny.fit(config, data, checkpoint=path)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("where", ["while writing", "while renaming"])
+def test_a_full_disk_is_an_error_that_keeps_the_earlier_checkpoint_and_leaves_no_partial_file(tmp_path, monkeypatch, where):
+    data, config, path = tiny.dataset(), tiny.config(epochs=2), tmp_path / "c.pt"
+    tiny.fit(config, data, checkpoint=path, stop_after=1)
+    before = path.read_bytes()
+
+    def full(state, target, *rest):
+        if where == "while writing":
+            with open(target, "wb") as file:
+                file.write(b"half of it")
+        raise OSError(28, "No space left on device", str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((torch, "save") if where == "while writing" else (train.os, "replace")), full)
+        with pytest.raises(OSError, match="No space left on device"):
+            tiny.fit(config, data, checkpoint=path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
+    resumed, _ = tiny.fit(config, data, checkpoint=path)
+    whole, _ = tiny.fit(config, data)
+    assert tiny.same(tiny.state(resumed), tiny.state(whole))
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        tiny.fit(tiny.config(), tiny.dataset(), checkpoint=tmp_path / "file" / "c.pt")
+    assert (tmp_path / "file").read_text() == "in the way"
