@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -172,8 +173,7 @@ def test_the_attack_goes_through_the_branch_it_is_given(tiny, batch):
         if isinstance(module, nn.ModuleDict):
             nn.init.constant_(module["main"].weight, math.nan)
     assert torch.equal(pgd(aux, x, y, eps=0.1, step_size=0.05, steps=2), through_aux)
-    with torch.no_grad():
-        assert pgd(model, x, y, eps=0.1, step_size=0.05, steps=2).isnan().any()
+    assert model(x).isnan().all()
 
 
 @deterministic_attack
@@ -221,7 +221,10 @@ def test_zero_steps_or_step_size_return_the_images(tiny, batch, settings):
 
 def test_a_zero_gradient_moves_nothing(batch):
     x, y = batch
-    flat = lambda images: images.sum(dim=(1, 2, 3)).unsqueeze(1) * torch.zeros(10)  # noqa: E731
+
+    def flat(images):
+        return images.sum(dim=(1, 2, 3)).unsqueeze(1) * torch.zeros(10)
+
     for settings in ({"eps": 0.1}, ATTACKS["pgd"], {**ATTACKS["pgd-l2"], "eps": 1e-3}):
         assert torch.equal(craft(flat, x, y, settings), x)
 
@@ -273,8 +276,8 @@ def snapshot(model: nn.Module) -> dict:
     return {
         "modes": {name: module.training for name, module in model.named_modules()},
         "frozen": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
-        "gradients": {name: None if p.grad is None else p.grad.tolist() for name, p in model.named_parameters()},
-        "state": {name: value.tolist() for name, value in model.state_dict().items()},
+        "gradients": {name: None if p.grad is None else p.grad.sum().item() for name, p in model.named_parameters()},
+        "state": {name: value.numpy().tobytes() for name, value in model.state_dict().items()},
     }
 
 
@@ -464,16 +467,23 @@ def test_restarts_stop_when_nobody_survives():
 
 
 @norms
-def test_fooled_images_only_grow_in_number_with_restarts(tiny, norm):
-    model = tiny()
-    x = torch.rand(40, 3, 16, 16, generator=seeded(9))
-    y = model(x).argmax(dim=1)
-    settings = {"step_size": 0.001, "steps": 1, "random_start": True, "norm": norm, "eps": {"linf": 0.04, "l2": 0.6}[norm]}
+def test_fooled_images_only_grow_in_number_with_restarts(norm):
+    """Images at growing distances from a plane, which the step alone does not reach but a lucky start does."""
+    w = torch.randn(3, 4, 4, generator=seeded(9))
+    w /= w.norm()
+    x = 0.5 - torch.linspace(0.01, 0.2, 40).view(-1, 1, 1, 1) * w
+    y = torch.zeros(40, dtype=torch.int64)
+
+    def logits_fn(images):
+        score = ((images - 0.5) * w).sum(dim=(1, 2, 3))
+        return torch.stack([-score, score], dim=1)
+
+    settings = {"eps": 0.1 if norm == "linf" else 0.4, "step_size": 0.0, "steps": 1, "random_start": True, "norm": norm}
     fooled = []
     for restarts in (1, 2, 4, 8):
-        x_adv = pgd(model, x, y, restarts=restarts, generator=seeded(2), **settings)
-        fooled.append(model(x_adv).argmax(dim=1) != y)
-    for fewer, more in zip(fooled, fooled[1:], strict=False):
+        x_adv = pgd(logits_fn, x, y, restarts=restarts, generator=seeded(2), **settings)
+        fooled.append(logits_fn(x_adv).argmax(dim=1) != y)
+    for fewer, more in pairwise(fooled):
         assert (more | ~fewer).all()
     assert 0 < fooled[0].sum() < fooled[-1].sum()
 
@@ -599,7 +609,7 @@ def test_unvalidated_pgd_in_standardised_space_is_the_published_loop(tiny, batch
     z_adv = pgd(model.classify, z, y, eps=eps, step_size=step_size, steps=steps, validate=False)
     assert torch.equal(z_adv, expected)
     assert z_adv.min() == 0 and z_adv.max() == 1
-    if step_size == eps:
+    if step_size == eps and steps == 1:
         assert torch.equal(fgsm(model.classify, z, y, eps=eps, validate=False), expected)
 
 
