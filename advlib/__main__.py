@@ -3,6 +3,7 @@
 import argparse
 import ast
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from advlib.folders import results_folder
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 if all went well, 1 if a run failed, 2 if the command was wrong."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave by the front door: nothing partial stays
     try:
         return options.command(options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:

@@ -67,6 +67,7 @@ def pgd(
         _check_values(x, y, bounds)
         logits_fn = _checking_labels(logits_fn, y)
     _check_strength(eps, step_size, steps, restarts, norm)
+    x = x.detach()
     ball = _BALLS[norm](x, eps, bounds)
     if restarts == 1:
         start = ball.random(x, generator) if random_start else x
@@ -76,11 +77,9 @@ def pgd(
     alive = torch.arange(len(x), device=x.device)
     for _ in range(restarts):
         start = ball.random(x, generator) if random_start else x  # for all: an image's noise is its own, whoever survives
-        candidate = _ascend(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps)
-        x_adv[alive] = candidate
-        alive = alive[_predictions(logits_fn, candidate) == y[alive]]
-        if not len(alive):
-            break
+        if len(alive):
+            x_adv[alive] = _ascend(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps)
+            alive = alive[_predictions(logits_fn, x_adv[alive]) == y[alive]]
     return x_adv
 
 
@@ -98,7 +97,7 @@ def first_success(
     bounds: tuple[float, float] = (0.0, 1.0),
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """After how many PGD steps each image is first misclassified: int64 (B,), 0 if already clean, ``steps + 1`` if never.
+    """After how many PGD steps each image is first misclassified: int64 (B,); 0 if it already is, ``steps + 1`` if never.
 
     The evaluator's PGD: it stops an image at its first misclassified iterate and spends further steps, and ``restarts``,
     on survivors only. With one restart, accuracy after k steps is the share of values above k, so one call gives the
@@ -108,10 +107,11 @@ def first_success(
     _check_values(x, y, bounds)
     logits_fn = _checking_labels(logits_fn, y)
     _check_strength(eps, step_size, steps, restarts, norm)
+    x = x.detach()
     needed = torch.full_like(y, steps + 1)
     needed[_predictions(logits_fn, x) != y] = 0
+    whole = _BALLS[norm](x, eps, bounds)
     for _ in range(restarts):
-        whole = _BALLS[norm](x, eps, bounds)
         start = whole.random(x, generator) if random_start else x  # for all: an image's noise is its own, whoever survives
         alive = (needed == steps + 1).nonzero().squeeze(1)
         x_adv, ball = start[alive], whole.take(alive)
@@ -130,6 +130,7 @@ def uniform_noise(
 ) -> Tensor:
     """x plus uniform noise in [-eps, eps], clipped to ``bounds``: what an attack of that size must beat."""
     _check_strength(eps, 0.0, 0, 1, "linf")
+    x = x.detach()
     return _LinfBall(x, eps, bounds).random(x, generator)
 
 

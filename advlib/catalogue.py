@@ -11,7 +11,8 @@ from fractions import Fraction
 from functools import cache
 from importlib.resources import files
 
-from advlib.config import Config, _did_you_mean
+from advlib.config import Config, did_you_mean
+from advlib.data import check_name
 
 COLUMNS = {  # of the paper's tables: key -> heading
     "clean": "Test accuracy",
@@ -112,13 +113,15 @@ def index(table: list[Row]) -> dict[str, Row]:
 def config(key: str, *, protocol: str = "corrected", budget: str = "full", seed: int = 0, **overrides) -> Config:
     """The config of one run: budget, then row and protocol, then ``overrides`` (a value of None is ignored).
 
-    Raises ValueError on an unknown key, protocol, budget or field, with the nearest known name.
+    Raises ValueError on an unknown key, protocol, budget, field or data set, with the nearest known name.
     """
     for what, name, known in [("row", key, rows()), ("protocol", protocol, PROTOCOLS), ("budget", budget, BUDGETS)]:
         if name not in known:
-            raise ValueError(f"unknown {what} {name!r}: {_did_you_mean(name, known)}choose one of {', '.join(known)}")
+            raise ValueError(f"unknown {what} {name!r}: {did_you_mean(name, known)}choose one of {', '.join(known)}")
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    return Config().change(**{**BUDGETS[budget], **rows()[key].changes(protocol), "seed": seed, **overrides})
+    made = Config().change(**{**BUDGETS[budget], **rows()[key].changes(protocol), "seed": seed, **overrides})
+    check_name(made.dataset)
+    return made
 
 
 def _row(line: dict[str, str]) -> Row:

@@ -72,7 +72,7 @@ class Config:
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise ValueError(f"unknown {name} {value!r}: {_did_you_mean(value, choices)}choose one of {', '.join(choices)}")
+                raise ValueError(f"unknown {name} {value!r}: {did_you_mean(value, choices)}choose one of {', '.join(choices)}")
         for name in ("width", "batch_size", "epochs"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("train_size", "test_size", "sweep_size", "train_steps", "seed"):
@@ -109,7 +109,7 @@ class Config:
         names = [field.name for field in fields(self)]
         for name in changes:
             if name not in names:
-                raise ValueError(f"unknown parameter {name!r}: {_did_you_mean(name, names)}the parameters are {', '.join(names)}")
+                raise ValueError(f"unknown parameter {name!r}: {did_you_mean(name, names)}the parameters are {', '.join(names)}")
         return replace(self, **changes)
 
     def differences(self, other: "Config") -> dict[str, tuple]:
@@ -125,6 +125,6 @@ class Config:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _did_you_mean(value, choices) -> str:
+def did_you_mean(value, choices) -> str:
     close = difflib.get_close_matches(str(value), choices, n=1)
     return f"did you mean {close[0]!r}? " if close else ""

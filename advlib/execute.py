@@ -55,8 +55,10 @@ def execute(
             (work / "checkpoint.pt").unlink(missing_ok=True)
         _discard_foreign_checkpoint(work / "checkpoint.pt", config)
         staging = Path(results).resolve() / f".partial-{os.getpid()}"
+        _sweep(staging.parent)
         try:
             _papermill(notebook, staging / where / "run.ipynb", parameters, staging, work)
+            clean(staging / where / "run.ipynb", f"{catalogue.rows()[key].label}: {key}, {protocol}, {budget}, seed {seed}")
             record = records.read(staging / where / "record.json")
             if record.config != config.to_dict():
                 raise RunFailed(f"{where}: the notebook ran another config than it was asked to; see its parameters cell")
@@ -95,6 +97,17 @@ def check_parameters(notebook: Path, parameters: dict) -> None:
         raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(sorted(names))}")
 
 
+def _sweep(results: Path) -> None:
+    """Remove what runs left that were killed without a chance to tidy up."""
+    for staging in results.glob(".partial-*"):
+        try:
+            os.kill(int(staging.name.removeprefix(".partial-")), 0)
+        except ProcessLookupError:
+            shutil.rmtree(staging, ignore_errors=True)
+        except (PermissionError, ValueError):
+            pass  # somebody else's process, or no number of ours
+
+
 def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, work: Path) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -114,11 +127,10 @@ def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, wo
             kept = work / "failed.ipynb"
             shutil.move(output, kept)
             raise RunFailed(f"{error.ename}: {error.evalue}\nThe notebook, as far as it came: {kept}") from error
-    _clean(output)
 
 
-def _clean(path: Path) -> None:
-    """Take times and paths of this machine out of an executed notebook: what is left depends on the run alone."""
+def clean(path: Path, title: str | None = None) -> None:
+    """Take times and paths of this machine out of an executed notebook, and give it a title of its own."""
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
@@ -126,6 +138,9 @@ def _clean(path: Path) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+    if title:
+        heading, _, rest = notebook.cells[0].source.partition("\n")
+        notebook.cells[0].source = f"# {title}\n{rest}"
     notebook.metadata["advlib"] = {"papermill": version("papermill")}
     nbformat.write(notebook, path)
 

@@ -23,13 +23,14 @@ LITE_ROWS = ("traditional", "advprop", "sat")
 
 
 def project(folder: Path) -> Path:
-    """A copy of what a build reads, with the six smoke records and no other."""
+    """A copy of what a build reads, with the six smoke records and what a killed run left behind."""
     for name in ("book", "advlib", "notebooks", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
     for key in tables.SMOKE_ROWS:
         fake.put(fake.record(key, budget="smoke"), folder / "results")
+    fake.put(fake.record(), folder / "results" / ".partial-123")
     return folder
 
 

@@ -87,7 +87,9 @@ def test_of_several_least_likely_classes_the_first_is_taken():
 
 def extreme(dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Ten logits whose float32 softmax underflows to 0 at several classes; class 9 is the least likely."""
-    return torch.tensor([[60.0, 0.0, -60.0, -10.0, -20.0, -30.0, -40.0, -50.0, -55.0, -90.0]], dtype=dtype), torch.tensor([0])
+    return torch.tensor(
+        [[60.0, 0.0, -60.0, -10.0, -20.0, -30.0, -40.0, -50.0, -55.0, -90.0]], dtype=dtype
+    ), torch.tensor([0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

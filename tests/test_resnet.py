@@ -37,9 +37,7 @@ def test_logits_equal_torchvisions(torchvision_twin, training):
     x = torch.rand(3, 3, 16, 16, dtype=torch.float64)
     standardised = (x - torch.tensor(CIFAR10_MEAN).view(1, 3, 1, 1)) / torch.tensor(CIFAR10_STD).view(1, 3, 1, 1)
     with torch.no_grad():
-        torch.testing.assert_close(
-            ours.train(training)(x), theirs.train(training)(standardised), rtol=1e-6, atol=1e-6
-        )
+        torch.testing.assert_close(ours.train(training)(x), theirs.train(training)(standardised), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

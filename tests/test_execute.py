@@ -1,0 +1,212 @@
+"""``python -m advlib``: one idempotent command a run. The notebook trains a net of width 4 on digits, in seconds."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+import torch
+from small_notebook import SMALL, environment
+
+from advlib import catalogue, records
+from advlib.__main__ import main
+from advlib.execute import RunFailed, check_parameters, execute, experiment_notebook
+
+WHERE = "smoke/digits/corrected/advprop/seed0"
+SETTINGS = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    for name, value in environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A results folder with one finished run, and what the command printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    command = [sys.executable, "-m", "advlib", "run", "advprop", *SETTINGS, "--results", str(folder / "results")]
+    done = subprocess.run(command, env=environment(folder), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "results", done.stdout
+
+
+def tree(folder) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_run_leaves_its_record_and_its_notebook_and_nothing_else(finished):
+    results, printed = finished
+    assert tree(results) == [f"{WHERE}/record.json", f"{WHERE}/run.ipynb"]
+    record = records.read(results / WHERE / "record.json")
+    assert record.config == catalogue.config("advprop", budget="smoke", **SMALL).to_dict()
+    assert printed.startswith(f"{WHERE}: done")
+    assert "scikit-learn digits" in printed
+
+
+def test_the_executed_notebook_carries_its_parameters_and_no_trace_of_the_machine(finished):
+    results, _ = finished
+    notebook = nbformat.read(results / WHERE / "run.ipynb", as_version=4)
+    (injected,) = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert 'key = "advprop"' in injected.source
+    text = (results / WHERE / "run.ipynb").read_text()
+    assert str(results) not in text and "start_time" not in text
+
+
+def test_a_finished_run_is_recognised_and_skipped(finished):
+    results, _ = finished
+    before = (results / WHERE / "record.json").stat().st_mtime_ns
+    path, state = execute("advprop", overrides=SMALL, results=results)
+    assert state == "already done"
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("change", [{"config": {"lr": 0.7}}, {"science_version": 0}], ids=["config", "science"])
+def test_a_stale_record_is_not_taken_for_a_finished_run(finished, tmp_path, change):
+    from advlib.execute import why_missing
+
+    raw = json.loads((finished[0] / WHERE / "record.json").read_text())
+    for name, value in change.items():
+        raw[name] = raw[name] | value if isinstance(value, dict) else value
+    (tmp_path / "record.json").write_text(json.dumps(raw))
+    (tmp_path / "run.ipynb").write_text("{}")
+    config = catalogue.config("advprop", budget="smoke", **SMALL)
+    assert next(iter(change)).split("_")[0] in why_missing(tmp_path, config)
+
+
+def test_a_record_without_its_notebook_is_no_finished_run(finished, tmp_path):
+    from advlib.execute import why_missing
+
+    (tmp_path / "record.json").write_text((finished[0] / WHERE / "record.json").read_text())
+    assert why_missing(tmp_path, catalogue.config("advprop", budget="smoke", **SMALL)) == "missing"
+
+
+def test_a_notebook_that_raises_leaves_no_record_keeps_the_old_one_and_names_the_error(finished, tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    (results / WHERE).mkdir(parents=True)
+    for name in ("record.json", "run.ipynb"):
+        (results / WHERE / name).write_bytes((finished[0] / WHERE / name).read_bytes())
+    before = (results / WHERE / "record.json").read_bytes()
+    monkeypatch.setenv("ADVLIB_CACHE", "")  # no effect on digits; the failure is the learning rate's
+    with pytest.raises(RunFailed, match="FloatingPointError: the loss is") as caught:
+        execute("advprop", overrides=SMALL | {"lr": 1e30}, results=results)
+    assert "failed.ipynb" in str(caught.value)
+    assert (results / WHERE / "record.json").read_bytes() == before
+    assert tree(results) == [f"{WHERE}/record.json", f"{WHERE}/run.ipynb"]
+
+
+def test_a_mistyped_parameter_is_refused_before_papermill_starts(tmp_path):
+    with pytest.raises(ValueError, match="unknown parameter 'epoch': did you mean 'epochs'"):
+        execute("advprop", overrides={"epoch": 2}, results=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_parameter_that_the_notebook_lacks_is_refused():
+    with pytest.raises(ValueError, match="no parameter sead: it has budget, dataset, key"):
+        check_parameters(experiment_notebook(), {"key": "advprop", "sead": 1})
+
+
+def test_the_same_run_in_two_processes_is_refused(tmp_path):
+    work = tmp_path / "work" / WHERE
+    work.mkdir(parents=True)
+    with open(work / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RuntimeError, match="under way in another process"):
+            execute("advprop", results=tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "advporp"], "unknown row 'advporp': did you mean 'advprop'?"),
+        (["run", "advprop", "--protocol", "correct"], "unknown protocol 'correct': did you mean 'corrected'?"),
+        (["run", "advprop", "--budget", "tiny"], "unknown budget 'tiny'"),
+        (["run", "advprop", "--dataset", "cifar11"], "unknown dataset 'cifar11'"),
+        (["run", "advprop", "--seed", "-1"], "seed=-1 must be 0 or more"),
+        (["run", "advprop", "--set", "epochs=2"], "--results"),
+        (["run", "advprop", "--results", "x", "--set", "epochs"], "write FIELD=VALUE"),
+        (["run", "advprop", "--results", "x", "--set", "epochs=two"], "epochs='two' is str, but epochs is int"),
+        (["run", "advprop", "--results", "x", "--set", "adversarial=true"], "adversarial='true' is str"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_command_says_what_is_wrong_and_exits_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_list_shows_every_row_under_both_protocols(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == [key for key in catalogue.rows() for _ in range(2)]
+    assert sum(" 4 passes" in line for line in printed) == 2 * 16  # all but Traditional and ALS attack twice and learn twice
+
+
+def test_status_tells_done_from_missing_and_stale(finished, capsys):
+    results, _ = finished
+    assert main(["status", "--json", "--results", str(results)]) == 0
+    states = {line["run"]: line for line in json.loads(capsys.readouterr().out)}
+    assert len(states) == 36
+    assert states[WHERE]["state"] == "stale"  # it was run with settings of its own
+    assert "epochs 1, now 3" in states[WHERE]["why"]
+    assert states["smoke/digits/published/advprop/seed0"]["state"] == "missing"
+
+
+def test_two_runs_at_once_each_leave_their_own_record(tmp_path):
+    """Kernels once shared a socket's name: each must have its own."""
+    command = [sys.executable, "-m", "advlib", "run", "--results", str(tmp_path / "results"), *SETTINGS]
+    runs = [
+        subprocess.Popen([*command, key], env=os.environ | environment(tmp_path), stderr=subprocess.PIPE, text=True)
+        for key in ("traditional", "als")
+    ]
+    errors = [run.communicate()[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], errors
+    assert len(tree(tmp_path / "results")) == 4
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
+def test_a_run_that_is_cut_off_leaves_no_record_and_the_next_one_goes_on_from_its_checkpoint(tmp_path, how):
+    results, long = tmp_path / "results", SMALL | {"epochs": 12}
+    settings = [part for name, value in long.items() for part in ("--set", f"{name}={value}")]
+    command = [sys.executable, "-m", "advlib", "run", "advprop", "--results", str(results), *settings]
+    run = subprocess.Popen(command, start_new_session=True)
+    checkpoint = tmp_path / "work" / WHERE / "checkpoint.pt"
+    wait_for(checkpoint.exists)
+    run.send_signal(how) if how == signal.SIGTERM else os.killpg(run.pid, how)
+    run.wait(timeout=60)
+    assert not list(results.glob("smoke/**/*"))
+
+    wait_for(lambda: not_locked(tmp_path / "work" / WHERE / "lock"))
+    epochs = len(torch.load(checkpoint, weights_only=True)["curve"])
+    assert 0 < epochs < 12
+    kept = checkpoint.read_bytes()
+    raw = torch.load(checkpoint, weights_only=True)
+    raw["curve"][0]["seconds"] = 123.0  # a mark that only a run which goes on from here can carry
+    torch.save(raw, checkpoint)
+    assert kept != checkpoint.read_bytes()
+    path, state = execute("advprop", overrides=long, results=results)
+    curve = records.read(path).curve
+    assert (state, len(curve), curve[0]["seconds"]) == ("done", 12, 123.0)
+    assert tree(results) == [f"{WHERE}/record.json", f"{WHERE}/run.ipynb"]
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def not_locked(path) -> bool:
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

@@ -1,0 +1,341 @@
+"""Claims about a whole run: a config becomes one record, which says what was done, and which the weights give again."""
+
+import dataclasses
+import json
+import socket
+
+import miniature
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from advlib import catalogue, records, run, train
+from advlib.config import CHOICES
+from advlib.evaluate import evaluate, suite
+
+NAMES = dict(key="als-sat-advprop", protocol="corrected", budget="smoke")
+FULL_MIX = dict(
+    adversarial=True, norm="dual", activation="surrogate-relu", loss="als", smoothing=0.02, train_random_start=True, train_eps=0.05
+)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return miniature.dataset(train_size=32, test_size=24)
+
+
+@pytest.fixture
+def data(monkeypatch, tiny):
+    """A dataset that every run of the test loads, whatever its name."""
+    monkeypatch.setattr(run, "load", lambda name, root=None: tiny)
+    return tiny
+
+
+@pytest.fixture
+def few_attacks(monkeypatch):
+    """A small part of the suite, some of it random: for tests that compare runs."""
+    columns = {"clean", "fgsm-0.1", "noise-0.1"}
+    monkeypatch.setattr(run, "suite", lambda **kind: [a for a in suite(**kind) if a.column in columns])
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """One run with every technique through the whole suite, and its folder of weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "load", lambda name, root=None: tiny)
+        work = tmp_path_factory.mktemp("work")
+        return run.run(miniature.config(**FULL_MIX, seed=3), device="cpu", work=work, **NAMES), work
+
+
+def go(work=None, **changes):
+    return run.run(miniature.config(**changes), device="cpu", work=work, **NAMES)
+
+
+def weights(experiment) -> dict:
+    return miniature.state(experiment.model)
+
+
+def masks(record) -> dict:
+    return {m.name: m.mask.tolist() for m in record.measurements}
+
+
+def test_a_run_becomes_a_record_of_its_config_data_cost_and_every_attack(whole, tiny):
+    record, config = whole[0].record, miniature.config(**FULL_MIX, seed=3)
+    assert {"key": record.key, "protocol": record.protocol, "budget": record.budget} == NAMES
+    assert record.seed == 3 and record.config == config.to_dict()
+    assert record.science_version == records.SCIENCE_VERSION
+    assert record.stale_because(config, tiny.checksum) is None
+    assert record.data["checksum"] == tiny.checksum and record.data["title"] == tiny.title
+    assert (record.data["train_images"], record.data["test_images"]) == (32, 24)
+    assert [entry["epoch"] for entry in record.curve] == [1, 2]
+    names = {m.name for m in record.measurements}
+    assert {attack.name for attack in suite(dual=True, surrogate=True)} <= names
+    assert {m.n for m in record.measurements} == {24, 20}
+
+
+def test_the_record_comes_back_from_its_file(whole, tmp_path):
+    record = whole[0].record
+    assert records.read(records.write(record, tmp_path / "record.json")) == record
+
+
+def test_the_suite_is_that_of_the_models_branches_and_gradients(data, few_attacks):
+    plain = {m.name for m in go().record.measurements}
+    dual = {m.name for m in go(adversarial=True, norm="dual").record.measurements}
+    surrogate = {m.name for m in go(activation="surrogate-relu").record.measurements}
+    assert any(name.endswith(":aux") for name in dual) and any(name.endswith(":surrogate") for name in surrogate)
+    assert not any(name.endswith((":aux", ":surrogate")) for name in plain)
+
+
+def test_the_same_seed_gives_the_same_record_whatever_the_global_generator_and_another_seed_another(data, few_attacks):
+    torch.manual_seed(1)
+    first = go(**FULL_MIX)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    again = go(**FULL_MIX)
+    assert torch.equal(torch.get_rng_state(), before)
+    other = go(**FULL_MIX, seed=1)
+    assert miniature.same(weights(first), weights(again)) and masks(first.record) == masks(again.record)
+    assert not miniature.same(weights(first), weights(other)) and masks(first.record) != masks(other.record)
+
+
+class Killed(BaseException):
+    """What no error handling catches."""
+
+
+def test_a_run_killed_and_started_again_ends_as_if_it_had_not_been(data, few_attacks, tmp_path, monkeypatch):
+    whole = go(**FULL_MIX, epochs=3)
+    save = train.save_checkpoint
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        raise Killed
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "save_checkpoint", save_and_die)
+            with pytest.raises(Killed):
+                go(tmp_path, **FULL_MIX, epochs=3)
+    resumed = go(tmp_path, **FULL_MIX, epochs=3)
+    assert miniature.same(weights(resumed), weights(whole)) and masks(resumed.record) == masks(whole.record)
+    assert [entry["epoch"] for entry in resumed.record.curve] == [1, 2, 3]
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_training_never_sees_the_test_images(data, few_attacks, monkeypatch):
+    expected = weights(go(**FULL_MIX))
+    inverted = dataclasses.replace(data, test_images=255 - data.test_images, test_labels=(data.test_labels + 1) % 4)
+    monkeypatch.setattr(run, "load", lambda name, root=None: inverted)
+    assert miniature.same(weights(go(**FULL_MIX)), expected)
+
+
+def test_a_run_leaves_its_dataset_as_it_was(data, few_attacks):
+    before = data.train_images.clone(), data.test_images.clone(), data.train_labels.clone(), data.test_labels.clone()
+    go(**FULL_MIX, augmentation="published")
+    after = data.train_images, data.test_images, data.train_labels, data.test_labels
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_sizes_take_the_first_images(data, few_attacks, monkeypatch):
+    part = data.subset(16, 10)
+    expected = go(train_size=16, test_size=10)
+    monkeypatch.setattr(run, "load", lambda name, root=None: part)
+    assert miniature.same(weights(go()), weights(expected))
+    assert (expected.record.data["train_images"], expected.record.data["test_images"]) == (16, 10)
+    assert expected.record.measurements[0].n == 10
+
+
+def test_the_model_comes_back_in_evaluation_mode(whole):
+    experiment, _ = whole
+    assert set(experiment.models) == {"true", "surrogate"} and experiment.model is experiment.models["true"]
+    assert not any(m.training for model in experiment.models.values() for m in model.modules())
+
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+def again(path, config, data):
+    model = run.load_weights(run.build_model(config, data), path).to(memory_format=torch.channels_last).eval()
+    return run.gradients(model, config, data)
+
+
+def test_saved_weights_re_evaluated_give_the_record(whole, tiny):
+    experiment, work = whole
+    assert not list(work.glob("*partial*"))
+    config = miniature.config(**FULL_MIX, seed=3)
+    models = again(work / "model.safetensors", config, tiny)
+    assert miniature.same(miniature.state(models["true"]), weights(experiment))
+    attacks = [attack for attack in suite(dual=True, surrogate=True) if attack.images == "all"]
+    measured = evaluate(models, tiny.test_images, tiny.test_labels, attacks, sweep_size=config.sweep_size, seed=config.seed)
+    assert {m.name: m for m in measured}.items() <= {m.name: m for m in experiment.record.measurements}.items()
+
+
+def test_half_precision_weights_are_half_the_size_and_nearly_the_model(whole, tiny, tmp_path):
+    experiment, work = whole
+    half = run.save_weights(experiment.model, tmp_path / "half" / "model.safetensors", torch.float16)
+    sizes = [sum(t.numel() * t.element_size() for t in load_file(f).values()) for f in (half, work / "model.safetensors")]
+    assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.02)
+    x = tiny.test_images / 255
+    near, exact = again(half, miniature.config(**FULL_MIX, seed=3), tiny)["true"](x), experiment.model(x)
+    assert near.dtype == torch.float32 and not torch.equal(near, exact)
+    torch.testing.assert_close(near, exact, rtol=0.02, atol=0.05)
+
+
+def test_weights_of_another_config_are_refused(whole, tiny):
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        run.load_weights(run.build_model(miniature.config(**FULL_MIX, width=5), tiny), whole[1] / "model.safetensors")
+
+
+def test_a_full_disk_keeps_the_earlier_weights(data, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    model = run.build_model(miniature.config(), data)
+    run.save_weights(model, path)
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="cannot write .*model.safetensors .*No space left"):
+        run.save_weights(model.half(), path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+# --- names to objects ---------------------------------------------------------------------------------------------
+
+
+def test_every_choice_of_the_config_has_its_object(data):
+    assert tuple(run.STEPS) == CHOICES["update"]
+    assert tuple(run.LOSSES) == CHOICES["loss"]
+    assert set(run.AUGMENTATIONS) == set(CHOICES["augmentation"])
+    for name in ("activation", "norm"):
+        for choice in CHOICES[name]:
+            run.build_model(miniature.config(adversarial=True, **{name: choice}), data)
+    for schedule in CHOICES["schedule"]:
+        assert train.learning_rate(schedule, 0.2, 10) > 0
+
+
+def test_losses_get_the_configs_smoothing():
+    logits, labels = torch.tensor([[2.0, 1.0, 0.0, -1.0]]), torch.tensor([0])
+    expected = {"cross-entropy": 0.4401896986, "als": 0.5001896986, "label-smoothing": 0.4701896986, "als-published": 0.5001896986}
+    for name, value in expected.items():
+        assert run.LOSSES[name](0.02)(logits, labels).item() == pytest.approx(value, abs=1e-5), name
+
+
+def test_initial_weights_follow_the_seed_alone_whatever_activation_and_norm(data):
+    def start(**changes):
+        return run.build_model(miniature.config(adversarial=True, **changes), data).state_dict()
+
+    plain = start()
+    for changes in ({"activation": "surrogate-relu"}, {"norm": "dual"}, {"lr": 1.0}):
+        other = start(**changes)
+        assert all(torch.equal(plain[name], other[name]) for name in plain if "conv" in name or name.startswith(("stem.", "head")))
+    assert not torch.equal(plain["stem.weight"], start(seed=1)["stem.weight"])
+
+
+def test_building_a_model_leaves_the_global_generator(data):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    run.build_model(miniature.config(), data)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_is_made_for_its_data():
+    data = miniature.dataset()
+    model = run.build_model(miniature.config(activation="parametric-softplus", activation_alpha=3.0), data)
+    assert model.head.out_features == len(data.classes) and model.stem.in_channels == 3
+    assert model.standardise.mean.flatten().tolist() == pytest.approx(data.mean)
+    assert model.standardise.std.flatten().tolist() == pytest.approx(data.std)
+    assert model.stem_act.alpha == 3.0
+
+
+def test_a_random_start_is_drawn_if_the_config_says_so_and_from_its_generator_alone(data):
+    model = run.build_model(miniature.config(), data).eval()
+    x, y = data.train_images[:8] / 255, data.train_labels[:8]
+
+    def twins(seed, **changes):
+        config = miniature.config(adversarial=True, train_eps=0.2, train_step_size=0.001, **changes)
+        return run.training_attack(config, torch.Generator().manual_seed(seed))(model, x, y)
+
+    assert torch.equal(twins(0), twins(1))
+    assert torch.equal(twins(0, train_random_start=True), twins(0, train_random_start=True))
+    assert not torch.equal(twins(0, train_random_start=True), twins(1, train_random_start=True))
+    assert (twins(0, train_random_start=True) - x).abs().max() > 0.1 > (twins(0) - x).abs().max()
+
+
+@pytest.mark.parametrize(
+    "precision, native, expected",
+    [
+        ("float32", True, None),
+        ("float32", False, None),
+        ("bf16", False, torch.bfloat16),
+        ("auto", True, torch.bfloat16),
+        ("auto", False, None),
+    ],
+)
+def test_auto_precision_is_bfloat16_where_the_device_has_it_and_float32_elsewhere(monkeypatch, precision, native, expected):
+    monkeypatch.setattr(run, "_cpu_has_bf16", lambda: native)
+    monkeypatch.setattr(run, "_gpu_has_bf16", lambda: native)
+    for device in ("cpu", "cuda"):
+        assert run.training_dtype(precision, torch.device(device)) == expected
+    assert run.training_dtype("auto", torch.device("mps")) is None
+
+
+def test_the_precision_of_training_is_used_and_recorded(data, few_attacks):
+    exact, rough = go(precision="float32"), go(precision="bf16")
+    assert (exact.record.provenance["precision"], rough.record.provenance["precision"]) == ("float32", "bfloat16")
+    assert not miniature.same(weights(exact), weights(rough))
+
+
+# --- what it says about itself ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, 1),
+        ({"adversarial": True, "train_steps": 2}, 4),
+        ({"adversarial": True, "train_steps": 2, "update": "two-steps"}, 4),
+        ({"adversarial": True, "train_steps": 7}, 9),
+    ],
+)
+def test_the_passes_of_a_step_are_those_that_the_model_sees(data, changes, expected):
+    config = miniature.config(epochs=1, batch_size=32, **changes)
+    model = run.build_model(config, data)
+    seen = []
+    model.register_forward_hook(lambda *_: seen.append(1))
+    miniature.fit(config, data, model=model)
+    assert run.passes(config) == {"forward": expected, "backward": expected}
+    assert len(seen) == expected
+
+
+def test_cost_counts_steps_and_images_of_whole_batches(data):
+    config = miniature.config(epochs=3, batch_size=16)
+    curve = [{"seconds": 0.5}] * 3
+    cost = run.cost(config, 70, curve, 2.0)
+    assert cost["steps"] == 12
+    assert (cost["training_seconds"], cost["evaluation_seconds"]) == (1.5, 2.0)
+    assert cost["training_images_per_second"] == pytest.approx(3 * 64 / 1.5, abs=0.1)
+
+
+def test_provenance_names_code_versions_and_device_but_neither_place_nor_host(whole):
+    record = whole[0].record
+    told = record.provenance
+    assert told["versions"]["torch"] == torch.__version__.split("+")[0] or told["versions"]["torch"] == torch.__version__
+    assert {"python", "torch", "torchvision", "numpy"} <= set(told["versions"]) and told["device"].startswith("cpu: ")
+    assert {"commit", "dirty", "threads", "precision"} <= set(told)
+    text = json.dumps({"provenance": told, "data": record.data, "cost": record.cost})
+    assert socket.gethostname() not in text and "/home" not in text and str(run.Path(run.__file__).parents[1]) not in text
+
+
+def test_a_record_of_a_full_run_is_small_enough_to_commit(whole, tmp_path):
+    """At most 100 KB: the largest suite, ten thousand images, a hundred epochs, accuracies as unkind to packing as Table 1."""
+    record, rng = whole[0].record, np.random.default_rng(0)
+    published = catalogue.rows()["als-sat-advprop"].published
+
+    def filled(m):
+        n = 10_000 if m.attack["images"] == "all" else catalogue.config("sat").sweep_size
+        return dataclasses.replace(m, n=n, correct=records.pack_mask(rng.random(n) < published.get(m.column, 50) / 100))
+
+    full = dataclasses.replace(record, measurements=tuple(filled(m) for m in record.measurements), curve=record.curve * 50)
+    assert records.write(full, tmp_path / "record.json").stat().st_size <= 100_000
