@@ -79,7 +79,7 @@ def pgd(
         start = ball.random(x, generator) if random_start else x  # for all: an image's noise is its own, whoever survives
         if len(alive):
             x_adv[alive] = _ascend(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps)
-            alive = alive[_predictions(logits_fn, x_adv[alive]) == y[alive]]
+            alive = alive[predictions(logits_fn, x_adv[alive]) == y[alive]]
     return x_adv
 
 
@@ -109,7 +109,7 @@ def first_success(
     _check_strength(eps, step_size, steps, restarts, norm)
     x = x.detach()
     needed = torch.full_like(y, steps + 1)
-    needed[_predictions(logits_fn, x) != y] = 0
+    needed[predictions(logits_fn, x) != y] = 0
     whole = _BALLS[norm](x, eps, bounds)
     for _ in range(restarts):
         start = whole.random(x, generator) if random_start else x  # for all: an image's noise is its own, whoever survives
@@ -119,7 +119,7 @@ def first_success(
             if not len(alive):
                 break
             x_adv = ball.project(_step(logits_fn, x_adv, y[alive], ball, step_size))
-            survives = _predictions(logits_fn, x_adv) == y[alive]
+            survives = predictions(logits_fn, x_adv) == y[alive]
             needed[alive[~survives]] = step
             alive, x_adv, ball = alive[survives], x_adv[survives], ball.take(survives)
     return needed
@@ -129,6 +129,8 @@ def uniform_noise(
     x: Tensor, *, eps: float, bounds: tuple[float, float] = (0.0, 1.0), generator: torch.Generator | None = None
 ) -> Tensor:
     """x plus uniform noise in [-eps, eps], clipped to ``bounds``: what an attack of that size must beat."""
+    _check_images(x)
+    _check_pixels(x, bounds)
     _check_strength(eps, 0.0, 0, 1, "linf")
     x = x.detach()
     return _LinfBall(x, eps, bounds).random(x, generator)
@@ -217,28 +219,46 @@ def _ascend(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor, ball, step_size: floa
 
 
 @torch.no_grad()
-def _predictions(logits_fn: LogitsFn, x: Tensor) -> Tensor:
-    return logits_fn(x).argmax(dim=1)
+def predictions(logits_fn: LogitsFn, x: Tensor) -> Tensor:
+    """The likeliest class of each image, int64 (B,).
+
+    Raises FloatingPointError if logits are not finite: the signed gradient of a diverged model is zero, which would
+    pass for robustness.
+    """
+    logits = logits_fn(x)
+    if not logits.isfinite().all():
+        raise FloatingPointError("the logits are not finite: the model has diverged, so an attack would measure nothing")
+    return logits.argmax(dim=1)
 
 
-def _check_batch(x: Tensor, y: Tensor) -> None:
+def _check_images(x: Tensor) -> None:
     if not x.is_floating_point():
         raise TypeError(f"images are {x.dtype}: attacks need floating-point pixels; divide uint8 images by 255")
-    if y.dtype != torch.int64:
-        raise TypeError(f"labels are {y.dtype}: attacks need int64 class indices; convert with labels.long()")
-    if x.ndim != 4 or y.shape != x.shape[:1]:
-        raise ValueError(f"images {tuple(x.shape)} and labels {tuple(y.shape)}: need (B, C, H, W) and (B,)")
+    if x.ndim != 4:
+        raise ValueError(f"images {tuple(x.shape)}: need (B, C, H, W)")
     if not len(x):
         raise ValueError("the batch is empty: attack at least one image")
 
 
-def _check_values(x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
+def _check_batch(x: Tensor, y: Tensor) -> None:
+    _check_images(x)
+    if y.dtype != torch.int64:
+        raise TypeError(f"labels are {y.dtype}: attacks need int64 class indices; convert with labels.long()")
+    if y.shape != x.shape[:1]:
+        raise ValueError(f"images {tuple(x.shape)} and labels {tuple(y.shape)}: need (B, C, H, W) and (B,)")
+
+
+def _check_pixels(x: Tensor, bounds: tuple[float, float]) -> None:
     low, high = x.min().item(), x.max().item()
     if not bounds[0] <= low <= high <= bounds[1]:  # also false for NaN
         raise ValueError(
             f"images span [{low:.4g}, {high:.4g}], outside bounds {bounds}: attack pixels, and let the model's first "
             "layer standardise them"
         )
+
+
+def _check_values(x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
+    _check_pixels(x, bounds)
     if y.min() < 0:
         raise ValueError(f"label {y.min()} is negative: labels are class indices from 0")
 

@@ -31,7 +31,7 @@ class Config:
     dataset: str = "cifar10"
     train_size: int = 0  # images, the first in canonical order; 0 for all
     test_size: int = 0  # images of the main columns; 0 for all
-    sweep_size: int = 2000  # images of the sweeps over eps and steps, at most test_size
+    sweep_size: int = 2000  # images of the sweeps and of the attacks between two protocols, at most test_size
 
     # model: ResNet-18
     width: int = 64  # channels of the first stage

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advlib.attacks import eval_mode, fgsm, first_success, pgd, uniform_noise
+from advlib.attacks import eval_mode, fgsm, first_success, pgd, predictions, uniform_noise
 from advlib.norm import BRANCHES
 from advlib.progress import progress
 from advlib.records import Measurement, pack_mask
@@ -115,16 +115,16 @@ def suite(*, dual: bool, surrogate: bool) -> list[Attack]:
     published = {"space": "standardised", "statistics": "batch", "gradient": trained}
     mixtures = {
         "published": published,
-        "published, running statistics": published | {"statistics": "running"},
-        "published, pixels": published | {"space": "pixels"},
+        "published, running statistics": published | {"statistics": "running", "images": "sweep"},
+        "published, pixels": published | {"space": "pixels", "images": "sweep"},
     }
     if surrogate:
-        mixtures["published, true gradient"] = published | {"gradient": "true"}
+        mixtures["published, true gradient"] = published | {"gradient": "true", "images": "sweep"}
     attacks = [*PAPER_COLUMNS, CODE_PGD]
     for rule, changes in mixtures.items():
         attacks += [replace(a, rule=rule, **changes) for a in (*PAPER_COLUMNS, CODE_PGD, CLAMP_ALONE)]
     attacks += [PGD_20, STEPS]
-    attacks += [Attack(f"noise-{name}", method="noise", eps=eps) for name, eps in NOISE_EPS]
+    attacks += [Attack(f"noise-{name}", method="noise", eps=eps, images="sweep") for name, eps in NOISE_EPS]
     for pixels in SWEEP_EPS:
         eps = pixels * PIXEL
         attacks.append(Attack(f"fgsm-{pixels}/255", method="fgsm", eps=eps, images="sweep"))
@@ -133,13 +133,13 @@ def suite(*, dual: bool, surrogate: bool) -> list[Attack]:
         )
     if dual:
         attacks += [replace(a, branch="aux", through="aux") for a in (*PAPER_COLUMNS, PGD_20)]
-        transferred = [replace(a, stop="last-step", restarts=1) for a in (*PAPER_COLUMNS[1:], PGD_20)]
+        transferred = [replace(a, stop="last-step", restarts=1, images="sweep") for a in (*PAPER_COLUMNS[1:], PGD_20)]
         attacks += [replace(a, branch="main", through="aux") for a in transferred]
         attacks += [replace(a, branch="aux", through="main") for a in transferred]
     if surrogate:
         attacks += [replace(a, gradient="surrogate") for a in (*PAPER_COLUMNS[1:], CODE_PGD, PGD_20)]
     if dual and surrogate:
-        through_aux = {"branch": "aux", "through": "aux", "gradient": "surrogate"}
+        through_aux = {"branch": "aux", "through": "aux", "gradient": "surrogate", "images": "sweep"}
         attacks += [replace(a, **through_aux) for a in (*PAPER_COLUMNS[1:], PGD_20)]
     return attacks
 
@@ -207,8 +207,7 @@ def _outcome(model, x: Tensor, y: Tensor, attack: Attack, generator: torch.Gener
     if attack.stop == "first-success":
         return first_success(partial(model, branch=attack.branch), x, y, **_ascent(attack), generator=generator)
     shown = make_images(model, x, y, attack, generator)
-    with torch.no_grad():
-        return model(shown, branch=attack.branch).argmax(dim=1) == y
+    return predictions(partial(model, branch=attack.branch), shown) == y
 
 
 def _ascent(attack: Attack) -> dict:

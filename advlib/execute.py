@@ -139,7 +139,7 @@ def clean(path: Path, title: str | None = None) -> None:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
     if title:
-        heading, _, rest = notebook.cells[0].source.partition("\n")
+        _, _, rest = notebook.cells[0].source.partition("\n")
         notebook.cells[0].source = f"# {title}\n{rest}"
     notebook.metadata["advlib"] = {"papermill": version("papermill")}
     nbformat.write(notebook, path)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 RESULTS = "ADVLIB_RESULTS"  # the results folder, if set
@@ -44,4 +44,5 @@ def replacing(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise OSError(f"cannot write {path} ({error}): free some space or choose another folder; nothing was lost") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()

@@ -89,12 +89,12 @@ def run_folder(budget: str, dataset: str, protocol: str, key: str, seed: int) ->
 
 
 def pack_mask(mask: np.ndarray) -> str:
-    """bool (n,) as text: bits, deflated, base64."""
-    return base64.b64encode(zlib.compress(np.packbits(np.asarray(mask, bool)).tobytes(), 9)).decode()
+    """bool (n,) as text: bits, deflated, base85."""
+    return base64.b85encode(zlib.compress(np.packbits(np.asarray(mask, bool)).tobytes(), 9)).decode()
 
 
 def unpack_mask(text: str, n: int) -> np.ndarray:
-    bits = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), np.uint8)
+    bits = np.frombuffer(zlib.decompress(base64.b85decode(text)), np.uint8)
     if len(bits) != (n + 7) // 8:
         raise ValueError(f"a mask of {len(bits)} bytes cannot hold {n} images")
     return np.unpackbits(bits, count=n).astype(bool)
@@ -103,10 +103,19 @@ def unpack_mask(text: str, n: int) -> np.ndarray:
 def write(record: Record, path: Path) -> Path:
     """Write atomically: after a crash or on a full disk, ``path`` is as it was, and no partial file stays."""
     with replacing(path) as partial, open(partial, "w") as file:
-        file.write(json.dumps(asdict(record), indent=1) + "\n")
+        file.write(to_json(record))
         file.flush()
         os.fsync(file.fileno())
     return Path(path)
+
+
+def to_json(record: Record) -> str:
+    """The file's text: a line for each field, epoch and measurement, so that a difference reads line by line."""
+    lines = []
+    for name, value in asdict(record).items():
+        items = [json.dumps(item, separators=(",", ":")) for item in value] if isinstance(value, list | tuple) else None
+        lines.append(f'"{name}": ' + ("[\n  " + ",\n  ".join(items) + "\n ]" if items else json.dumps(value)))
+    return "{\n " + ",\n ".join(lines) + "\n}\n"
 
 
 def read(path: Path) -> Record:

@@ -21,6 +21,8 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.mean.shape[1]:  # one channel would broadcast to three without a word
+            raise ValueError(f"images of {x.shape[1]} channel(s) for a model of {self.mean.shape[1]}: set in_channels")
         return (x - self.mean) / self.std
 
     def to_pixels(self, z: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ def fit(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    origin = {"config": config.to_dict(), "science_version": SCIENCE_VERSION, "device": device.type, "precision": str(precision)}
+    origin = {"config": config.to_dict(), "science_version": SCIENCE_VERSION, "device": device.type, "precision_used": str(precision)}
     curve = load_checkpoint(checkpoint, origin, model, optimizer, generator) if checkpoint else []
     steps = N // B  # the incomplete batch at the end is left out; the next epoch shuffles again
     last = config.epochs if stop_after is None else min(stop_after, config.epochs)
@@ -179,7 +179,8 @@ def _tally(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:
 def _averages(sums: Tensor, steps: int, B: int, adversarial: bool) -> dict[str, float]:
     loss, clean, adv = (sums / steps).tolist()
     averages = {"loss": loss, "clean_accuracy": clean / B}
-    return averages | ({"adversarial_accuracy": adv / B} if adversarial else {})
+    averages |= {"adversarial_accuracy": adv / B} if adversarial else {}
+    return {name: float(f"{value:.6g}") for name, value in averages.items()}  # a record need not hold more digits
 
 
 def save_checkpoint(path: Path, origin: dict, model, optimizer, generator: torch.Generator, curve: list[dict]) -> None:

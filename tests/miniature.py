@@ -1,4 +1,4 @@
-"""A world small enough to train in: synthetic images that a net of width 4 learns in a second. Nothing here asserts."""
+"""A world small enough to train in: synthetic images that a net of width 8 learns in a second. Nothing here asserts."""
 
 import torch
 
@@ -36,7 +36,7 @@ def dataset(train_size: int = 64, test_size: int = 40, size: int = 8, seed: int 
 
 def config(**changes) -> Config:
     """A corrected config that trains in well under a second."""
-    small = dict(dataset="tiny", width=4, epochs=2, batch_size=16, sweep_size=20, lr=0.05, precision="float32")
+    small = dict(dataset="tiny", width=8, epochs=2, batch_size=16, sweep_size=20, lr=0.05, precision="float32")
     return Config().change(**{**small, **changes})
 
 

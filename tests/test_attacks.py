@@ -230,6 +230,16 @@ def test_a_zero_gradient_moves_nothing(batch):
 
 
 @norms
+def test_a_tiny_gradient_gives_a_full_step_in_a_large_batch(norm):
+    """A confident network's gradients are tiny: averaging the loss over the batch would make them smaller still."""
+    model, x, y = linear_case(0.4, 0.6)
+    x, y = x.repeat(20, 1, 1, 1), y.repeat(20)
+    scale = 1e-11 / model.w.norm()
+    x_adv = pgd(lambda images: scale * model(images), x, y, eps=0.1, step_size=0.1, steps=1, norm=norm)
+    torch.testing.assert_close(distance(x_adv, x, norm), torch.full((120,), 0.1).double(), rtol=0, atol=1e-6)
+
+
+@norms
 def test_the_random_start_fills_the_ball(norm):
     x = torch.full((400, 1, 2, 2), 0.5)
     start = pgd(Linear((1, 2, 2)), x, torch.zeros(400, dtype=torch.int64), eps=0.2, step_size=0.1, steps=0,

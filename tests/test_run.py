@@ -183,7 +183,7 @@ def test_half_precision_weights_are_half_the_size_and_nearly_the_model(whole, ti
 
 def test_weights_of_another_config_are_refused(whole, tiny):
     with pytest.raises(RuntimeError, match="size mismatch"):
-        run.load_weights(run.build_model(miniature.config(**FULL_MIX, width=5), tiny), whole[1] / "model.safetensors")
+        run.load_weights(run.build_model(miniature.config(**FULL_MIX, width=16), tiny), whole[1] / "model.safetensors")
 
 
 def test_a_full_disk_keeps_the_earlier_weights(data, tmp_path, monkeypatch):

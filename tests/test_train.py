@@ -19,7 +19,7 @@ EPS, STEP_SIZE = 0.1, 0.03
 LR, MOMENTUM, DECAY = 0.1, 0.9, 5e-4
 
 
-def small_net(norm: str = "shared", activation: str = "relu", width: int = 4) -> nn.Module:
+def small_net(norm: str = "shared", activation: str = "relu", width: int = 8) -> nn.Module:
     torch.manual_seed(0)
     return resnet18(4, width, activation, norm)
 
