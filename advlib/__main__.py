@@ -40,7 +40,7 @@ def run(options) -> int:
     )
     record = records.read(path)
     minutes = (record.cost["training_seconds"] + record.cost["evaluation_seconds"]) / 60
-    clean = record.measurement(f"{record.protocol}:clean")
+    clean = record.measurement(f"{catalogue.rule(record.protocol)}:clean")
     print(
         f"{record.where}: {state}; clean accuracy {100 * clean.accuracy:.1f} % of {clean.n:,} images of "
         f"{record.data['title']}, {minutes:.1f} min on {record.provenance['device']}"
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("run", help="execute one experiment by papermill, unless it is done")
     command.add_argument("key", help="a row of the paper; `list` prints them")
-    command.add_argument("--protocol", default="corrected", help=" or ".join(catalogue.PROTOCOLS))
+    command.add_argument("--protocol", default="corrected", help="published, corrected, or a step between: published-space")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the config")
     command.add_argument("--force", action="store_true", help="run again even if it is done")

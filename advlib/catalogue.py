@@ -47,14 +47,17 @@ BUDGETS = {  # what a budget changes in the full experiment
 
 PROTOCOLS = ("published", "corrected")
 
-# The switches of the published protocol (points of the chapter "As published"): field -> what the released code does.
-PUBLISHED_TRAINING = {"schedule": "cosine-80", "augmentation": "published"}
-PUBLISHED_ATTACK = {
-    "attack_space": "standardised",
-    "attack_mode": "train",
-    "attack_branch": "main",
-    "update": "two-steps",
+SWITCHES = {  # what tells the published protocol from the corrected one: switch -> (config field, what the released code does)
+    "space": ("attack_space", "standardised"),
+    "mode": ("attack_mode", "train"),
+    "branch": ("attack_branch", "main"),
+    "layers": ("norm", "dual-except-shortcuts"),
+    "update": ("update", "two-steps"),
+    "loss": ("loss", "als-published"),
+    "schedule": ("schedule", "cosine-80"),
+    "augmentation": ("augmentation", "published"),
 }
+_OF_THE_ATTACK = ("space", "mode", "branch", "update")  # without adversarial training they are never read
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,52 @@ class Row:
     published: dict[str, float]  # column -> accuracy in percent
 
     def changes(self, protocol: str) -> dict:
-        """The config fields in which this row differs from the baseline under ``protocol``."""
-        published = protocol == "published"
-        changes: dict = dict(PUBLISHED_TRAINING) if published else {}
+        """The config fields in which this row differs from the baseline under ``protocol``.
+
+        "published-space-mode" is the published protocol with the switches ``space`` and ``mode`` moved to what the text
+        intends. Raises ValueError on a protocol or switch that is unknown, or does nothing to this row.
+        """
+        name, *moved = protocol.split("-")
+        if name not in PROTOCOLS or (moved and name != "published"):
+            raise ValueError(
+                f"unknown protocol {protocol!r}: {did_you_mean(protocol, PROTOCOLS)}choose one of {', '.join(PROTOCOLS)}, or "
+                "published with switches moved, such as published-space"
+            )
+        for switch in moved:
+            if switch not in self.switches() or moved.count(switch) > 1:
+                raise ValueError(
+                    f"unknown switch {switch!r} in {protocol!r}: {did_you_mean(switch, self.switches())}those that change "
+                    f"{self.key} are {', '.join(self.switches())}, each once"
+                )
+        changes = self._techniques()
+        for switch, (field, quirk) in SWITCHES.items():
+            if name == "published" and switch not in moved and self._reads(switch):
+                changes[field] = quirk
+        return changes
+
+    def switches(self) -> list[str]:
+        """The switches that change this row's training, in the order of :data:`SWITCHES`."""
+        return [switch for switch in SWITCHES if self._reads(switch) and (switch != "branch" or self.advprop)]
+
+    def dissection(self) -> list[str]:
+        """Protocols from published to corrected: one switch moved at a time, then one after the other."""
+        switches = self.switches()
+        alone = [f"published-{switch}" for switch in switches]
+        together = ["-".join(["published", *switches[:k]]) for k in range(2, len(switches))]
+        return ["published", *alone, *together, "corrected"]
+
+    def _reads(self, switch: str) -> bool:
+        needs = {"layers": self.advprop, "loss": self.als} | dict.fromkeys(_OF_THE_ATTACK, self.adversarial)
+        return needs.get(switch, True)
+
+    def _techniques(self) -> dict:
+        changes: dict = {}
         if self.adversarial:
             changes |= {"adversarial": True, "train_eps": self.train_eps, "train_step_size": self.train_step_size}
-            changes |= PUBLISHED_ATTACK if published else {}
         if self.advprop:
-            changes["norm"] = "dual-except-shortcuts" if published else "dual"
+            changes["norm"] = "dual"
         if self.als:
-            changes |= {"loss": "als-published" if published else "als", "smoothing": self.als_alpha}
+            changes |= {"loss": "als", "smoothing": self.als_alpha}
         if self.sat:
             changes["activation"] = "surrogate-relu"
         return changes
@@ -115,13 +154,18 @@ def config(key: str, *, protocol: str = "corrected", budget: str = "full", seed:
 
     Raises ValueError on an unknown key, protocol, budget, field or data set, with the nearest known name.
     """
-    for what, name, known in [("row", key, rows()), ("protocol", protocol, PROTOCOLS), ("budget", budget, BUDGETS)]:
+    for what, name, known in [("row", key, rows()), ("budget", budget, BUDGETS)]:
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}: {did_you_mean(name, known)}choose one of {', '.join(known)}")
     overrides = {name: value for name, value in overrides.items() if value is not None}
     made = Config().change(**{**BUDGETS[budget], **rows()[key].changes(protocol), "seed": seed, **overrides})
     check_name(made.dataset)
     return made
+
+
+def rule(protocol: str) -> str:
+    """The evaluation that belongs to a protocol of training: what it starts from, "published" or "corrected"."""
+    return protocol.split("-")[0]
 
 
 def _row(line: dict[str, str]) -> Row:

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from advlib.attacks import eval_mode
-from advlib.catalogue import COLUMNS
+from advlib.catalogue import COLUMNS, rule
 from advlib.evaluate import PAPER_COLUMNS, PGD_20, Attack, make_images
 from advlib.figures import PALETTE, style
 from advlib.records import Record
@@ -37,7 +37,7 @@ def attack_table(record: Record) -> pd.DataFrame:
     """Every attack of the record's own protocol, with its reach, accuracy in percent and Wilson 95 % interval."""
     lines = []
     for measurement in record.measurements:
-        if measurement.attack["rule"] == record.protocol or measurement.name.startswith("corrected:pgd-20"):
+        if measurement.attack["rule"] == rule(record.protocol) or measurement.name.startswith("corrected:pgd-20"):
             low, high = wilson(measurement.mask.sum(), measurement.n)
             reach = Attack(**measurement.attack).reach
             lines.append(

@@ -1,6 +1,7 @@
 """Claims about the paper's rows: all are there, each under both protocols, and the published numbers are the paper's."""
 
 import dataclasses
+import re
 from itertools import product
 
 import pytest
@@ -173,3 +174,40 @@ def test_overrides_win_over_row_and_budget_and_none_changes_nothing():
     config = catalogue.config("sat", budget="lite", width=5, train_eps=0.3, dataset=None)
     assert (config.width, config.train_eps, config.dataset) == (5, 0.3, "cifar10")
     assert config.train_size == catalogue.config("sat", budget="lite").train_size
+
+
+@pytest.mark.parametrize("key", catalogue.rows())
+def test_a_dissection_goes_from_published_to_corrected_and_each_step_changes_what_it_says(key):
+    row = catalogue.rows()[key]
+    steps = row.dissection()
+    assert (steps[0], steps[-1]) == ("published", "corrected")
+    whole = row.changes("published")
+    for protocol in steps[1:-1]:
+        moved = {catalogue.SWITCHES[switch][0] for switch in protocol.split("-")[1:]}
+        now = row.changes(protocol)
+        assert {name for name in whole if now.get(name) != whole[name]} == moved
+    configs = [catalogue.config(key, protocol=protocol, budget="lite").digest() for protocol in steps]
+    assert len(set(configs)) == len(steps)
+
+
+@pytest.mark.parametrize("key", catalogue.rows())
+def test_published_with_every_switch_moved_trains_as_corrected_does(key):
+    row = catalogue.rows()[key]
+    everything = catalogue.config(key, protocol="-".join(["published", *row.switches()]))
+    left = everything.differences(catalogue.config(key, protocol="corrected"))
+    assert set(left) <= {"attack_branch"}  # not read where both branches are one
+    assert not left or not row.advprop
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        ("published-spce", "unknown switch 'spce' in 'published-spce': did you mean 'space'?"),
+        ("published-branch", "unknown switch 'branch'"),
+        ("published-space-space", "each once"),
+        ("corrected-space", "unknown protocol 'corrected-space'"),
+    ],
+)
+def test_a_switch_that_is_unknown_or_does_nothing_to_the_row_is_refused(protocol, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        catalogue.config("adversarial", protocol=protocol)
