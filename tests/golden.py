@@ -1,58 +1,98 @@
-"""The golden runs: what tiny trainings on the CPU give, kept in ``golden.json`` beside the science version they belong to.
+"""The golden runs: what tiny float32 trainings on the CPU give, kept in ``golden.json`` beside their science version.
 
 ``python tests/golden.py`` computes them again and writes the file. Results that changed are written only under another
 science version: raise ``SCIENCE_VERSION`` in ``advlib/records.py`` first, as every record made before is then stale.
+
+Adversarial training is chaotic in float32: the sign of a gradient that is nothing but rounding moves a pixel all the way,
+so another processor or torch gives other masks after four updates. Where arithmetic is to the bit that of the machine
+which wrote the file, the comparison is therefore strict, elsewhere it allows for what such machines were seen to differ by.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
+import miniature
 import numpy as np
 import torch
+from torch import nn
 
 from advlib import catalogue, records, run
 
 FILE = Path(__file__).with_name("golden.json")
 RUNS = [(key, protocol) for key in ("adversarial", "als-sat-advprop") for protocol in ("published", "corrected")]
-# Few steps and a small rate: what another processor rounds differently must not grow into another result.
-SIZE = dict(train_size=320, test_size=100, sweep_size=50, width=6, epochs=2, batch_size=64, lr=0.02, precision="float32")
-LOSS_TOLERANCE = 2e-3
-MASK_TOLERANCE = 0.02
+SIZE = {"test_size": 0, "sweep_size": 20, "width": 8, "epochs": 2, "batch_size": 64, "lr": 0.01, "precision": "float32"}
+LOSS, LOSS_ELSEWHERE = 1e-3, 0.1
+IMAGES, IMAGES_ELSEWHERE = 0.02, 0.2  # share of outcomes that may differ: per measurement; elsewhere, of all together
 
 
 def compute(key: str, protocol: str) -> dict:
     """Curve and masks of one tiny run, in one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        config = catalogue.config(key, protocol=protocol, budget="smoke", **SIZE)
+    data = miniature.dataset(train_size=128, test_size=64, size=16)
+    config = catalogue.config(key, protocol=protocol, budget="smoke", **SIZE)
+    with mock.patch.object(run, "load", lambda name, root=None: data), one_thread():
         record = run.run(config, key=key, protocol=protocol, budget="smoke", device="cpu").record
-    finally:
-        torch.set_num_threads(threads)
     curve = [{name: round(entry[name], 5) for name in entry if name != "seconds"} for entry in record.curve]
     return {"curve": curve, "masks": {m.name: [m.n, m.correct] for m in record.measurements}}
 
 
-def differences(then: dict, now: dict) -> list[str]:
+def differences(then: dict, now: dict, *, strict: bool) -> list[str]:
     """What differs between two results of one run, beyond rounding; measurements that only one of them has are no matter."""
     found = []
     if len(then["curve"]) != len(now["curve"]):
         found.append(f"{len(then['curve'])} epochs, now {len(now['curve'])}")
+    tolerance = {"loss": LOSS if strict else LOSS_ELSEWHERE, "lr": 1e-5, "epoch": 0}
     for before, after in zip(then["curve"], now["curve"], strict=False):
         for name in before:
-            tolerance = MASK_TOLERANCE if name.endswith("accuracy") else LOSS_TOLERANCE if name == "loss" else 1e-5
-            if abs(before[name] - after[name]) > tolerance:
+            if abs(before[name] - after[name]) > tolerance.get(name, IMAGES if strict else IMAGES_ELSEWHERE):
                 found.append(f"epoch {before['epoch']}: {name} {before[name]}, now {after[name]}")
-    for name in then["masks"].keys() & now["masks"].keys():
+    changed = {}
+    for name in sorted(then["masks"].keys() & now["masks"].keys()):
         (n, before), (m, after) = then["masks"][name], now["masks"][name]
         if n != m:
             found.append(f"{name}: {n} images, now {m}")
-            continue
-        changed = (records.unpack_mask(before, n) != records.unpack_mask(after, n)).mean()
-        if changed > MASK_TOLERANCE:
-            found.append(f"{name}: another outcome for {changed:.0%} of the images")
-    return sorted(found)
+        else:
+            changed[name] = (records.unpack_mask(before, n) != records.unpack_mask(after, n)).mean()
+    if strict:
+        found += [
+            f"{name}: another outcome for {share:.0%} of the images"
+            for name, share in changed.items()
+            if share > IMAGES
+        ]
+    elif np.mean(list(changed.values())) > IMAGES_ELSEWHERE:
+        found.append(f"another outcome for {np.mean(list(changed.values())):.0%} of all images")
+    return found
+
+
+def arithmetic() -> str:
+    """A digest of how this machine and torch round: random numbers, convolutions and batch norm, forwards and backwards."""
+    with torch.random.fork_rng(), one_thread():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
+            *(nn.Conv2d(8, 16, 3, 2, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
+            *(nn.Conv2d(16, 64, 1, 4), nn.BatchNorm2d(64), nn.Flatten(), nn.Linear(256, 10), nn.LogSoftmax(1)),
+        ).to(memory_format=torch.channels_last)
+        x = torch.rand(64, 3, 16, 16).to(memory_format=torch.channels_last).requires_grad_()
+        results = []
+        for mode in (True, False):
+            net.train(mode)
+            out = net(x)
+            results += [out, *torch.autograd.grad(out[:, 0].sum(), [x, *net.parameters()])]
+    return hashlib.sha256(b"".join(t.detach().contiguous().numpy().tobytes() for t in results)).hexdigest()[:16]
+
+
+class one_thread:
+    """Sums in one order, whatever the number of cores."""
+
+    def __enter__(self):
+        self.threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_):
+        torch.set_num_threads(self.threads)
 
 
 def stored() -> dict:
@@ -62,15 +102,27 @@ def stored() -> dict:
 def main() -> int:
     results = {f"{key}, {protocol}": compute(key, protocol) for key, protocol in RUNS}
     if FILE.exists() and stored()["science_version"] == records.SCIENCE_VERSION:
-        changed = [f"{name}: {what}" for name in results for what in differences(stored()["runs"][name], results[name])]
+        strict = stored()["arithmetic"] == arithmetic()
+        if not strict:
+            print("This machine rounds unlike the one that wrote the file: it compares loosely.")
+        changed = [
+            f"{name}: {what}"
+            for name in results
+            for what in differences(stored()["runs"][name], results[name], strict=strict)
+        ]
         if changed:
             print("Results changed:", *changed, sep="\n  ")
             print("If they are meant to, raise SCIENCE_VERSION in advlib/records.py, then run this again.")
             return 1
-    FILE.write_text(json.dumps({"science_version": records.SCIENCE_VERSION, "runs": results}, indent=1) + "\n")
-    accuracy = {name: np.mean([records.unpack_mask(mask, n).mean() for n, mask in r["masks"].values()]) for name, r in results.items()}
-    print(f"wrote {FILE.name}, science version {records.SCIENCE_VERSION}: mean accuracy {accuracy}")
+    FILE.write_text(golden_text(results))
+    print(f"wrote {FILE.name}, science version {records.SCIENCE_VERSION}")
     return 0
+
+
+def golden_text(results: dict) -> str:
+    """JSON with one line an entry, so that a difference can be read."""
+    head = {"science_version": records.SCIENCE_VERSION, "torch": torch.__version__, "arithmetic": arithmetic()}
+    return json.dumps({**head, "runs": results}, indent=1) + "\n"
 
 
 if __name__ == "__main__":

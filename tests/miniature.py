@@ -36,7 +36,15 @@ def dataset(train_size: int = 64, test_size: int = 40, size: int = 8, seed: int 
 
 def config(**changes) -> Config:
     """A corrected config that trains in well under a second."""
-    small = dict(dataset="tiny", width=8, epochs=2, batch_size=16, sweep_size=20, lr=0.05, precision="float32")
+    small = {
+        "dataset": "tiny",
+        "width": 8,
+        "epochs": 2,
+        "batch_size": 16,
+        "sweep_size": 20,
+        "lr": 0.05,
+        "precision": "float32",
+    }
     return Config().change(**{**small, **changes})
 
 

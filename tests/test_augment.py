@@ -9,7 +9,9 @@ from torchvision.transforms import InterpolationMode
 from advlib import augment
 
 SIZE = 8
-PLACES = torch.arange(1, SIZE * SIZE + 1, dtype=torch.uint8).view(1, 1, SIZE, SIZE)  # every pixel has a value of its own
+PLACES = torch.arange(1, SIZE * SIZE + 1, dtype=torch.uint8).view(
+    1, 1, SIZE, SIZE
+)  # every pixel has a value of its own
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -9,7 +9,17 @@ import pytest
 from advlib import catalogue
 from advlib.config import Config
 
-TABLE_1 = ["traditional", "adversarial", "advprop", "als", "sat", "als-sat", "sat-advprop", "als-advprop", "als-sat-advprop"]
+TABLE_1 = [
+    "traditional",
+    "adversarial",
+    "advprop",
+    "als",
+    "sat",
+    "als-sat",
+    "sat-advprop",
+    "als-advprop",
+    "als-sat-advprop",
+]
 TABLE_2 = ["sat-large-eps", "advprop-large-eps", "adversarial-large-eps"]
 RESULTS_FILE = [
     "als-adversarial",
@@ -123,7 +133,9 @@ def test_als_has_its_two_alphas(protocol):
     ],
 )
 def test_published_numbers_are_the_papers(key, numbers):
-    assert catalogue.rows()[key].published == dict(zip(("clean", "fgsm-0.1", "pgd-0.1", "fgsm-0.5", "pgd-0.5"), numbers, strict=True))
+    assert catalogue.rows()[key].published == dict(
+        zip(("clean", "fgsm-0.1", "pgd-0.1", "fgsm-0.5", "pgd-0.5"), numbers, strict=True)
+    )
 
 
 def test_labels_are_the_papers_and_tell_the_rows_of_a_table_apart():
@@ -158,11 +170,11 @@ def test_a_row_that_differs_from_another_by_nothing_is_refused(key):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(key="advprob"), "unknown row 'advprob': did you mean 'advprop'"),
-        (dict(key="advprop", protocol="publish"), "unknown protocol 'publish': did you mean 'published'"),
-        (dict(key="advprop", budget="smok"), "unknown budget 'smok': did you mean 'smoke'"),
-        (dict(key="advprop", epoch=3), "unknown parameter 'epoch': did you mean 'epochs'"),
-        (dict(key="advprop", attack_mod="train"), "unknown parameter 'attack_mod': did you mean 'attack_mode'"),
+        ({"key": "advprob"}, "unknown row 'advprob': did you mean 'advprop'"),
+        ({"key": "advprop", "protocol": "publish"}, "unknown protocol 'publish': did you mean 'published'"),
+        ({"key": "advprop", "budget": "smok"}, "unknown budget 'smok': did you mean 'smoke'"),
+        ({"key": "advprop", "epoch": 3}, "unknown parameter 'epoch': did you mean 'epochs'"),
+        ({"key": "advprop", "attack_mod": "train"}, "unknown parameter 'attack_mod': did you mean 'attack_mode'"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(arguments, message):

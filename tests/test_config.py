@@ -99,14 +99,17 @@ def test_a_number_that_is_not_finite_is_refused(name, value):
 
 
 @pytest.mark.parametrize(
-    "changes", [dict(momentum=0.0), dict(train_eps=0.0), dict(train_steps=0), dict(weight_decay=0.0), dict(width=1, epochs=1)]
+    "changes",
+    [{"momentum": 0.0}, {"train_eps": 0.0}, {"train_steps": 0}, {"weight_decay": 0.0}, {"width": 1, "epochs": 1}],
 )
 def test_the_edges_of_what_is_possible_are_allowed(changes):
     config = BASE.change(**changes)
     assert all(getattr(config, name) == value for name, value in changes.items())
 
 
-@pytest.mark.parametrize("loss, smoothing", [("als", 0.0), ("als-published", 0.0), ("label-smoothing", 0.0), ("cross-entropy", 0.1)])
+@pytest.mark.parametrize(
+    "loss, smoothing", [("als", 0.0), ("als-published", 0.0), ("label-smoothing", 0.0), ("cross-entropy", 0.1)]
+)
 def test_a_loss_and_a_smoothing_that_contradict_each_other_are_refused(loss, smoothing):
     with pytest.raises(ValueError, match=f"loss={loss!r} with smoothing={smoothing}"):
         Config(loss=loss, smoothing=smoothing)
@@ -171,7 +174,9 @@ def test_the_digest_changes_with_every_field(name):
 def test_the_digest_is_the_same_in_every_process():
     code = "from advlib.config import Config; print(Config(seed=5).digest())"
     digests = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": s}).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": s}
+        ).stdout
         for s in ("1", "2")
     }
     assert digests == {Config(seed=5).digest() + "\n"}

@@ -25,7 +25,13 @@ def data():
 
 @pytest.fixture(scope="module")
 def config():
-    techniques = dict(adversarial=True, norm="dual", activation="surrogate-relu", train_eps=0.05, train_step_size=0.03)
+    techniques = {
+        "adversarial": True,
+        "norm": "dual",
+        "activation": "surrogate-relu",
+        "train_eps": 0.05,
+        "train_step_size": 0.03,
+    }
     return miniature.config(**techniques, epochs=6, augmentation="none")
 
 
@@ -95,9 +101,17 @@ def test_every_column_equals_its_protocol_written_out(models, data, rule, column
 
 def test_each_switch_of_the_published_rule_is_obeyed(models, data):
     """Against a switch that is stored in the record and read by nobody."""
-    rule = Attack("a", "mixed", eps=0.3, step_size=0.2, steps=2, space="standardised", statistics="batch", gradient="surrogate")
+    rule = Attack(
+        "a", "mixed", eps=0.3, step_size=0.2, steps=2, space="standardised", statistics="batch", gradient="surrogate"
+    )
     masks = measure(models, data, [rule])
-    for switch in ({"space": "pixels"}, {"statistics": "running"}, {"gradient": "true"}, {"step_size": 0.05}, {"steps": 1}):
+    for switch in (
+        {"space": "pixels"},
+        {"statistics": "running"},
+        {"gradient": "true"},
+        {"step_size": 0.05},
+        {"steps": 1},
+    ):
         changed = measure(models, data, [replace(rule, **switch)])
         assert disagreement(masks["mixed:a"], changed["mixed:a"]) > 0.01, switch
 
@@ -109,7 +123,9 @@ def test_batch_statistics_are_of_256_images_in_canonical_order_whatever_the_batc
         again = measure(models, data, attacks, batch_size=batch_size)
         assert all(np.array_equal(whole[name], again[name]) for name in whole)
     reversed_order = replace_test(data, torch.arange(269, -1, -1))
-    assert any(not np.array_equal(whole[name], mask[::-1]) for name, mask in measure(models, reversed_order, attacks).items())
+    assert any(
+        not np.array_equal(whole[name], mask[::-1]) for name, mask in measure(models, reversed_order, attacks).items()
+    )
 
 
 def replace_test(data, order):
@@ -142,7 +158,9 @@ def test_masks_are_in_canonical_order(models, data):
 def test_sweeps_are_of_the_first_images_only_and_never_more_than_there_are(models, data):
     sweep = replace(PAPER_COLUMNS[1], images="sweep")
     for sweep_size, n in [(20, 20), (500, 60)]:
-        whole = evaluate(models, data.test_images[:60], data.test_labels[:60], [PAPER_COLUMNS[1]], sweep_size=sweep_size)
+        whole = evaluate(
+            models, data.test_images[:60], data.test_labels[:60], [PAPER_COLUMNS[1]], sweep_size=sweep_size
+        )
         part = evaluate(models, data.test_images[:60], data.test_labels[:60], [sweep], sweep_size=sweep_size)
         assert part[0].n == n and np.array_equal(part[0].mask, whole[0].mask[:n])
 
@@ -181,7 +199,7 @@ def test_first_success_counts_an_image_that_is_wrong_without_any_attack_as_lost(
 
 # --- the suite ----------------------------------------------------------------------------------------------------
 
-KINDS = [dict(dual=dual, surrogate=surrogate) for dual in (False, True) for surrogate in (False, True)]
+KINDS = [{"dual": dual, "surrogate": surrogate} for dual in (False, True) for surrogate in (False, True)]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -231,7 +249,9 @@ def test_models_with_two_branches_are_also_attacked_through_each_and_across():
 
 def test_models_with_surrogate_gradients_are_attacked_by_both_gradients_on_every_branch():
     attacks = suite(dual=True, surrogate=True)
-    true = {a.column for a in attacks if a.rule == "corrected" and a.gradient == "true" and a.branch == a.through == "aux"}
+    true = {
+        a.column for a in attacks if a.rule == "corrected" and a.gradient == "true" and a.branch == a.through == "aux"
+    }
     surrogate = {a.column for a in attacks if a.rule == "corrected" and a.gradient == "surrogate" and a.branch == "aux"}
     assert surrogate == true - {"clean"}
     on_main = {a.column for a in attacks if a.rule == "corrected" and a.gradient == "surrogate" and a.branch == "main"}
@@ -246,17 +266,17 @@ def test_the_suite_never_asks_for_a_gradient_or_branch_that_the_model_lacks():
 @pytest.mark.parametrize(
     "wrong",
     [
-        dict(method="FGSM"),
-        dict(gradient="smooth"),
-        dict(space="pixel"),
-        dict(statistics="train"),
-        dict(branch="auxiliary"),
-        dict(images="some"),
-        dict(stop="first-success", through="aux"),
-        dict(stop="first-success", space="standardised"),
-        dict(stop="first-success", statistics="batch"),
-        dict(also_after=(1,)),
-        dict(also_after=(1,), stop="first-success", restarts=2),
+        {"method": "FGSM"},
+        {"gradient": "smooth"},
+        {"space": "pixel"},
+        {"statistics": "train"},
+        {"branch": "auxiliary"},
+        {"images": "some"},
+        {"stop": "first-success", "through": "aux"},
+        {"stop": "first-success", "space": "standardised"},
+        {"stop": "first-success", "statistics": "batch"},
+        {"also_after": (1,)},
+        {"also_after": (1,), "stop": "first-success", "restarts": 2},
     ],
     ids=str,
 )
@@ -319,7 +339,10 @@ def test_the_worst_case_is_correct_only_where_every_attack_failed():
 
 MIXTURE = [
     *PAPER_COLUMNS,
-    *(replace(a, rule="published", space="standardised", statistics="batch", gradient="surrogate") for a in PAPER_COLUMNS),
+    *(
+        replace(a, rule="published", space="standardised", statistics="batch", gradient="surrogate")
+        for a in PAPER_COLUMNS
+    ),
     PGD_20,
     replace(PGD_20, branch="aux", through="aux"),
     Attack("noise", method="noise", eps=0.3),
@@ -380,7 +403,9 @@ def test_noise_is_within_eps_and_within_0_and_1_and_differs_from_image_to_image(
 
 def test_every_computation_is_in_float32(models, data):
     seen = set()
-    hooks = [model.stem.register_forward_hook(lambda m, i, o: seen.add((i[0].dtype, o.dtype))) for model in models.values()]
+    hooks = [
+        model.stem.register_forward_hook(lambda m, i, o: seen.add((i[0].dtype, o.dtype))) for model in models.values()
+    ]
     try:
         measure(models, data, [PAPER_COLUMNS[2], PGD_20], n=8)
     finally:

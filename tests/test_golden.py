@@ -15,14 +15,16 @@ MEANT = (
 
 
 def test_the_golden_runs_are_of_todays_science_version():
-    assert golden.stored()["science_version"] == records.SCIENCE_VERSION, "SCIENCE_VERSION was raised: run python tests/golden.py"
+    assert golden.stored()["science_version"] == records.SCIENCE_VERSION, (
+        "SCIENCE_VERSION was raised: run python tests/golden.py"
+    )
     assert set(golden.stored()["runs"]) == {f"{key}, {protocol}" for key, protocol in golden.RUNS}
 
 
 @pytest.mark.parametrize("key, protocol", golden.RUNS)
 def test_training_and_evaluation_give_what_they_gave(key, protocol):
     then, now = golden.stored()["runs"][f"{key}, {protocol}"], golden.compute(key, protocol)
-    changed = golden.differences(then, now)
+    changed = golden.differences(then, now, strict=golden.arithmetic() == golden.stored()["arithmetic"])
     assert not changed, "\n".join([MEANT.format(version=records.SCIENCE_VERSION), *changed])
     assert set(then["masks"]) == set(now["masks"]), "the suite has other attacks: run python tests/golden.py"
 
@@ -31,18 +33,35 @@ def test_the_golden_runs_tell_something():
     """Masks that are all right or all wrong would guard nothing."""
     for name, result in golden.stored()["runs"].items():
         accuracies = [records.unpack_mask(mask, n).mean() for n, mask in result["masks"].values()]
-        assert np.mean([0.05 < accuracy < 0.98 for accuracy in accuracies]) > 0.6, name
+        assert np.mean([0.05 < accuracy < 0.98 for accuracy in accuracies]) > 0.5, name
 
 
 def test_the_guard_notices_a_change_and_forgives_rounding():
     then = golden.stored()["runs"]["adversarial, corrected"]
     now = copy.deepcopy(then)
-    now["curve"][0]["loss"] += golden.LOSS_TOLERANCE / 2
-    assert golden.differences(then, now) == []
-    now["curve"][0]["loss"] += golden.LOSS_TOLERANCE
+    now["curve"][0]["loss"] += golden.LOSS / 2
+    assert golden.differences(then, now, strict=True) == []
+    now["curve"][0]["loss"] += golden.LOSS
     n, mask = now["masks"]["corrected:clean"]
     flipped = records.unpack_mask(mask, n)
-    flipped[:5] = ~flipped[:5]
+    flipped[:4] = ~flipped[:4]
     now["masks"]["corrected:clean"] = [n, records.pack_mask(flipped)]
-    found = golden.differences(then, now)
-    assert len(found) == 2 and "5% of the images" in found[0] and "loss" in found[1]
+    found = golden.differences(then, now, strict=True)
+    assert len(found) == 2 and "loss" in found[0] and "6% of the images" in found[1]
+    assert golden.differences(then, now, strict=False) == []
+
+
+@pytest.mark.parametrize("name, shift", [("loss", 0.2), ("lr", 0.001), ("clean_accuracy", 0.3)])
+def test_on_another_machine_the_guard_still_notices_a_large_change(name, shift):
+    then = golden.stored()["runs"]["adversarial, corrected"]
+    now = copy.deepcopy(then)
+    now["curve"][-1][name] += shift
+    assert name in golden.differences(then, now, strict=False)[0]
+    now = copy.deepcopy(then)
+    for measurement, (n, mask) in now["masks"].items():
+        now["masks"][measurement] = [n, records.pack_mask(np.roll(~records.unpack_mask(mask, n), 1))]
+    assert "of all images" in golden.differences(then, now, strict=False)[0]
+
+
+def test_the_arithmetic_of_one_machine_is_one():
+    assert golden.arithmetic() == golden.arithmetic()

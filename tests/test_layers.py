@@ -13,7 +13,19 @@ PACKAGE = Path(advlib.__file__).parent
 
 # From the ground up; a module may import modules of the lines above its own, and none beside or below it.
 LAYERS = [
-    ["config", "folders", "progress", "statistics", "kernel", "activations", "norm", "losses", "attacks", "augment", "data"],
+    [
+        "config",
+        "folders",
+        "progress",
+        "statistics",
+        "kernel",
+        "activations",
+        "norm",
+        "losses",
+        "attacks",
+        "augment",
+        "data",
+    ],
     ["catalogue", "records", "resnet"],
     ["train", "tables", "execute"],
     ["evaluate", "figures"],
@@ -21,7 +33,18 @@ LAYERS = [
     ["portrait", "__main__"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
-WITHOUT_TORCH = ["config", "folders", "progress", "statistics", "catalogue", "records", "tables", "figures", "execute", "__main__"]
+WITHOUT_TORCH = [
+    "config",
+    "folders",
+    "progress",
+    "statistics",
+    "catalogue",
+    "records",
+    "tables",
+    "figures",
+    "execute",
+    "__main__",
+]
 
 
 def modules() -> dict[str, list[Path]]:
@@ -63,7 +86,17 @@ def test_imports_go_down_only(module):
 def test_the_imports_that_this_file_sees_are_those_there_are():
     """A blind spot in this file would let everything pass."""
     assert dependencies("evaluate") >= {"attacks", "records", "train"}
-    assert dependencies("run") >= {"attacks", "augment", "config", "data", "evaluate", "losses", "records", "resnet", "train"}
+    assert dependencies("run") >= {
+        "attacks",
+        "augment",
+        "config",
+        "data",
+        "evaluate",
+        "losses",
+        "records",
+        "resnet",
+        "train",
+    }
     assert dependencies("data") == set()
 
 
@@ -77,7 +110,7 @@ def test_names_become_objects_in_run_alone():
 
 def loaded_by(code: str) -> set[str]:
     code += "\nimport sys; print(*sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return set(result.stdout.split())
 

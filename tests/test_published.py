@@ -29,7 +29,9 @@ def published(**changes):
     """ALS + SAT + AdvProp as published, in miniature."""
     row = catalogue.config("als-sat-advprop", protocol="published")
     small = miniature.config().to_dict()
-    sizes = {name: small[name] for name in ("dataset", "width", "epochs", "batch_size", "sweep_size", "lr", "precision")}
+    sizes = {
+        name: small[name] for name in ("dataset", "width", "epochs", "batch_size", "sweep_size", "lr", "precision")
+    }
     return row.change(**{**sizes, **changes})
 
 
@@ -84,7 +86,14 @@ def test_1_3_4_the_training_attack_is_the_one_that_its_three_switches_name(space
         naive, x, y, eps=0.1, step_size=0.06, steps=2, branch=branch, standardise=space == "standardised"
     )
     others = naive_attack(
-        naive, x, y, eps=0.1, step_size=0.06, steps=2, branch="aux" if branch == "main" else "main", standardise=space == "standardised"
+        naive,
+        x,
+        y,
+        eps=0.1,
+        step_size=0.06,
+        steps=2,
+        branch="aux" if branch == "main" else "main",
+        standardise=space == "standardised",
     )
     x_adv = run.training_attack(config)(model, x, y)
     close = ((x_adv - expected).abs() < 1e-5).float().mean().item()
@@ -148,14 +157,13 @@ def test_8_the_surrogate_gradient_is_in_the_training_attack_and_in_the_update():
     """The same weights with plain ReLUs are attacked to other images and take another step."""
     data, config = miniature.dataset(), published()
     x, y = batch()
-    results = {}
+    fixed, results = torch.zeros_like(x), {}  # the same twins for both, so that only the update can differ
     for activation in ("surrogate-relu", "relu"):
         model = run.build_model(config, data, activation=activation).train()
         attack = run.training_attack(config.change(train_step_size=0.06))
         x_adv = attack(model, x, y)
-        fixed = torch.zeros_like(x)  # the same twins for both, so that only the update can differ
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        loss, _ = train.two_step_update(model, optimizer, x, y, lambda *_: fixed, run.LOSSES[config.loss](config.smoothing))
+        train.two_step_update(model, optimizer, x, y, lambda *_: fixed, run.LOSSES[config.loss](config.smoothing))
         results[activation] = (x_adv, model.stem.weight)
     assert not torch.equal(results["surrogate-relu"][0], results["relu"][0])
     assert not torch.equal(results["surrogate-relu"][1], results["relu"][1])
@@ -206,7 +214,10 @@ def test_every_mixed_rule_differs_from_the_published_one_by_what_it_says(rule, c
     attacks = by_name(dual=True, surrogate=True)
     for column in (*catalogue.COLUMNS, "pgd-0.5-code", "clamp-alone"):
         mixed, pure = vars(attacks[f"{rule}:{column}"]), vars(attacks[f"published:{column}"])
-        assert {name: mixed[name] for name in mixed if mixed[name] != pure[name]} == {"rule": rule, "images": "sweep"} | changed
+        assert {name: mixed[name] for name in mixed if mixed[name] != pure[name]} == {
+            "rule": rule,
+            "images": "sweep",
+        } | changed
 
 
 def test_the_control_column_is_the_clamp_alone():

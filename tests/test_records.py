@@ -121,14 +121,19 @@ def test_a_foreign_file_is_refused_with_the_remedy(path, foreign):
 @pytest.mark.parametrize("schema", [0, records.SCHEMA + 1, "1"])
 def test_an_older_or_newer_schema_is_refused_with_the_remedy(path, schema):
     rewrite(path, lambda raw: raw.update(schema=schema))
-    with pytest.raises(ValueError, match=f"has schema {schema}, this advlib reads {records.SCHEMA}.*the advlib that wrote it"):
+    with pytest.raises(
+        ValueError, match=f"has schema {schema}, this advlib reads {records.SCHEMA}.*the advlib that wrote it"
+    ):
         records.read(path)
 
 
 NOT_A_RECORD = {
     "an unknown field": (lambda raw: raw.update(colour="red"), "unknown fields .'colour'."),
     "a missing field": (lambda raw: raw.pop("curve") and None, "missing .'curve'."),
-    "an unknown field of a measurement": (lambda raw: raw["measurements"][0].update(p=1), "Measurement: unknown fields .'p'."),
+    "an unknown field of a measurement": (
+        lambda raw: raw["measurements"][0].update(p=1),
+        "Measurement: unknown fields .'p'.",
+    ),
     "a missing field of a measurement": (lambda raw: raw["measurements"][0].pop("n") and None, "missing .'n'."),
     "a mask that is no base64": (lambda raw: raw["measurements"][1].update(correct="*"), ""),
     "a mask that is not deflated": (lambda raw: raw["measurements"][1].update(correct="AAAA"), ""),
@@ -146,7 +151,9 @@ NOT_A_RECORD = {
 def test_anything_else_that_is_no_record_is_refused_with_the_remedy(path, what):
     change, reason = NOT_A_RECORD[what]
     rewrite(path, change)
-    with pytest.raises(ValueError, match=f"is not a record of this project .*{reason}.*move it away, or run again") as error:
+    with pytest.raises(
+        ValueError, match=f"is not a record of this project .*{reason}.*move it away, or run again"
+    ) as error:
         records.read(path)
     assert str(path) in str(error.value)
 
@@ -191,7 +198,9 @@ def test_a_record_is_stale_by_config_and_says_which_field(record):
 
 def test_a_record_that_lacks_a_field_of_today_is_stale(record):
     config = catalogue.config("sat", protocol="published", budget="lite", dataset="cifar10-jpeg")
-    older = dataclasses.replace(record, config={name: value for name, value in record.config.items() if name != "momentum"})
+    older = dataclasses.replace(
+        record, config={name: value for name, value in record.config.items() if name != "momentum"}
+    )
     assert "momentum None, now 0.9" in older.stale_because(config)
 
 

@@ -14,10 +14,16 @@ from advlib import catalogue, records, run, train
 from advlib.config import CHOICES
 from advlib.evaluate import evaluate, suite
 
-NAMES = dict(key="als-sat-advprop", protocol="corrected", budget="smoke")
-FULL_MIX = dict(
-    adversarial=True, norm="dual", activation="surrogate-relu", loss="als", smoothing=0.02, train_random_start=True, train_eps=0.05
-)
+NAMES = {"key": "als-sat-advprop", "protocol": "corrected", "budget": "smoke"}
+FULL_MIX = {
+    "adversarial": True,
+    "norm": "dual",
+    "activation": "surrogate-relu",
+    "loss": "als",
+    "smoothing": 0.02,
+    "train_random_start": True,
+    "train_eps": 0.05,
+}
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +172,18 @@ def test_saved_weights_re_evaluated_give_the_record(whole, tiny):
     models = again(work / "model.safetensors", config, tiny)
     assert miniature.same(miniature.state(models["true"]), weights(experiment))
     attacks = [attack for attack in suite(dual=True, surrogate=True) if attack.images == "all"]
-    measured = evaluate(models, tiny.test_images, tiny.test_labels, attacks, sweep_size=config.sweep_size, seed=config.seed)
+    measured = evaluate(
+        models, tiny.test_images, tiny.test_labels, attacks, sweep_size=config.sweep_size, seed=config.seed
+    )
     assert {m.name: m for m in measured}.items() <= {m.name: m for m in experiment.record.measurements}.items()
 
 
 def test_half_precision_weights_are_half_the_size_and_nearly_the_model(whole, tiny, tmp_path):
     experiment, work = whole
     half = run.save_weights(experiment.model, tmp_path / "half" / "model.safetensors", torch.float16)
-    sizes = [sum(t.numel() * t.element_size() for t in load_file(f).values()) for f in (half, work / "model.safetensors")]
+    sizes = [
+        sum(t.numel() * t.element_size() for t in load_file(f).values()) for f in (half, work / "model.safetensors")
+    ]
     assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.02)
     x = tiny.test_images / 255
     near, exact = again(half, miniature.config(**FULL_MIX, seed=3), tiny)["true"](x), experiment.model(x)
@@ -217,7 +227,12 @@ def test_every_choice_of_the_config_has_its_object(data):
 
 def test_losses_get_the_configs_smoothing():
     logits, labels = torch.tensor([[2.0, 1.0, 0.0, -1.0]]), torch.tensor([0])
-    expected = {"cross-entropy": 0.4401896986, "als": 0.5001896986, "label-smoothing": 0.4701896986, "als-published": 0.5001896986}
+    expected = {
+        "cross-entropy": 0.4401896986,
+        "als": 0.5001896986,
+        "label-smoothing": 0.4701896986,
+        "als-published": 0.5001896986,
+    }
     for name, value in expected.items():
         assert run.LOSSES[name](0.02)(logits, labels).item() == pytest.approx(value, abs=1e-5), name
 
@@ -229,7 +244,11 @@ def test_initial_weights_follow_the_seed_alone_whatever_activation_and_norm(data
     plain = start()
     for changes in ({"activation": "surrogate-relu"}, {"norm": "dual"}, {"lr": 1.0}):
         other = start(**changes)
-        assert all(torch.equal(plain[name], other[name]) for name in plain if "conv" in name or name.startswith(("stem.", "head")))
+        assert all(
+            torch.equal(plain[name], other[name])
+            for name in plain
+            if "conv" in name or name.startswith(("stem.", "head"))
+        )
     assert not torch.equal(plain["stem.weight"], start(seed=1)["stem.weight"])
 
 
@@ -273,7 +292,9 @@ def test_a_random_start_is_drawn_if_the_config_says_so_and_from_its_generator_al
         ("auto", False, None),
     ],
 )
-def test_auto_precision_is_bfloat16_where_the_device_has_it_and_float32_elsewhere(monkeypatch, precision, native, expected):
+def test_auto_precision_is_bfloat16_where_the_device_has_it_and_float32_elsewhere(
+    monkeypatch, precision, native, expected
+):
     monkeypatch.setattr(run, "_cpu_has_bf16", lambda: native)
     monkeypatch.setattr(run, "_gpu_has_bf16", lambda: native)
     for device in ("cpu", "cuda"):
@@ -321,11 +342,15 @@ def test_cost_counts_steps_and_images_of_whole_batches(data):
 def test_provenance_names_code_versions_and_device_but_neither_place_nor_host(whole):
     record = whole[0].record
     told = record.provenance
-    assert told["versions"]["torch"] == torch.__version__.split("+")[0] or told["versions"]["torch"] == torch.__version__
+    assert (
+        told["versions"]["torch"] == torch.__version__.split("+")[0] or told["versions"]["torch"] == torch.__version__
+    )
     assert {"python", "torch", "torchvision", "numpy"} <= set(told["versions"]) and told["device"].startswith("cpu: ")
     assert {"commit", "dirty", "threads", "precision"} <= set(told)
     text = json.dumps({"provenance": told, "data": record.data, "cost": record.cost})
-    assert socket.gethostname() not in text and "/home" not in text and str(run.Path(run.__file__).parents[1]) not in text
+    assert (
+        socket.gethostname() not in text and "/home" not in text and str(run.Path(run.__file__).parents[1]) not in text
+    )
 
 
 def test_a_record_of_a_full_run_is_small_enough_to_commit(whole, tmp_path):
@@ -337,5 +362,7 @@ def test_a_record_of_a_full_run_is_small_enough_to_commit(whole, tmp_path):
         n = 10_000 if m.attack["images"] == "all" else catalogue.config("sat").sweep_size
         return dataclasses.replace(m, n=n, correct=records.pack_mask(rng.random(n) < published.get(m.column, 50) / 100))
 
-    full = dataclasses.replace(record, measurements=tuple(filled(m) for m in record.measurements), curve=record.curve * 50)
+    full = dataclasses.replace(
+        record, measurements=tuple(filled(m) for m in record.measurements), curve=record.curve * 50
+    )
     assert records.write(full, tmp_path / "record.json").stat().st_size <= 100_000

@@ -3,8 +3,8 @@
 import copy
 import math
 
-import pytest
 import miniature
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -249,7 +249,9 @@ def test_crafting_in_evaluation_mode_moves_no_statistic_and_restores_every_mode(
 
 def test_crafting_in_train_mode_moves_the_attacked_branch_once_a_pass():
     model = small_net("dual").train()
-    train.craft(model, *batch(), lambda f, x, y: pgd(f, x, y, eps=EPS, step_size=EPS, steps=3), branch="main", mode="train")
+    train.craft(
+        model, *batch(), lambda f, x, y: pgd(f, x, y, eps=EPS, step_size=EPS, steps=3), branch="main", mode="train"
+    )
     assert {n for name, n in counters(model).items() if ".main." in name} == {3}
     assert {n for name, n in counters(model).items() if ".aux." in name} == {0}
 
@@ -325,9 +327,13 @@ class Watch:
 
 def test_an_epoch_shows_every_image_once_as_pixels_with_its_own_label_in_a_new_order():
     data, watch = miniature.dataset(32, 4), Watch()
-    miniature.fit(miniature.config(epochs=2, batch_size=8, augmentation="none"), data, model=nn.Linear(1, 1), step=watch)
+    miniature.fit(
+        miniature.config(epochs=2, batch_size=8, augmentation="none"), data, model=nn.Linear(1, 1), step=watch
+    )
     assert len(watch.x) == 8 and {len(x) for x in watch.x} == {8}
-    known = {image.numpy().tobytes(): int(label) for image, label in zip(data.train_images, data.train_labels, strict=True)}
+    known = {
+        image.numpy().tobytes(): int(label) for image, label in zip(data.train_images, data.train_labels, strict=True)
+    }
     orders = []
     for epoch in (slice(0, 4), slice(4, 8)):
         x, y = torch.cat(watch.x[epoch]), torch.cat(watch.y[epoch])
@@ -384,11 +390,13 @@ def test_the_optimiser_has_the_configs_momentum_and_decay():
         seen.update(optimizer.param_groups[0])
         return torch.tensor(0.5), torch.zeros(len(y), 4)
 
-    miniature.fit(miniature.config(momentum=0.7, weight_decay=0.003), miniature.dataset(), model=nn.Linear(1, 1), step=step)
+    miniature.fit(
+        miniature.config(momentum=0.7, weight_decay=0.003), miniature.dataset(), model=nn.Linear(1, 1), step=step
+    )
     assert (seen["momentum"], seen["weight_decay"], seen["dampening"], seen["nesterov"]) == (0.7, 0.003, 0, False)
 
 
-ADVERSARIAL = dict(adversarial=True, norm="dual", train_random_start=True)
+ADVERSARIAL = {"adversarial": True, "norm": "dual", "train_random_start": True}
 
 
 @pytest.mark.parametrize("changes", [{}, ADVERSARIAL], ids=["clean", "adversarial"])
@@ -450,7 +458,9 @@ def test_training_overfits_one_batch_and_the_running_statistics_agree():
 def test_a_model_handed_over_in_evaluation_mode_trains_all_the_same():
     data, config = miniature.dataset(), miniature.config(epochs=1)
     expected, _ = miniature.fit(config, data)
-    model, _ = miniature.fit(config, data, model=run.build_model(config, data).eval())
+    model, _ = miniature.fit(
+        config, data, model=run.build_model(config, data).to(memory_format=torch.channels_last).eval()
+    )
     assert miniature.same(miniature.state(model), miniature.state(expected))
 
 
@@ -498,7 +508,9 @@ def test_a_checkpoint_of_another_config_is_refused_by_the_fields_that_differ(tmp
     [("science version", "SCIENCE_VERSION", -1, None), ("precision", None, None, torch.bfloat16)],
     ids=["science version", "precision"],
 )
-def test_a_checkpoint_of_another_science_version_or_precision_is_refused(tmp_path, monkeypatch, what, name, value, other):
+def test_a_checkpoint_of_another_science_version_or_precision_is_refused(
+    tmp_path, monkeypatch, what, name, value, other
+):
     """Else one run would be half of each."""
     data, config, path = miniature.dataset(), miniature.config(), tmp_path / "c.pt"
     miniature.fit(config, data, checkpoint=path, stop_after=1)
@@ -530,7 +542,9 @@ def test_a_damaged_checkpoint_is_refused_with_the_remedy_and_not_deleted(tmp_pat
 
 
 @pytest.mark.parametrize("where", ["while writing", "while renaming"])
-def test_a_full_disk_is_an_error_that_keeps_the_earlier_checkpoint_and_leaves_no_partial_file(tmp_path, monkeypatch, where):
+def test_a_full_disk_is_an_error_that_keeps_the_earlier_checkpoint_and_leaves_no_partial_file(
+    tmp_path, monkeypatch, where
+):
     data, config, path = miniature.dataset(), miniature.config(epochs=2), tmp_path / "c.pt"
     miniature.fit(config, data, checkpoint=path, stop_after=1)
     before = path.read_bytes()
