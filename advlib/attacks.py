@@ -205,12 +205,13 @@ def _length(images: Tensor) -> Tensor:
 def _step(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor, ball, step_size: float) -> Tensor:
     x_adv = x_adv.detach().requires_grad_()
     with torch.enable_grad():
-        loss = F.cross_entropy(logits_fn(x_adv), y, reduction="sum")  # a sum: each image's gradient is its own
+        # a sum, not a mean: each image's gradient is its own
+        loss = F.cross_entropy(logits_fn(x_adv), y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x_adv)
     return x_adv.detach() + step_size * ball.steepest(gradient)
 
 
-def _ascend(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int) -> Tensor:
+def _ascend(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int) -> Tensor:
     if steps == 0:
         return ball.project(x_adv.detach())
     for _ in range(steps):

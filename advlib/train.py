@@ -24,14 +24,15 @@ Step = Callable[..., tuple[Tensor, Tensor]]
 
 
 def train_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
-    """One update of Algorithm 1: learn from a clean batch and its adversarial twins together (equation 4).
+    """One update of Algorithm 1: learn from clean images and their adversarial twins (equation 4).
 
-    x: (B, C, H, W) pixels in [0, 1]; y: (B,) labels. Returns the loss and logits (2B, K), clean half first. The twins come
-    before the clean predictions (line 4), so that the two forwards of the loss stand together.
+    x: (B, C, H, W) pixels in [0, 1]; y: (B,) labels. Returns the loss and logits (2B, K), clean
+    half first. The twins come before the clean predictions of line 4, so that both forwards of
+    the loss stand together.
     """
     x_adv = attack(model, x, y)  # lines 6 to 9
-    logits = torch.cat([model(x, branch="main"), model(x_adv, branch="aux")])  # lines 4, 10 and 11
-    loss = loss_fn(logits, torch.cat([y, y]))  # lines 12 to 15: one mean over all 2B predictions
+    logits = torch.cat([model(x, branch="main"), model(x_adv, branch="aux")])  # lines 4, 10, 11
+    loss = loss_fn(logits, torch.cat([y, y]))  # lines 12 to 15: one mean over 2B predictions
     _update(optimizer, loss)  # line 16
     return loss.detach(), logits.detach()
 
