@@ -14,6 +14,8 @@ from advlib.run import Experiment
 from advlib.statistics import wilson
 from advlib.train import to_pixels
 
+HEADINGS = COLUMNS | {"clean": "clean", PGD_20.column: "PGD-20 8/255"}
+
 
 def learning_curve(record: Record) -> Figure:
     """Loss and training accuracy against epochs; the adversarial half dashed, where there is one."""
@@ -67,7 +69,7 @@ def gallery(experiment: Experiment, images: int = 6, attacks: tuple[Attack, ...]
                 x = make_images(model, to_pixels(dataset.test_images[:images]), y, attack, generator)
                 with torch.no_grad():
                     confidence, predicted = model(x).softmax(dim=1).max(dim=1)
-            panels[0].set_ylabel(COLUMNS.get(attack.column, attack.column), fontsize=8)
+            panels[0].set_ylabel(HEADINGS.get(attack.column, attack.column), fontsize=8)
             for panel, pixels, p, k, label in zip(panels, x, confidence, predicted, y, strict=True):
                 _picture(panel, pixels, f"{dataset.classes[k]} ({100 * p:.0f} %)", wrong=bool(k != label))
     return figure

@@ -84,7 +84,8 @@ def describe(group: Group) -> str:
     first = group[0]
     places = [(record.key, record.protocol) for record in group]
     seeds = sorted({places.count(place) for place in places})
-    tested = sorted({m.n for record in group for m in record.measurements if m.column in catalogue.COLUMNS})
+    columns = {f"{rule}:{column}" for rule in catalogue.PROTOCOLS for column in catalogue.COLUMNS}
+    tested = sorted({m.n for record in group for m in record.measurements if m.name in columns})
     trained = sorted({record.data["train_images"] for record in group})
     return (f"Budget **{first.budget}** on **{first.data['title']}**: width {first.config['width']}, "
             f"{first.config['epochs']} epochs, {_sizes(trained)} training images, {_sizes(tested)} test images, "
