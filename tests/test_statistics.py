@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from advlib.statistics import wilson
+from advlib.statistics import rank_correlation, wilson
 
 
 def test_wilson_is_the_formula_of_1927():
@@ -42,3 +43,17 @@ def test_impossible_counts_are_refused(correct, n):
 def test_impossible_confidence_is_refused():
     with pytest.raises(ValueError, match="confidence=95"):
         wilson(5, 10, confidence=95)
+
+
+def test_the_rank_correlation_is_the_correlation_of_ranks():
+    ours, theirs = [3.0, 1.0, 2.0, 9.0], [30.0, 20.0, 10.0, 35.0]
+    ranks = [np.argsort(np.argsort(column)) for column in (ours, theirs)]
+    assert rank_correlation(ours, theirs) == pytest.approx(np.corrcoef(ranks)[0, 1])
+    assert rank_correlation(ours, [10 * x**3 for x in ours]) == pytest.approx(1)
+    assert rank_correlation(ours, [-x for x in ours]) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([1, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, 1, 1], [1, 2, 3])])
+def test_columns_without_a_common_order_are_refused(ours, theirs):
+    with pytest.raises(ValueError, match="order"):
+        rank_correlation(ours, theirs)

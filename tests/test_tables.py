@@ -171,3 +171,16 @@ def test_the_slopes_drawn_are_the_derivatives_of_the_values_drawn():
 def test_reading_records_and_drawing_needs_no_torch():
     code = "import sys; from advlib import figures, records, statistics, tables; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_order_of_the_rows_is_compared_with_the_papers_column_by_column():
+    keys = ["adversarial", "advprop", "als", "als-sat-advprop"]  # told apart by 200 images in every column
+    paper = {key: catalogue.rows()[key].published for key in keys}
+    alike = {key: {f"published:{column}": value / 100 for column, value in paper[key].items()} for key in keys}
+    group = [fake.record(key, "published", **alike[key]) for key in keys]
+    lines = tables.order(group).split("<tr>")[2:]
+    assert len(lines) == len(catalogue.COLUMNS)
+    assert all("<td>+1.00</td>" in line for line in lines)
+    reverse = [fake.record(key, "published", **alike[other]) for key, other in zip(keys, keys[::-1], strict=True)]
+    assert "<td>+1.00</td>" not in tables.order(reverse)
+    assert tables.order(group[:2]) == ""
