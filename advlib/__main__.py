@@ -57,7 +57,9 @@ def list_rows(options) -> int:
             config = catalogue.config(key, protocol=protocol)
             changes = ", ".join(f"{name}={value}" for name, value in _rounded(row.changes(protocol)).items())
             place = f"Table {row.paper_table}" if row.paper_table else "results file"
-            print(f"{key:26s} {protocol:9s} {place:12s} {passes(config)['forward']} passes  {changes or 'the baseline'}")
+            print(
+                f"{key:26s} {protocol:9s} {place:12s} {passes(config)['forward']} passes  {changes or 'the baseline'}"
+            )
     return 0
 
 
@@ -70,7 +72,9 @@ def status(options) -> int:
     for key in catalogue.rows():
         for protocol in catalogue.PROTOCOLS:
             for seed in options.seeds:
-                config = catalogue.config(key, protocol=protocol, budget=options.budget, seed=seed, dataset=options.dataset)
+                config = catalogue.config(
+                    key, protocol=protocol, budget=options.budget, seed=seed, dataset=options.dataset
+                )
                 where = records.run_folder(options.budget, config.dataset, protocol, key, seed)
                 why = why_missing(root / where, config)
                 state = "done" if why is None else "missing" if why == "missing" else "stale"
@@ -91,9 +95,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("run", help="execute one experiment by papermill, unless it is done")
     command.add_argument("key", help="a row of the paper; `list` prints them")
-    command.add_argument("--protocol", default="corrected", help="published, corrected, or a step between: published-space")
+    command.add_argument(
+        "--protocol", default="corrected", help="published, corrected, or a step between: published-space"
+    )
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the config")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the config"
+    )
     command.add_argument("--force", action="store_true", help="run again even if it is done")
     command.set_defaults(command=run)
 

@@ -76,7 +76,9 @@ def pgd(
     x_adv = x.clone()
     alive = torch.arange(len(x), device=x.device)
     for _ in range(restarts):
-        start = ball.random(x, generator) if random_start else x  # for all: an image's noise is its own, whoever survives
+        start = (
+            ball.random(x, generator) if random_start else x
+        )  # for all: an image's noise is its own, whoever survives
         if len(alive):
             x_adv[alive] = _ascend(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps)
             alive = alive[predictions(logits_fn, x_adv[alive]) == y[alive]]
@@ -112,7 +114,9 @@ def first_success(
     needed[predictions(logits_fn, x) != y] = 0
     whole = _BALLS[norm](x, eps, bounds)
     for _ in range(restarts):
-        start = whole.random(x, generator) if random_start else x  # for all: an image's noise is its own, whoever survives
+        start = (
+            whole.random(x, generator) if random_start else x
+        )  # for all: an image's noise is its own, whoever survives
         alive = (needed == steps + 1).nonzero().squeeze(1)
         x_adv, ball = start[alive], whole.take(alive)
         for step in range(1, steps + 1):
@@ -228,7 +232,9 @@ def predictions(logits_fn: LogitsFn, x: Tensor) -> Tensor:
     """
     logits = logits_fn(x)
     if not logits.isfinite().all():
-        raise FloatingPointError("the logits are not finite: the model has diverged, so an attack would measure nothing")
+        raise FloatingPointError(
+            "the logits are not finite: the model has diverged, so an attack would measure nothing"
+        )
     return logits.argmax(dim=1)
 
 

@@ -170,7 +170,10 @@ def rule(protocol: str) -> str:
 
 def _row(line: dict[str, str]) -> Row:
     flag = {name: line[name] == "1" for name in ("adversarial", "advprop", "als", "sat")}
-    number = {name: float(Fraction(line[name])) if line[name] else None for name in ("train_eps", "train_step_size", "als_alpha")}
+    number = {
+        name: float(Fraction(line[name])) if line[name] else None
+        for name in ("train_eps", "train_step_size", "als_alpha")
+    }
     published = {column: float(line[column.replace("-", "_")]) for column in COLUMNS}
     table = int(line["paper_table"]) if line["paper_table"] else None
     return Row(line["key"], line["label"], table, **flag, **number, published=published)

@@ -34,7 +34,7 @@ class Config:
     sweep_size: int = 2000  # images of the sweeps and of the attacks between two protocols, at most test_size
 
     # model: ResNet-18
-    width: int = 64  # channels of the first stage
+    width: int = 64  # channels of the first stage, a multiple of 8
     activation: str = "relu"
     activation_alpha: float = 10.0  # sharpness of the surrogate and of the parametric softplus
     norm: str = "shared"  # "dual" is AdvProp
@@ -72,9 +72,12 @@ class Config:
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise ValueError(f"unknown {name} {value!r}: {did_you_mean(value, choices)}choose one of {', '.join(choices)}")
+                raise ValueError(
+                    f"unknown {name} {value!r}: {did_you_mean(value, choices)}choose one of {', '.join(choices)}"
+                )
         for name in ("width", "batch_size", "epochs"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("width", self.width % 8 == 0, "a multiple of 8: others crash channels-last training on some CPUs")
         for name in ("train_size", "test_size", "sweep_size", "train_steps", "seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in ("train_eps", "train_step_size", "weight_decay"):
@@ -88,7 +91,9 @@ class Config:
                 f"loss={self.loss!r} with smoothing={self.smoothing}: cross-entropy takes 0, the smoothed losses more than 0"
             )
         if self.norm != "shared" and not self.adversarial:
-            raise ValueError(f"norm={self.norm!r} without adversarial=True: the auxiliary branch would never be trained")
+            raise ValueError(
+                f"norm={self.norm!r} without adversarial=True: the auxiliary branch would never be trained"
+            )
 
     def _check_type(self, name: str, kind: type) -> None:
         value = getattr(self, name)
@@ -109,7 +114,9 @@ class Config:
         names = [field.name for field in fields(self)]
         for name in changes:
             if name not in names:
-                raise ValueError(f"unknown parameter {name!r}: {did_you_mean(name, names)}the parameters are {', '.join(names)}")
+                raise ValueError(
+                    f"unknown parameter {name!r}: {did_you_mean(name, names)}the parameters are {', '.join(names)}"
+                )
         return replace(self, **changes)
 
     def differences(self, other: "Config") -> dict[str, tuple]:

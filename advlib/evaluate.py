@@ -53,7 +53,9 @@ class Attack:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
         plain = (self.through, self.space, self.statistics) == (self.branch, "pixels", "running")
         if self.stop == "first-success" and not (self.method == "pgd" and plain):
-            raise ValueError(f"{self.name}: first-success is for PGD on pixels, through the branch that classifies, in eval mode")
+            raise ValueError(
+                f"{self.name}: first-success is for PGD on pixels, through the branch that classifies, in eval mode"
+            )
         if self.also_after and (self.stop != "first-success" or self.restarts > 1):
             raise ValueError(f"{self.name}: also_after needs first-success and a single restart")
 
@@ -100,7 +102,13 @@ PGD_20 = Attack(
     "pgd-20-8/255", eps=8 * PIXEL, step_size=2 * PIXEL, steps=20, random_start=True, restarts=2, stop="first-success"
 )
 STEPS = Attack(
-    "steps-50", eps=8 * PIXEL, step_size=2 * PIXEL, steps=50, stop="first-success", also_after=(1, 2, 5, 10, 20), images="sweep"
+    "steps-50",
+    eps=8 * PIXEL,
+    step_size=2 * PIXEL,
+    steps=50,
+    stop="first-success",
+    also_after=(1, 2, 5, 10, 20),
+    images="sweep",
 )
 SWEEP_EPS = (1, 2, 4, 8, 16)  # of 255
 NOISE_EPS = (("8/255", 8 * PIXEL), ("0.1", 0.1), ("0.5", 0.5))
@@ -170,7 +178,9 @@ def evaluate(
     return measurements
 
 
-def make_images(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, generator: torch.Generator | None = None) -> Tensor:
+def make_images(
+    model: nn.Module, x: Tensor, y: Tensor, attack: Attack, generator: torch.Generator | None = None
+) -> Tensor:
     """The images (B, C, H, W) that ``attack`` shows the model instead of pixels ``x``. Mode as the model's own."""
     if attack.method == "none":
         return x

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from advlib import catalogue, records
 from advlib.config import Config
-from advlib.folders import RESULTS, WORK, project_folder, work_folder
+from advlib.folders import RESULTS, WORK, alone, project_folder, work_folder
 from advlib.progress import TERMINAL, terminal_name
 
 
@@ -50,7 +50,7 @@ def execute(
     notebook = experiment_notebook()
     check_parameters(notebook, parameters)
     work = work_folder(where)
-    with _alone(work):
+    with alone(work / "lock"):
         if force:
             (work / "checkpoint.pt").unlink(missing_ok=True)
         _discard_foreign_checkpoint(work / "checkpoint.pt", config)
@@ -58,10 +58,15 @@ def execute(
         _sweep(staging.parent)
         try:
             _papermill(notebook, staging / where / "run.ipynb", parameters, staging, work)
-            clean(staging / where / "run.ipynb", f"{catalogue.rows()[key].label}: {key}, {protocol}, {budget}, seed {seed}")
+            clean(
+                staging / where / "run.ipynb",
+                f"{catalogue.rows()[key].label}: {key}, {protocol}, {budget}, seed {seed}",
+            )
             record = records.read(staging / where / "record.json")
             if record.config != config.to_dict():
-                raise RunFailed(f"{where}: the notebook ran another config than it was asked to; see its parameters cell")
+                raise RunFailed(
+                    f"{where}: the notebook ran another config than it was asked to; see its parameters cell"
+                )
             _swap(staging / where, folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -80,7 +85,9 @@ def experiment_notebook() -> Path:
     """The project's ``notebooks/experiment.ipynb``. Raises FileNotFoundError outside a project."""
     project = project_folder() or project_folder(Path(__file__).parent)
     if project is None:
-        raise FileNotFoundError("no project here: run inside a clone of the repository, which has notebooks/experiment.ipynb")
+        raise FileNotFoundError(
+            "no project here: run inside a clone of the repository, which has notebooks/experiment.ipynb"
+        )
     return project / "notebooks" / "experiment.ipynb"
 
 
@@ -178,23 +185,6 @@ def _checksum(dataset: str) -> str | None:
         return load(dataset, download=False).checksum
     except OSError:
         return None
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Hold the run's lock, so that two processes never share a checkpoint."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock, and the last writer's record stands
-        yield
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(f"this run is under way in another process ({work / 'lock'} is held): wait for it") from error
-        yield
 
 
 @contextmanager

@@ -23,13 +23,26 @@ MARKERS = "osD^vP*Xp<>h"
 @contextmanager
 def style() -> Iterator[None]:
     """The look of all figures; the reader's own settings are back afterwards."""
-    with sns.axes_style("whitegrid"), plt.rc_context(
-        {"figure.dpi": 144, "font.size": 10, "axes.titlesize": 11, "figure.facecolor": "white", "savefig.facecolor": "white",
-         "legend.frameon": False, "axes.titlelocation": "left", "figure.constrained_layout.use": True}
+    with (
+        sns.axes_style("whitegrid"),
+        plt.rc_context(
+            {
+                "figure.dpi": 144,
+                "font.size": 10,
+                "axes.titlesize": 11,
+                "figure.facecolor": "white",
+                "savefig.facecolor": "white",
+                "legend.frameon": False,
+                "axes.titlelocation": "left",
+                "figure.constrained_layout.use": True,
+            }
+        ),
     ):
         yield
         interactive = plt.isinteractive()
-    matplotlib.interactive(interactive)  # a notebook's first figure switches it on: put back off, no later figure would show
+    matplotlib.interactive(
+        interactive
+    )  # a notebook's first figure switches it on: put back off, no later figure would show
 
 
 def surrogate_gradient(alphas: Sequence[float] = (1, 3, 10)) -> Figure:
@@ -40,7 +53,14 @@ def surrogate_gradient(alphas: Sequence[float] = (1, 3, 10)) -> Figure:
         value.plot(z, np.maximum(z, 0), color="black", lw=2.5, label="ReLU")
         slope.plot(z, np.heaviside(z, 0), color="black", lw=2.5)
         for alpha, colour, dashes in zip(alphas, PALETTE, ("--", "-.", ":"), strict=False):
-            value.plot(z, np.logaddexp(0, alpha * z) / alpha, color=colour, ls=dashes, lw=2, label=rf"softplus, $\alpha$ = {alpha}")
+            value.plot(
+                z,
+                np.logaddexp(0, alpha * z) / alpha,
+                color=colour,
+                ls=dashes,
+                lw=2,
+                label=rf"softplus, $\alpha$ = {alpha}",
+            )
             slope.plot(z, 1 / (1 + np.exp(-alpha * z)), color=colour, ls=dashes, lw=2)
         value.set(title="forward: value", xlabel="z")
         slope.set(title="backward: slope", xlabel="z")
@@ -107,7 +127,14 @@ def tradeoff(group: tables.Group, column: str = "fgsm-0.1") -> Figure:
                 if protocol == "published":
                     panel.plot(row.published[column], row.published["clean"], marker, mfc="white", color=colour, ms=8)
                 panel.errorbar(
-                    robust.accuracy, clean.accuracy, fmt=marker, color=colour, ms=8, capsize=2, lw=1, label=f"{row.label}{f' (Table {row.paper_table})' if row.paper_table == 2 else ''}",
+                    robust.accuracy,
+                    clean.accuracy,
+                    fmt=marker,
+                    color=colour,
+                    ms=8,
+                    capsize=2,
+                    lw=1,
+                    label=f"{row.label}{f' (Table {row.paper_table})' if row.paper_table == 2 else ''}",
                     xerr=[[robust.accuracy - robust.low], [robust.high - robust.accuracy]],
                     yerr=[[clean.accuracy - clean.low], [clean.high - clean.accuracy]],
                 )
@@ -115,5 +142,7 @@ def tradeoff(group: tables.Group, column: str = "fgsm-0.1") -> Figure:
             panel.set(title=f"{protocol}{hollow}", xlabel=f"accuracy under {catalogue.COLUMNS[column]} (%)")
         panels[0, 0].set_ylabel("clean accuracy (%)")
         handles = {label: handle for panel in panels[0] for handle, label in zip(*panel.get_legend_handles_labels())}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 + len(protocols) // 2, columnspacing=1)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=2 + len(protocols) // 2, columnspacing=1
+        )
     return figure

@@ -42,7 +42,29 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise OSError(f"cannot write {path} ({error}): free some space or choose another folder; nothing was lost") from error
+        raise OSError(
+            f"cannot write {path} ({error}): free some space or choose another folder; nothing was lost"
+        ) from error
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def alone(lock: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a lock file, so that two processes never share a checkpoint; the system frees it when a process ends.
+
+    Raises RuntimeError if another process holds it, or waits for that process with ``wait``.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock, and the last writer's record stands
+        yield
+        return
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise RuntimeError(f"this run is under way in another process ({lock} is held): wait for it") from error
+        yield

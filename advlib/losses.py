@@ -52,4 +52,6 @@ def als_published(logits: Tensor, labels: Tensor, alpha: float, offset: float = 
 
 def _check_alpha(alpha: float) -> None:
     if not 0 <= alpha < 1:
-        raise ValueError(f"smoothing alpha={alpha} is not in [0, 1): it is the label mass moved away from the true class")
+        raise ValueError(
+            f"smoothing alpha={alpha} is not in [0, 1): it is the label mass moved away from the true class"
+        )

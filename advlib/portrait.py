@@ -54,7 +54,9 @@ def attack_table(record: Record) -> pd.DataFrame:
     return pd.DataFrame(lines).set_index("attack")
 
 
-def gallery(experiment: Experiment, images: int = 6, attacks: tuple[Attack, ...] = (*PAPER_COLUMNS[:3], PGD_20)) -> Figure:
+def gallery(
+    experiment: Experiment, images: int = 6, attacks: tuple[Attack, ...] = (*PAPER_COLUMNS[:3], PGD_20)
+) -> Figure:
     """The first test images, clean and under each attack, a row an attack, with the model's prediction and confidence.
 
     A frame and a cross mark a wrong prediction, so that colour alone decides nothing.

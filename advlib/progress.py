@@ -5,7 +5,9 @@ import sys
 
 from tqdm import tqdm
 
-TERMINAL = "ADVLIB_TERMINAL"  # set by ``advlib run``: the terminal that a notebook's kernel, which has none, may draw on
+TERMINAL = (
+    "ADVLIB_TERMINAL"  # set by ``advlib run``: the terminal that a notebook's kernel, which has none, may draw on
+)
 
 
 def progress(iterable=None, **options) -> tqdm:

@@ -63,7 +63,9 @@ class Record:
         for measurement in self.measurements:
             if measurement.name == name:
                 return measurement
-        raise KeyError(f"{self.where} has no measurement {name!r}; it has {', '.join(m.name for m in self.measurements)}")
+        raise KeyError(
+            f"{self.where} has no measurement {name!r}; it has {', '.join(m.name for m in self.measurements)}"
+        )
 
     @property
     def where(self) -> str:
@@ -127,7 +129,9 @@ def read(path: Path) -> Record:
         raise ValueError(f"{path} is damaged ({error}): restore it with git, or delete it and run again") from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         found = raw.get("schema") if isinstance(raw, dict) else None
-        raise ValueError(f"{path} has schema {found}, this advlib reads {SCHEMA}: run again, or use the advlib that wrote it")
+        raise ValueError(
+            f"{path} has schema {found}, this advlib reads {SCHEMA}: run again, or use the advlib that wrote it"
+        )
     try:
         _refuse_other_fields(raw, Record)
         for measurement in raw["measurements"]:
@@ -165,4 +169,6 @@ def _check_contents(record: Record) -> None:
 def _refuse_other_fields(raw: dict, kind: type) -> None:
     names = {field.name for field in fields(kind)}
     if set(raw) != names:
-        raise ValueError(f"{kind.__name__}: unknown fields {sorted(set(raw) - names)}, missing {sorted(names - set(raw))}")
+        raise ValueError(
+            f"{kind.__name__}: unknown fields {sorted(set(raw) - names)}, missing {sorted(names - set(raw))}"
+        )

@@ -32,7 +32,9 @@ class Standardise(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut; the branch reaches every batch norm."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, act: Callable, norm: Callable, shortcut_norm: Callable):
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, act: Callable, norm: Callable, shortcut_norm: Callable
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.norm1 = norm(channels)

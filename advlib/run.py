@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +21,7 @@ from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
 from advlib.data import Dataset, load
 from advlib.evaluate import evaluate, suite
-from advlib.folders import replacing
+from advlib.folders import alone, replacing
 from advlib.records import Record
 from advlib.resnet import resnet18
 
@@ -70,19 +71,21 @@ def run(
 
     model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
     generator = torch.Generator(device).manual_seed(config.seed)
-    curve = train.fit(
-        model,
-        dataset.train_images,
-        dataset.train_labels,
-        config,
-        step=STEPS[config.update] if config.adversarial else train.clean_step,
-        attack=training_attack(config, generator),
-        loss_fn=LOSSES[config.loss](config.smoothing),
-        augment=AUGMENTATIONS[config.augmentation],
-        generator=generator,
-        precision=dtype,
-        checkpoint=work / "checkpoint.pt" if work else None,
-    )
+    # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint
+    with alone(work / "checkpoint.lock", wait=True) if work else nullcontext():
+        curve = train.fit(
+            model,
+            dataset.train_images,
+            dataset.train_labels,
+            config,
+            step=STEPS[config.update] if config.adversarial else train.clean_step,
+            attack=training_attack(config, generator),
+            loss_fn=LOSSES[config.loss](config.smoothing),
+            augment=AUGMENTATIONS[config.augmentation],
+            generator=generator,
+            precision=dtype,
+            checkpoint=work / "checkpoint.pt" if work else None,
+        )
     if work:
         save_weights(model, work / "model.safetensors")
     models = gradients(model.eval(), config, dataset)
@@ -176,7 +179,9 @@ def save_weights(model: nn.Module, path: Path, dtype: torch.dtype = torch.float3
     """Weights and statistics as safetensors, floating-point ones in ``dtype``; atomically."""
     from safetensors.torch import save_file
 
-    state = {name: t.to(dtype if t.is_floating_point() else t.dtype).contiguous() for name, t in model.state_dict().items()}
+    state = {
+        name: t.to(dtype if t.is_floating_point() else t.dtype).contiguous() for name, t in model.state_dict().items()
+    }
     with replacing(path) as partial_path:
         save_file(state, partial_path)
     return path

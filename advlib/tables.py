@@ -49,8 +49,9 @@ def groups(root: Path) -> list[Group]:
 
 def why_stale(record: Record) -> str | None:
     """Why a record is not what its place in ``results`` would hold if it were run today, or None."""
-    today = catalogue.config(record.key, protocol=record.protocol, budget=record.budget, seed=record.seed,
-                             dataset=record.config["dataset"])
+    today = catalogue.config(
+        record.key, protocol=record.protocol, budget=record.budget, seed=record.seed, dataset=record.config["dataset"]
+    )
     return record.stale_because(today)
 
 
@@ -87,9 +88,11 @@ def describe(group: Group) -> str:
     columns = {f"{rule}:{column}" for rule in catalogue.PROTOCOLS for column in catalogue.COLUMNS}
     tested = sorted({m.n for record in group for m in record.measurements if m.name in columns})
     trained = sorted({record.data["train_images"] for record in group})
-    return (f"Budget **{first.budget}** on **{first.data['title']}**: width {first.config['width']}, "
-            f"{first.config['epochs']} epochs, {_sizes(trained)} training images, {_sizes(tested)} test images, "
-            f"{_sizes(seeds)} {'seed' if seeds == [1] else 'seeds'} a row.")
+    return (
+        f"Budget **{first.budget}** on **{first.data['title']}**: width {first.config['width']}, "
+        f"{first.config['epochs']} epochs, {_sizes(trained)} training images, {_sizes(tested)} test images, "
+        f"{_sizes(seeds)} {'seed' if seeds == [1] else 'seeds'} a row."
+    )
 
 
 def status(root: Path) -> str:
@@ -106,15 +109,22 @@ def status(root: Path) -> str:
             "`python -m advlib run advprop --budget lite --seed 0`."
         )
     if stale:
-        parts.append("Left out because they no longer match the code that would make them: "
-                     + ", ".join(f"`{record.where}` ({why_stale(record)})" for record in stale) + ".")
+        parts.append(
+            "Left out because they no longer match the code that would make them: "
+            + ", ".join(f"`{record.where}` ({why_stale(record)})" for record in stale)
+            + "."
+        )
     return " ".join(parts)
 
 
 def missing(group: Group) -> str:
     """The rows of the paper that a group has not run, as a sentence of Markdown; empty if none is missing."""
-    absent = [f"{row.label} ({protocol}, `{key}`)" for key, row in catalogue.rows().items()
-              for protocol in catalogue.PROTOCOLS if row.paper_table and not _runs(group, key, protocol)]
+    absent = [
+        f"{row.label} ({protocol}, `{key}`)"
+        for key, row in catalogue.rows().items()
+        for protocol in catalogue.PROTOCOLS
+        if row.paper_table and not _runs(group, key, protocol)
+    ]
     return f"Not run yet: {', '.join(absent)}." if absent else ""
 
 
@@ -126,10 +136,18 @@ def headline(group: Group) -> str:
         measured += [cell(group, key, protocol, STRONG, rule="corrected") for protocol in catalogue.PROTOCOLS]
         if row.paper_table == 1 and any(measured):
             values = [f"{row.published['clean']:.1f}", *(value.html if value else NOT_RUN for value in measured)]
-            body.append(f'<tr><th scope="row">{escape(row.label)}</th>' + "".join(f"<td>{value}</td>" for value in values) + "</tr>")
+            body.append(
+                f'<tr><th scope="row">{escape(row.label)}</th>'
+                + "".join(f"<td>{value}</td>" for value in values)
+                + "</tr>"
+            )
     heads = ["Row", "Clean: paper", "published", "corrected", f"{STRONG_HEADING}: published", "corrected"]
-    return _table(heads, body, "Accuracy in percent, with Wilson 95 % intervals. The attack of the last two columns is the same: "
-                               "pixels, restarts, true and surrogate gradients. The protocol is that of the training.")
+    return _table(
+        heads,
+        body,
+        "Accuracy in percent, with Wilson 95 % intervals. The attack of the last two columns is the same: "
+        "pixels, restarts, true and surrogate gradients. The protocol is that of the training.",
+    )
 
 
 def results(group: Group, *, page: str = "book", root: Path | None = None) -> str:
@@ -147,16 +165,20 @@ def results(group: Group, *, page: str = "book", root: Path | None = None) -> st
                 links = " ".join(_link(record, page, root or results_folder()) for record in runs)
                 cells = [cell(group, key, protocol, column) for column in catalogue.COLUMNS]
                 cells.append(cell(group, key, protocol, STRONG, rule="corrected"))
-                lines.append(_line(protocol, f'{protocol}<span class="interval">{links}</span>', [c.html for c in cells]))
+                lines.append(
+                    _line(protocol, f'{protocol}<span class="interval">{links}</span>', [c.html for c in cells])
+                )
         if lines:
             paper = [*(f"{row.published[column]:.1f}" for column in catalogue.COLUMNS), NOT_RUN]
             head = f'<tr class="row-title"><th scope="rowgroup" colspan="{len(heads)}">{title(row)}</th></tr>'
             body.append(f"<tbody>{head}{_line('paper', 'paper', paper)}{''.join(lines)}</tbody>")
     if not body:
         raise ValueError("this group of records has no row of the catalogue: run one, or build without a results table")
-    caption = (f"Accuracy in percent. Paper: as printed there. Published and corrected: measured here, at budget "
-               f"{group[0].budget} on {group[0].data['title']}, with the Wilson 95 % interval of each number below it. "
-               f"{STRONG_HEADING} is not in the paper, and is the same attack for both protocols.")
+    caption = (
+        f"Accuracy in percent. Paper: as printed there. Published and corrected: measured here, at budget "
+        f"{group[0].budget} on {group[0].data['title']}, with the Wilson 95 % interval of each number below it. "
+        f"{STRONG_HEADING} is not in the paper, and is the same attack for both protocols."
+    )
     return _table(heads, body, caption)
 
 
@@ -165,9 +187,18 @@ def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = Non
     body = []
     for record in found:
         seconds = record.cost["training_seconds"] + record.cost["evaluation_seconds"]
-        cells = [record.protocol, record.budget, record.data["title"], _link(record, page, root or results_folder()),
-                 record.provenance["device"], f"{seconds / 60:.1f}", (record.provenance["commit"] or "none")[:7]]
-        body.append(f'<tr><th scope="row">{record.key}</th>' + "".join(f"<td>{value}</td>" for value in cells) + "</tr>")
+        cells = [
+            record.protocol,
+            record.budget,
+            record.data["title"],
+            _link(record, page, root or results_folder()),
+            record.provenance["device"],
+            f"{seconds / 60:.1f}",
+            (record.provenance["commit"] or "none")[:7],
+        ]
+        body.append(
+            f'<tr><th scope="row">{record.key}</th>' + "".join(f"<td>{value}</td>" for value in cells) + "</tr>"
+        )
     heads = ["Row", "Protocol", "Budget", "Data", "Seed", "Device", "Minutes", "Commit"]
     return _table(heads, body, "The committed runs. The link opens the notebook as it was executed.")
 
@@ -189,10 +220,19 @@ def columns(group: Group) -> str:
         step_size = spec["eps"] if spec["method"] == "fgsm" else spec["step_size"]
         reach = spec["eps"] if spec["random_start"] else min(spec["eps"], steps * step_size)
         heading = catalogue.COLUMNS.get(column, STRONG_HEADING)
-        cells = [_length(spec["eps"]), f"{steps} x {_length(step_size)}", _length(reach), spec["restarts"],
-                 {"pixels": "pixels", "standardised": "standard deviations"}[spec["space"]], spec["statistics"]]
-        body.append(f'<tr><th scope="row">{escape(heading)}</th><td class="protocol">{rule}</td>'
-                    + "".join(f"<td>{value}</td>" for value in cells) + "</tr>")
+        cells = [
+            _length(spec["eps"]),
+            f"{steps} x {_length(step_size)}",
+            _length(reach),
+            spec["restarts"],
+            {"pixels": "pixels", "standardised": "standard deviations"}[spec["space"]],
+            spec["statistics"],
+        ]
+        body.append(
+            f'<tr><th scope="row">{escape(heading)}</th><td class="protocol">{rule}</td>'
+            + "".join(f"<td>{value}</td>" for value in cells)
+            + "</tr>"
+        )
     heads = ["Column", "Protocol", "eps", "steps", "reach", "restarts", "unit", "batch norm's statistics"]
     return _table(heads, body, "The attack behind each column. Reach: how far it can move a pixel or entry at most.")
 
@@ -209,8 +249,10 @@ def order(group: Group) -> str:
         gap = np.mean(np.subtract(ours, theirs))
         values = f"<td>{rank_correlation(ours, theirs):+.2f}</td><td>{gap:+.1f}</td>"
         body.append(f'<tr><th scope="row">{escape(heading)}</th>{values}</tr>')
-    caption = (f"The paper's numbers and the published protocol here, over {len(found)} rows of Table 1. Order: Spearman's rank "
-               "correlation of the rows. Gap: ours minus the paper's, on average, in percentage points.")
+    caption = (
+        f"The paper's numbers and the published protocol here, over {len(found)} rows of Table 1. Order: Spearman's rank "
+        "correlation of the rows. Gap: ours minus the paper's, on average, in percentage points."
+    )
     return _table(["Column", "Order", "Gap"], body, caption)
 
 
@@ -224,11 +266,16 @@ def smoke(root: Path, keys: Iterable[str] = SMOKE_ROWS) -> str:
         record = found[key]
         cells = [f"{100 * record.measurement(f'corrected:{column}').accuracy:.1f}" for column in catalogue.COLUMNS]
         cells.append(f"{record.cost['training_seconds'] + record.cost['evaluation_seconds']:.1f}")
-        body.append(f'<tr><th scope="row">{escape(catalogue.rows()[key].label)}</th>'
-                    + "".join(f"<td>{value}</td>" for value in cells) + "</tr>")
+        body.append(
+            f'<tr><th scope="row">{escape(catalogue.rows()[key].label)}</th>'
+            + "".join(f"<td>{value}</td>" for value in cells)
+            + "</tr>"
+        )
     record = found[next(iter(keys))]
-    caption = (f"Machinery check, not a result: accuracy in percent on {record.measurements[0].n} images of "
-               f"{record.data['title']}, a network of width {record.config['width']} after {record.config['epochs']} epochs.")
+    caption = (
+        f"Machinery check, not a result: accuracy in percent on {record.measurements[0].n} images of "
+        f"{record.data['title']}, a network of width {record.config['width']} after {record.config['epochs']} epochs."
+    )
     return _table(["Row", *catalogue.COLUMNS.values(), "Seconds"], body, caption)
 
 
@@ -244,15 +291,21 @@ def _link(record: Record, page: str, root: Path) -> str:
 
 
 def _line(kind: str, name: str, values: Sequence[str]) -> str:
-    return f'<tr class="{kind}"><td class="protocol">{name}</td>' + "".join(f"<td>{value}</td>" for value in values) + "</tr>"
+    return (
+        f'<tr class="{kind}"><td class="protocol">{name}</td>'
+        + "".join(f"<td>{value}</td>" for value in values)
+        + "</tr>"
+    )
 
 
 def _table(heads: Sequence[str], body: Sequence[str], caption: str) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
     rows = "".join(body) if body[0].startswith("<tbody>") else f"<tbody>{''.join(body)}</tbody>"
-    return (f'<figure class="results"><figcaption>{escape(caption)}</figcaption>'
-            f'<div class="table-scroll" tabindex="0" role="region" aria-label="{escape(caption.split(".")[0])}">'
-            f'<table class="results"><thead><tr>{head}</tr></thead>{rows}</table></div></figure>')
+    return (
+        f'<figure class="results"><figcaption>{escape(caption)}</figcaption>'
+        f'<div class="table-scroll" tabindex="0" role="region" aria-label="{escape(caption.split(".")[0])}">'
+        f'<table class="results"><thead><tr>{head}</tr></thead>{rows}</table></div></figure>'
+    )
 
 
 def _length(value: float) -> str:

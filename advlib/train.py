@@ -48,8 +48,9 @@ def clean_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple
 def two_step_update(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
     """The update of the released code: one optimiser step on the adversarial half, then one on the clean half.
 
-    Shapes as for :func:`train_step`; the loss returned is the mean of the two. Gradients are zeroed, not dropped, as the
-    torch of 2021 did: in each half-step the idle branch's affine parameters coast on momentum and decay.
+    Shapes as for :func:`train_step`; the loss returned is the mean of the two. Gradients are zeroed, not dropped: that is
+    what torch did in 2021, and we infer it of the code. In each half-step the idle branch's affine parameters then coast
+    on momentum and decay.
     """
     x_adv = attack(model, x, y)
     adversarial = model(x_adv, branch="aux")
@@ -68,7 +69,9 @@ def _update(optimizer, loss: Tensor, drop_gradients: bool = True) -> None:
     optimizer.step()
 
 
-def craft(model, x: Tensor, y: Tensor, attack, *, branch: str = "aux", mode: str = "eval", space: str = "pixels") -> Tensor:
+def craft(
+    model, x: Tensor, y: Tensor, attack, *, branch: str = "aux", mode: str = "eval", space: str = "pixels"
+) -> Tensor:
     """Adversarial twins (B, C, H, W) of pixels ``x``, by ``attack(logits_fn, x, y)`` through one branch of the model.
 
     ``mode="eval"`` touches no batch-norm statistics; with ``"train"`` every pass moves them. ``space="standardised"``
@@ -129,13 +132,20 @@ def fit(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    origin = {"config": config.to_dict(), "science_version": SCIENCE_VERSION, "device": device.type, "precision_used": str(precision)}
+    origin = {
+        "config": config.to_dict(),
+        "science_version": SCIENCE_VERSION,
+        "device": device.type,
+        "precision_used": str(precision),
+    }
     curve = load_checkpoint(checkpoint, origin, model, optimizer, generator) if checkpoint else []
     steps = N // B  # the incomplete batch at the end is left out; the next epoch shuffles again
     last = config.epochs if stop_after is None else min(stop_after, config.epochs)
 
     model.train()
-    with progress(desc="train", total=config.epochs * steps, initial=len(curve) * steps, unit_scale=B, unit=" images") as bar:
+    with progress(
+        desc="train", total=config.epochs * steps, initial=len(curve) * steps, unit_scale=B, unit=" images"
+    ) as bar:
         for epoch in range(len(curve), last):
             start, sums = time.perf_counter(), torch.zeros(3, device=device)
             order = torch.randperm(N, generator=generator, device=device)
@@ -211,8 +221,14 @@ def load_checkpoint(path: Path, origin: dict, model, optimizer, generator: torch
         raise ValueError(f"the checkpoint {path} is damaged ({error}): delete it to train from the start") from error
     if saved != origin:
         then, now = saved | saved["config"], origin | origin["config"]
-        changed = [f"{name} {then.get(name)!r}, now {now[name]!r}" for name in now if name != "config" and then.get(name) != now[name]]
-        raise ValueError(f"the checkpoint {path} is of another config ({'; '.join(changed)}): delete it, or move it away")
+        changed = [
+            f"{name} {then.get(name)!r}, now {now[name]!r}"
+            for name in now
+            if name != "config" and then.get(name) != now[name]
+        ]
+        raise ValueError(
+            f"the checkpoint {path} is of another config ({'; '.join(changed)}): delete it, or move it away"
+        )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     generator.set_state(state["generator"].cpu())

@@ -26,25 +26,46 @@ def measurement(name: str, accuracy: float, n: int = 200) -> Measurement:
     rule, column = name.split(":")[:2]
     standardised = rule == "published"
     attack = {
-        "method": "fgsm" if "fgsm" in column else "pgd", "eps": 0.1, "step_size": 2 / 255, "steps": 2, "restarts": 1,
-        "random_start": False, "space": "standardised" if standardised else "pixels",
+        "method": "fgsm" if "fgsm" in column else "pgd",
+        "eps": 0.1,
+        "step_size": 2 / 255,
+        "steps": 2,
+        "restarts": 1,
+        "random_start": False,
+        "space": "standardised" if standardised else "pixels",
         "statistics": "batch" if standardised else "running",
     }
     return Measurement(name, column, attack, n, mask(accuracy, n))
 
 
-def record(key="advprop", protocol="corrected", budget="lite", seed=0, dataset="cifar10-jpeg", drop=(), **accuracies) -> Record:
+def record(
+    key="advprop", protocol="corrected", budget="lite", seed=0, dataset="cifar10-jpeg", drop=(), **accuracies
+) -> Record:
     """A record that is not stale, with the columns of the paper under both rules; ``drop`` names measurements to leave out."""
     dataset = "digits" if budget == "smoke" else dataset
     config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset).to_dict()
-    names = [f"{rule}:{column}" for rule in catalogue.PROTOCOLS for column in catalogue.COLUMNS] + ["corrected:pgd-20-8/255"]
+    names = [f"{rule}:{column}" for rule in catalogue.PROTOCOLS for column in catalogue.COLUMNS] + [
+        "corrected:pgd-20-8/255"
+    ]
     level = 0.9 - 0.02 * list(catalogue.rows()).index(key)
     measurements = [
-        measurement(name, accuracies.get(name, max(0.0, level - 0.12 * k % 0.6))) for k, name in enumerate(names) if name not in drop
+        measurement(name, accuracies.get(name, max(0.0, level - 0.12 * k % 0.6)))
+        for k, name in enumerate(names)
+        if name not in drop
     ]
     return Record(
-        key, protocol, budget, seed, config,
-        data={"name": dataset, "title": TITLES[dataset], "checksum": "sha256:0", "train_images": 1000, "test_images": 200},
+        key,
+        protocol,
+        budget,
+        seed,
+        config,
+        data={
+            "name": dataset,
+            "title": TITLES[dataset],
+            "checksum": "sha256:0",
+            "train_images": 1000,
+            "test_images": 200,
+        },
         provenance={"device": "cpu: none", "commit": "0" * 40},
         cost={"training_seconds": 3.0, "evaluation_seconds": 2.0},
         curve=[],

@@ -3,9 +3,9 @@
 ``python tests/golden.py`` computes them again and writes the file. Results that changed are written only under another
 science version: raise ``SCIENCE_VERSION`` in ``advlib/records.py`` first, as every record made before is then stale.
 
-Adversarial training is chaotic in float32: the sign of a gradient that is nothing but rounding moves a pixel all the way,
-so another processor or torch gives other masks after four updates. Where arithmetic is to the bit that of the machine
-which wrote the file, the comparison is therefore strict, elsewhere it allows for what such machines were seen to differ by.
+Adversarial training is chaotic in float32: the sign of a gradient that is nothing but rounding moves a pixel all the
+way, so another processor or torch gives other masks after four updates. Where arithmetic is to the bit that of the
+machine that wrote the file, the comparison is therefore strict; elsewhere it allows for what machines may differ by.
 """
 
 import hashlib
@@ -35,11 +35,16 @@ def compute(key: str, protocol: str) -> dict:
     with mock.patch.object(run, "load", lambda name, root=None: data), one_thread():
         record = run.run(config, key=key, protocol=protocol, budget="smoke", device="cpu").record
     curve = [{name: round(entry[name], 5) for name in entry if name != "seconds"} for entry in record.curve]
-    return {"curve": curve, "masks": {m.name: [m.n, m.correct] for m in record.measurements}}
+    return {"curve": curve, "masks": {m.name: [m.n, m.correct, specification(m)] for m in record.measurements}}
+
+
+def specification(measurement: records.Measurement) -> str:
+    """A digest of the attack's every parameter: a change must be noticed even where it changes no mask."""
+    return hashlib.sha256(json.dumps(measurement.attack, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differences(then: dict, now: dict, *, strict: bool) -> list[str]:
-    """What differs between two results of one run, beyond rounding; measurements that only one of them has are no matter."""
+    """What differs between two results of one run, beyond rounding; measurements that only one has are no matter."""
     found = []
     if len(then["curve"]) != len(now["curve"]):
         found.append(f"{len(then['curve'])} epochs, now {len(now['curve'])}")
@@ -50,7 +55,9 @@ def differences(then: dict, now: dict, *, strict: bool) -> list[str]:
                 found.append(f"epoch {before['epoch']}: {name} {before[name]}, now {after[name]}")
     changed = {}
     for name in sorted(then["masks"].keys() & now["masks"].keys()):
-        (n, before), (m, after) = then["masks"][name], now["masks"][name]
+        (n, before, attack), (m, after, attack_now) = then["masks"][name], now["masks"][name]
+        if attack != attack_now:
+            found.append(f"{name}: another attack")
         if n != m:
             found.append(f"{name}: {n} images, now {m}")
         else:
@@ -67,7 +74,7 @@ def differences(then: dict, now: dict, *, strict: bool) -> list[str]:
 
 
 def arithmetic() -> str:
-    """A digest of how this machine and torch round: random numbers, convolutions and batch norm, forwards and backwards."""
+    """How this machine and torch round, as a digest: random numbers, convolutions and batch norm, both ways."""
     with torch.random.fork_rng(), one_thread():
         torch.manual_seed(0)
         net = nn.Sequential(

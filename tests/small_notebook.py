@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "notebooks" / "experiment.ipynb"
 REFERENCE = ROOT / "tests" / "references" / "experiment.ipynb"
-SMALL = {"epochs": 1, "train_size": 192, "test_size": 64, "sweep_size": 8, "width": 4}
+SMALL = {"epochs": 1, "train_size": 192, "test_size": 64, "sweep_size": 8, "width": 8}
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -37,7 +37,9 @@ def project(folder: Path) -> Path:
 def build(folder: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, folder / "tools" / "build_book.py"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ADVLIB")}
-    return subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +145,12 @@ def test_what_is_not_a_number_is_found_on_a_page_that_was_built(tmp_path):
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: page\n")
     html = tmp_path / "html"
     html.mkdir()
-    for cell, wrong in [("<td>nan</td>", True), ("<td> None </td>", True), ("<td>81.2</td>", False), ("<td>Nantes</td>", False)]:
+    for cell, wrong in [
+        ("<td>nan</td>", True),
+        ("<td> None </td>", True),
+        ("<td>81.2</td>", False),
+        ("<td>Nantes</td>", False),
+    ]:
         (html / "page.html").write_text(f"<table><tr>{cell}</tr></table>")
         assert bool(build_book.faults(tmp_path, html)) == wrong, cell
 
@@ -173,9 +180,14 @@ def test_every_picture_is_described_in_words(book):
             if tag == "img" and "_images" in attributes.get("src", ""):
                 seen += 1
                 alt = attributes.get("alt", "")
-                assert len(alt.split()) > 5 and "_images" not in alt and not alt.endswith(".png"), f"{path.name}: {alt!r}"
-    assert seen == sum((ROOT / f"{page}.md").read_text().count("figure = figures.") for page in build_book.pages(ROOT)
-                       if (ROOT / f"{page}.md").is_file()), "a figure that a page draws is not on it"
+                assert len(alt.split()) > 5 and "_images" not in alt and not alt.endswith(".png"), (
+                    f"{path.name}: {alt!r}"
+                )
+    assert seen == sum(
+        (ROOT / f"{page}.md").read_text().count("figure = figures.")
+        for page in build_book.pages(ROOT)
+        if (ROOT / f"{page}.md").is_file()
+    ), "a figure that a page draws is not on it"
 
 
 def test_headings_descend_one_level_at_a_time(book):
@@ -205,10 +217,22 @@ def test_a_browser_typesets_every_formula(book, page, tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("no chromium here: typeset mathematics can only be checked in a browser (apt-get install chromium)")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-             "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path}",
-             "--virtual-time-budget=15000", "--dump-dom"]
-    done = subprocess.run([browser, *flags, (book / f"{page}.html").as_uri()], capture_output=True, text=True, timeout=120, check=False)
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=15000",
+        "--dump-dom",
+    ]
+    done = subprocess.run(
+        [browser, *flags, (book / f"{page}.html").as_uri()], capture_output=True, text=True, timeout=120, check=False
+    )
     source = text(book, page)
     written = source.count('class="math notranslate')
     assert done.stdout.count("<mjx-container") >= written > 0

@@ -1,4 +1,4 @@
-"""Claims about one experiment's description: nothing impossible gets in, and nothing that matters is left out of its name."""
+"""Claims about an experiment's description: nothing impossible gets in, nothing that matters is left out."""
 
 import dataclasses
 import subprocess
@@ -16,7 +16,7 @@ OTHER = {
     "train_size": 7,
     "test_size": 7,
     "sweep_size": 7,
-    "width": 7,
+    "width": 16,
     "activation": "silu",
     "activation_alpha": 9.0,
     "norm": "dual",
@@ -100,7 +100,7 @@ def test_a_number_that_is_not_finite_is_refused(name, value):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"momentum": 0.0}, {"train_eps": 0.0}, {"train_steps": 0}, {"weight_decay": 0.0}, {"width": 1, "epochs": 1}],
+    [{"momentum": 0.0}, {"train_eps": 0.0}, {"train_steps": 0}, {"weight_decay": 0.0}, {"width": 8, "epochs": 1}],
 )
 def test_the_edges_of_what_is_possible_are_allowed(changes):
     config = BASE.change(**changes)
@@ -192,3 +192,9 @@ def test_the_defaults_are_the_corrected_baseline_at_full_size():
     assert (config.epochs, config.batch_size, config.width) == (100, 256, 64)
     assert (config.lr, config.momentum, config.weight_decay) == (0.1, 0.9, 5e-4)
     assert (config.train_eps, config.train_step_size, config.train_steps) == (0.1, 2 / 255, 2)
+
+
+@pytest.mark.parametrize("width", [1, 6, 12])
+def test_a_width_that_crashes_some_processors_is_refused(width):
+    with pytest.raises(ValueError, match=f"width={width} must be a multiple of 8"):
+        Config(width=width)

@@ -9,8 +9,8 @@ import pytest
 from advlib import records
 
 MEANT = (
-    "results changed under science version {version}. If that is not meant, it is a bug. If it is, raise SCIENCE_VERSION in "
-    "advlib/records.py (every record made before is then stale) and run: python tests/golden.py"
+    "results changed under science version {version}. If that is not meant, it is a bug. If it is, raise "
+    "SCIENCE_VERSION in advlib/records.py (every record made before is then stale) and run: python tests/golden.py"
 )
 
 
@@ -32,7 +32,7 @@ def test_training_and_evaluation_give_what_they_gave(key, protocol):
 def test_the_golden_runs_tell_something():
     """Masks that are all right or all wrong would guard nothing."""
     for name, result in golden.stored()["runs"].items():
-        accuracies = [records.unpack_mask(mask, n).mean() for n, mask in result["masks"].values()]
+        accuracies = [records.unpack_mask(mask, n).mean() for n, mask, _ in result["masks"].values()]
         assert np.mean([0.05 < accuracy < 0.98 for accuracy in accuracies]) > 0.5, name
 
 
@@ -42,13 +42,15 @@ def test_the_guard_notices_a_change_and_forgives_rounding():
     now["curve"][0]["loss"] += golden.LOSS / 2
     assert golden.differences(then, now, strict=True) == []
     now["curve"][0]["loss"] += golden.LOSS
-    n, mask = now["masks"]["corrected:clean"]
+    n, mask, attack = now["masks"]["corrected:clean"]
     flipped = records.unpack_mask(mask, n)
     flipped[:4] = ~flipped[:4]
-    now["masks"]["corrected:clean"] = [n, records.pack_mask(flipped)]
+    now["masks"]["corrected:clean"] = [n, records.pack_mask(flipped), attack]
     found = golden.differences(then, now, strict=True)
     assert len(found) == 2 and "loss" in found[0] and "6% of the images" in found[1]
     assert golden.differences(then, now, strict=False) == []
+    now["masks"]["corrected:clean"][2] = "another"
+    assert golden.differences(then, now, strict=False) == ["corrected:clean: another attack"]
 
 
 @pytest.mark.parametrize("name, shift", [("loss", 0.2), ("lr", 0.001), ("clean_accuracy", 0.3)])
@@ -58,8 +60,8 @@ def test_on_another_machine_the_guard_still_notices_a_large_change(name, shift):
     now["curve"][-1][name] += shift
     assert name in golden.differences(then, now, strict=False)[0]
     now = copy.deepcopy(then)
-    for measurement, (n, mask) in now["masks"].items():
-        now["masks"][measurement] = [n, records.pack_mask(np.roll(~records.unpack_mask(mask, n), 1))]
+    for measurement, (n, mask, attack) in now["masks"].items():
+        now["masks"][measurement] = [n, records.pack_mask(np.roll(~records.unpack_mask(mask, n), 1)), attack]
     assert "of all images" in golden.differences(then, now, strict=False)[0]
 
 

@@ -47,8 +47,12 @@ def test_every_mention_of_the_repository_agrees_with_pyproject():
 
 def test_config_readme_citation_and_book_show_the_address():
     shown = {(path.name, kind) for path, kind, _ in address.mentions(ROOT)}
-    assert {("_config.yml", "book repository"), ("CITATION.cff", "citation"), ("README.md", "clone command"),
-            ("reproduce.md", "clone command")} <= shown
+    assert {
+        ("_config.yml", "book repository"),
+        ("CITATION.cff", "citation"),
+        ("README.md", "clone command"),
+        ("reproduce.md", "clone command"),
+    } <= shown
 
 
 def test_every_notebook_has_a_badge_to_itself_and_an_install_cell():
@@ -126,8 +130,13 @@ def test_the_lock_pins_everything_exactly_and_within_the_bounds():
 def test_the_lock_pins_each_package_once_for_each_python():
     for name, lines in requirements("requirements.lock").items():
         for python in ("3.11.2", "3.11.9", "3.12.1", "3.13.0"):
-            environment = {"python_full_version": python, "python_version": python.rsplit(".", 1)[0], "sys_platform": "linux",
-                           "platform_machine": "x86_64", "implementation_name": "cpython"}
+            environment = {
+                "python_full_version": python,
+                "python_version": python.rsplit(".", 1)[0],
+                "sys_platform": "linux",
+                "platform_machine": "x86_64",
+                "implementation_name": "cpython",
+            }
             chosen = [line for line in lines if line.marker is None or line.marker.evaluate(environment)]
             assert len(chosen) <= 1, f"{name} on {python}: {chosen}"
 

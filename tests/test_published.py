@@ -1,4 +1,4 @@
-"""Claims about the published protocol: each quirk of the released code is there, by its own switch, and each one matters.
+"""Claims about the published protocol: each quirk of the released code is there, by its own switch, and matters.
 
 The numbers in the names are those of the points in the chapter "As published".
 """

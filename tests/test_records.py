@@ -1,4 +1,4 @@
-"""Claims about what a run leaves behind: it comes back exactly, is never half there, and knows when it is out of date."""
+"""Claims about what a run leaves behind: it comes back exactly, is never half there, knows when it is out of date."""
 
 import dataclasses
 import json

@@ -105,6 +105,31 @@ def test_the_same_seed_gives_the_same_record_whatever_the_global_generator_and_a
     assert not miniature.same(weights(first), weights(other)) and masks(first.record) != masks(other.record)
 
 
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"update": "two-steps"},
+        {"loss": "label-smoothing"},
+        {"augmentation": "published"},
+        {"schedule": "one-cycle"},
+        {"attack_branch": "main"},
+        {"train_random_start": False},
+        {"adversarial": False, "norm": "shared"},
+    ],
+    ids=str,
+)
+def test_what_the_config_says_is_what_is_trained(data, monkeypatch, switch):
+    monkeypatch.setattr(run, "suite", lambda **kind: [])
+    assert not torch.equal(go(**FULL_MIX).model.stem.weight, go(**{**FULL_MIX, **switch}).model.stem.weight)
+
+
+def test_the_evaluation_follows_the_configs_seed_and_sweep(data, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(run, "evaluate", lambda *arguments, **options: seen.update(options) or [])
+    go(seed=5, sweep_size=7)
+    assert (seen["seed"], seen["sweep_size"]) == (5, 7)
+
+
 class Killed(BaseException):
     """What no error handling catches."""
 
@@ -354,7 +379,7 @@ def test_provenance_names_code_versions_and_device_but_neither_place_nor_host(wh
 
 
 def test_a_record_of_a_full_run_is_small_enough_to_commit(whole, tmp_path):
-    """At most 100 KB: the largest suite, ten thousand images, a hundred epochs, accuracies as unkind to packing as Table 1."""
+    """At most 100 KB: the largest suite, ten thousand images, a hundred epochs, accuracies as in Table 1."""
     record, rng = whole[0].record, np.random.default_rng(0)
     published = catalogue.rows()["als-sat-advprop"].published
 

@@ -54,7 +54,9 @@ def test_a_run_that_lacks_a_measurement_fails_instead_of_leaving_a_gap(results):
 
 def test_seeds_tested_on_different_numbers_of_images_are_not_averaged():
     short = fake.record(seed=1)
-    short = dataclasses.replace(short, measurements=tuple(fake.measurement(m.name, 0.5, n=100) for m in short.measurements))
+    short = dataclasses.replace(
+        short, measurements=tuple(fake.measurement(m.name, 0.5, n=100) for m in short.measurements)
+    )
     with pytest.raises(ValueError, match=r"\[100, 200\]"):
         tables.cell([fake.record(seed=0), short], "advprop", "corrected", "clean")
 
@@ -85,8 +87,13 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(results):
         fake.put(record, results)
     for key in tables.SMOKE_ROWS:
         fake.put(fake.record(key, budget="smoke"), results)
-    for html in [tables.results(group, root=results), tables.headline(group), tables.columns(group), tables.smoke(results),
-                 tables.runs(group, root=results)]:
+    for html in [
+        tables.results(group, root=results),
+        tables.headline(group),
+        tables.columns(group),
+        tables.smoke(results),
+        tables.runs(group, root=results),
+    ]:
         heads = len(re.findall('<th scope="col">', html))
         lines = re.findall(r"<tr[^>]*>(.*?)</tr>", html)[1:]
         assert lines
@@ -107,7 +114,11 @@ def test_smoke_runs_are_never_results(results):
 
 
 def test_full_runs_come_before_lite_runs_and_data_sets_are_kept_apart(results):
-    for record in [fake.record(budget="lite"), fake.record(budget="full"), fake.record(budget="lite", dataset="cifar10")]:
+    for record in [
+        fake.record(budget="lite"),
+        fake.record(budget="full"),
+        fake.record(budget="lite", dataset="cifar10"),
+    ]:
         fake.put(record, results)
     found = [(group[0].budget, group[0].config["dataset"]) for group in tables.groups(results)]
     assert found == [("full", "cifar10-jpeg"), ("lite", "cifar10"), ("lite", "cifar10-jpeg")]

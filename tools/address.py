@@ -1,7 +1,7 @@
 """Set or check the repository's address: the one in pyproject.toml holds, and every other mention must agree with it.
 
-    python tools/address.py owner/name     rewrites pyproject.toml and every file that shows the address
-    python tools/address.py --check        exits 1 and names each mention that differs (a test runs this)
+python tools/address.py owner/name     rewrites pyproject.toml and every file that shows the address
+python tools/address.py --check        exits 1 and names each mention that differs (a test runs this)
 """
 
 import argparse
@@ -11,8 +11,15 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SHOWN_IN = ("pyproject.toml", "_config.yml", "README.md", "CITATION.cff", "notebooks/*.ipynb", "book/**/*.md",
-            "results/**/run.ipynb")
+SHOWN_IN = (
+    "pyproject.toml",
+    "_config.yml",
+    "README.md",
+    "CITATION.cff",
+    "notebooks/*.ipynb",
+    "book/**/*.md",
+    "results/**/run.ipynb",
+)
 SLUG = r"([\w.-]+/[\w-][\w.-]*?)"
 # The places where an address is ours; a link to somebody else's repository looks like none of them.
 OURS = {
@@ -37,8 +44,12 @@ def files(root: Path = ROOT) -> list[Path]:
 
 def mentions(root: Path = ROOT) -> list[tuple[Path, str, str]]:
     """Each place that shows our address: (file, kind of place, `owner/name` shown there)."""
-    return [(path, kind, slug) for path in files(root) for kind, pattern in OURS.items()
-            for slug in re.findall(pattern, path.read_text(encoding="utf-8"))]
+    return [
+        (path, kind, slug)
+        for path in files(root)
+        for kind, pattern in OURS.items()
+        for slug in re.findall(pattern, path.read_text(encoding="utf-8"))
+    ]
 
 
 def rewrite(new: str, root: Path = ROOT) -> list[Path]:

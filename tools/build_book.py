@@ -19,6 +19,7 @@ NOT_A_NUMBER = re.compile(r">\s*(nan|None|inf|NaN|-)\s*(%|</t[dh]>)")
 
 def pages(root: Path) -> list[str]:
     """The pages that the table of contents names, in reading order, without suffix."""
+
     def walk(node):
         if isinstance(node, dict):
             yield from (re.sub(r"\.(md|ipynb)$", "", node[key]) for key in ("root", "file") if key in node)
@@ -56,8 +57,10 @@ def build(root: Path) -> int:
         print(*(line for line in done.stdout.splitlines() if "IPKernelApp" not in line), *wrong, sep="\n")
         return 1
     size = sum(path.stat().st_size for path in html.rglob("*") if path.is_file())
-    print(f"The book is ready: {len(pages(root))} chapters, {size / 1e6:.1f} MB, built in {time.monotonic() - begin:.0f} s."
-          f"\nOpen _build/html/index.html in a browser; it needs no network.")
+    print(
+        f"The book is ready: {len(pages(root))} chapters, {size / 1e6:.1f} MB, built in {time.monotonic() - begin:.0f} s."
+        f"\nOpen _build/html/index.html in a browser; it needs no network."
+    )
     return 0
 
 
