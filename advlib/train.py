@@ -159,7 +159,9 @@ def fit(
                     loss, logits = step(model, optimizer, x, y, attack, loss_fn)
                 sums += _tally(loss, logits, y)
                 if bar.update(1):  # true when the bar redraws: only then is the device waited for
-                    bar.set_postfix(_averages(sums, k + 1, B, len(logits) > B), refresh=False)
+                    averages = _averages(sums, k + 1, B, len(logits) > B)
+                    short = {name.split("_")[0]: value for name, value in averages.items()}
+                    bar.set_postfix(short, refresh=False)
             averages = _averages(sums, steps, B, len(logits) > B)
             if not math.isfinite(averages["loss"]):
                 raise FloatingPointError(
