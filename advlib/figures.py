@@ -107,10 +107,14 @@ def attack_paths() -> Figure:
     return figure
 
 
-def tradeoff(group: tables.Group, column: str = "fgsm-0.1") -> Figure:
-    """Clean accuracy against accuracy under one attack, a panel a protocol, with 95 % intervals: the paper's Figure 4.
+ATTACKERS = {"published": "fgsm-0.1", "corrected": tables.STRONG}  # protocol -> the column that its panel shows
 
-    The paper's own numbers are hollow, in the panel of the protocol that produced them. Raises ValueError if the group
+
+def tradeoff(group: tables.Group) -> Figure:
+    """Clean accuracy against accuracy under attack, a panel a protocol, with 95 % intervals: the paper's Figure 4.
+
+    The published panel shows an attack of the paper, with the paper's own numbers hollow; the corrected one shows the strong
+    attack. Raises ValueError if the group
     holds no row of the catalogue.
     """
     colours = sns.color_palette("colorblind", len(catalogue.rows()))
@@ -120,6 +124,7 @@ def tradeoff(group: tables.Group, column: str = "fgsm-0.1") -> Figure:
     with style():
         figure, panels = plt.subplots(1, len(protocols), figsize=(1.2 + 3.2 * len(protocols), 4.4), squeeze=False)
         for panel, protocol in zip(panels[0], protocols, strict=True):
+            column = ATTACKERS[protocol]
             for (key, row), colour, marker in zip(catalogue.rows().items(), colours, MARKERS * 2, strict=False):
                 robust, clean = (tables.cell(group, key, protocol, name) for name in (column, "clean"))
                 if robust is None:
@@ -139,7 +144,7 @@ def tradeoff(group: tables.Group, column: str = "fgsm-0.1") -> Figure:
                     yerr=[[clean.accuracy - clean.low], [clean.high - clean.accuracy]],
                 )
             hollow = " (hollow: the paper)" if protocol == "published" else ""
-            panel.set(title=f"{protocol}{hollow}", xlabel=f"accuracy under {catalogue.COLUMNS[column]} (%)")
+            panel.set(title=f"{protocol}{hollow}", xlabel=f"accuracy under {tables.HEADINGS[column]} (%)")
         panels[0, 0].set_ylabel("clean accuracy (%)")
         handles = {label: handle for panel in panels[0] for handle, label in zip(*panel.get_legend_handles_labels())}
         figure.legend(

@@ -6,15 +6,16 @@ import torch
 from matplotlib.figure import Figure
 
 from advlib.attacks import eval_mode
-from advlib.catalogue import COLUMNS, rule
+from advlib.catalogue import rule
 from advlib.evaluate import PAPER_COLUMNS, PGD_20, Attack, make_images
 from advlib.figures import PALETTE, style
 from advlib.records import Record
 from advlib.run import Experiment
 from advlib.statistics import wilson
+from advlib.tables import HEADINGS
 from advlib.train import to_pixels
 
-HEADINGS = COLUMNS | {"clean": "clean", PGD_20.column: "PGD-20 8/255"}
+LABELS = HEADINGS | {"clean": "clean"}
 
 
 def learning_curve(record: Record) -> Figure:
@@ -71,7 +72,7 @@ def gallery(
                 x = make_images(model, to_pixels(dataset.test_images[:images]), y, attack, generator)
                 with torch.no_grad():
                     confidence, predicted = model(x).softmax(dim=1).max(dim=1)
-            panels[0].set_ylabel(HEADINGS.get(attack.column, attack.column), fontsize=8)
+            panels[0].set_ylabel(LABELS[attack.column], fontsize=8)
             for panel, pixels, p, k, label in zip(panels, x, confidence, predicted, y, strict=True):
                 _picture(panel, pixels, f"{dataset.classes[k]} ({100 * p:.0f} %)", wrong=bool(k != label))
     return figure

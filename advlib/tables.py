@@ -18,6 +18,7 @@ from advlib.statistics import rank_correlation, wilson
 RESULT_BUDGETS = ("full", "lite")  # the highest first; smoke shows that the machinery works and is never a result
 SMOKE_ROWS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # what `make book` runs
 STRONG, STRONG_HEADING = "pgd-20-8/255", "PGD-20 8/255"  # the one attack here that the field would accept as a test
+HEADINGS = catalogue.COLUMNS | {STRONG: STRONG_HEADING}
 NOT_RUN = '<span title="no number">–</span>'
 Group = list[Record]  # of one budget on one data set
 
@@ -219,7 +220,7 @@ def columns(group: Group) -> str:
         steps = 1 if spec["method"] == "fgsm" else spec["steps"]
         step_size = spec["eps"] if spec["method"] == "fgsm" else spec["step_size"]
         reach = spec["eps"] if spec["random_start"] else min(spec["eps"], steps * step_size)
-        heading = catalogue.COLUMNS.get(column, STRONG_HEADING)
+        heading = HEADINGS[column]
         cells = [
             _length(spec["eps"]),
             f"{steps} x {_length(step_size)}",

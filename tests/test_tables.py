@@ -157,7 +157,9 @@ def test_the_tradeoff_figure_has_a_point_for_each_row_and_protocol():
     assert [len(panel.containers) for panel in figure.axes] == [2, 2]
     x, y = figure.axes[1].containers[1].lines[0].get_xydata()[0]
     record = group[3]
-    assert (x, y) == pytest.approx([100 * record.measurement(f"corrected:{c}").accuracy for c in ("fgsm-0.1", "clean")])
+    assert (x, y) == pytest.approx(
+        [100 * record.measurement(f"corrected:{c}").accuracy for c in (tables.STRONG, "clean")]
+    )
 
 
 def test_a_figure_of_no_record_is_refused():
