@@ -20,7 +20,7 @@ book: $(ENV)  ## Six small experiments on digits, then the book, from nothing (a
 	@$(MAKE) --no-print-directory smoke html
 
 test: $(ENV) $(PEERS)  ## Everything that is checked: units, the peer libraries, small notebooks, the book
-	$(PY) -m pytest
+	ADVLIB_REQUIRE_PEERS=1 $(PY) -m pytest -rs
 
 env: $(ENV)  ## The environment in .venv, with the exact versions of requirements.lock
 

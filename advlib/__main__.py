@@ -5,10 +5,14 @@ import ast
 import json
 import signal
 import sys
+from itertools import product
 from pathlib import Path
 
 from advlib import catalogue, records
+from advlib.data import DATASETS
 from advlib.folders import results_folder
+
+STATES = ("done", "missing", "stale", "damaged")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,10 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
         return options.command(options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         print(f"advlib: {error}", file=sys.stderr)
-        return 1 if type(error).__name__ == "RunFailed" else 2
+        return getattr(error, "exit_status", 2)
 
 
 def run(options) -> int:
+    """Make sure that one run is there, and say what it found."""
     from advlib.execute import execute
 
     overrides = dict(_assignment(text) for text in options.set)
@@ -64,27 +69,29 @@ def list_rows(options) -> int:
 
 
 def status(options) -> int:
-    """What is done, missing or stale, for every row, protocol and seed of a budget."""
+    """What is done, missing, stale or damaged, for every row, protocol and seed: of all data sets that have records."""
     from advlib.execute import why_missing
 
-    lines = []
     root = options.results or results_folder()
-    for key in catalogue.rows():
-        for protocol in catalogue.PROTOCOLS:
-            for seed in options.seeds:
-                config = catalogue.config(
-                    key, protocol=protocol, budget=options.budget, seed=seed, dataset=options.dataset
-                )
-                where = records.run_folder(options.budget, config.dataset, protocol, key, seed)
+    own = catalogue.config("traditional", budget=options.budget).dataset
+    found = [folder.name for folder in sorted((root / options.budget).glob("*")) if folder.name in DATASETS]
+    lines = []
+    for dataset, key in product([options.dataset] if options.dataset else found or [own], catalogue.rows()):
+        for protocol, seed in product(catalogue.PROTOCOLS, options.seeds):
+            config = catalogue.config(key, protocol=protocol, budget=options.budget, seed=seed, dataset=dataset)
+            where = records.run_folder(options.budget, dataset, protocol, key, seed)
+            try:
                 why = why_missing(root / where, config)
                 state = "done" if why is None else "missing" if why == "missing" else "stale"
-                lines.append({"run": where, "state": state, "why": why if state == "stale" else None})
+            except ValueError as error:
+                state, why = "damaged", str(error)
+            lines.append({"run": where, "state": state, "why": None if why == "missing" else why})
     if options.json:
         print(json.dumps(lines, indent=1))
         return 0
     for line in lines:
         print(f"{line['state']:8s} {line['run']}" + (f"  ({line['why']})" if line["why"] else ""))
-    counts = {state: sum(line["state"] == state for line in lines) for state in ("done", "stale", "missing")}
+    counts = {state: sum(line["state"] == state for line in lines) for state in STATES}
     print(", ".join(f"{count} {state}" for state, count in counts.items()) + f" of {len(lines)}")
     return 0
 

@@ -1,4 +1,4 @@
-"""ReLU and its smooth relatives: Smooth Adversarial Training (Xie et al. 2020), section "Smooth Adversarial Training"."""
+"""ReLU and its smooth relatives (Xie et al. 2020; the paper's section "Smooth Adversarial Training")."""
 
 from functools import partial
 

@@ -1,8 +1,8 @@
 """FGSM and PGD as pure functions of ``(logits_fn, x, y)`` (section "Related Works").
 
 ``logits_fn`` maps images (B, C, H, W) to logits (B, K). An attack returns images like ``x`` inside the ball and inside
-``bounds``; it reads gradients with respect to the images only, so parameters, their gradients, buffers and ``x`` stay as
-they were. Batch-norm layers in training mode would still move: craft inside :func:`eval_mode`, as ``train`` and
+``bounds``; it reads gradients with respect to the images only, so parameters, their gradients, buffers and ``x``
+stay as they were. Batch-norm layers in training mode would still move: craft inside :func:`eval_mode`, as ``train`` and
 ``evaluate`` do. The attack is untargeted and maximises plain cross-entropy on the true label.
 """
 
@@ -99,11 +99,11 @@ def first_success(
     bounds: tuple[float, float] = (0.0, 1.0),
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """After how many PGD steps each image is first misclassified: int64 (B,); 0 if it already is, ``steps + 1`` if never.
+    """After how many PGD steps each image is first misclassified: int64 (B,).
 
-    The evaluator's PGD: it stops an image at its first misclassified iterate and spends further steps, and ``restarts``,
-    on survivors only. With one restart, accuracy after k steps is the share of values above k, so one call gives the
-    whole curve of accuracy against steps. Arguments and errors as for :func:`pgd`.
+    0 if it already is, ``steps + 1`` if never. The evaluator's PGD: it stops an image at its first misclassified
+    iterate and spends further steps, and ``restarts``, on survivors only. With one restart, accuracy after k steps is
+    the share of values above k: one call gives the whole curve. Arguments and errors as for :func:`pgd`.
     """
     _check_batch(x, y)
     _check_values(x, y, bounds)

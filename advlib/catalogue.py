@@ -1,8 +1,8 @@
 """The paper's rows, protocols and budgets as data. Tables, commands and notebooks iterate these, and nothing else.
 
-The rows and their published numbers come from ``published_results.csv``: Table 1, Table 2 and the six rows that only the
-authors' results file has (repository francoisdavid/AdvProp_ALS_SAT, commit 3e490f7; facts, no code). Our own numbers
-live in records and are never written there.
+The rows and their published numbers come from ``published_results.csv``: Table 1, Table 2 and the six rows that only
+the authors' results file has (repository francoisdavid/AdvProp_ALS_SAT, commit 3e490f7; facts, no code). Our own
+numbers live in records and are never written there.
 """
 
 import csv
@@ -47,7 +47,8 @@ BUDGETS = {  # what a budget changes in the full experiment
 
 PROTOCOLS = ("published", "corrected")
 
-SWITCHES = {  # what tells the published protocol from the corrected one: switch -> (config field, what the released code does)
+# what tells the published protocol from the corrected one: switch -> (config field, what the released code does)
+SWITCHES = {
     "space": ("attack_space", "standardised"),
     "mode": ("attack_mode", "train"),
     "branch": ("attack_branch", "main"),
@@ -85,14 +86,14 @@ class Row:
         name, *moved = protocol.split("-")
         if name not in PROTOCOLS or (moved and name != "published"):
             raise ValueError(
-                f"unknown protocol {protocol!r}: {did_you_mean(protocol, PROTOCOLS)}choose one of {', '.join(PROTOCOLS)}, or "
-                "published with switches moved, such as published-space"
+                f"unknown protocol {protocol!r}: {did_you_mean(protocol, PROTOCOLS)}choose one of "
+                f"{', '.join(PROTOCOLS)}, or published with switches moved, such as published-space"
             )
         for switch in moved:
             if switch not in self.switches() or moved.count(switch) > 1:
                 raise ValueError(
-                    f"unknown switch {switch!r} in {protocol!r}: {did_you_mean(switch, self.switches())}those that change "
-                    f"{self.key} are {', '.join(self.switches())}, each once"
+                    f"unknown switch {switch!r} in {protocol!r}: {did_you_mean(switch, self.switches())}"
+                    f"those that change {self.key} are {', '.join(self.switches())}, each once"
                 )
         changes = self._techniques()
         for switch, (field, quirk) in SWITCHES.items():

@@ -88,7 +88,8 @@ class Config:
         self._require("smoothing", 0 <= self.smoothing < 1, "in [0, 1)")
         if (self.loss == "cross-entropy") != (self.smoothing == 0):
             raise ValueError(
-                f"loss={self.loss!r} with smoothing={self.smoothing}: cross-entropy takes 0, the smoothed losses more than 0"
+                f"loss={self.loss!r} with smoothing={self.smoothing}: cross-entropy takes 0, "
+                "the smoothed losses more than 0"
             )
         if self.norm != "shared" and not self.adversarial:
             raise ValueError(

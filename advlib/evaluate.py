@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -227,8 +226,3 @@ def _ascent(attack: Attack) -> dict:
 
 def _steps_column(attack: Attack, k: int) -> str:
     return f"{attack.column.rsplit('-', 1)[0]}-{k}"
-
-
-def worst_case(masks: list[np.ndarray]) -> np.ndarray:
-    """Correct under every one of the attacks, image by image."""
-    return np.logical_and.reduce(masks)

@@ -8,8 +8,10 @@ import ast
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from advlib.progress import TERMINAL, terminal_name
 
 class RunFailed(RuntimeError):
     """The notebook raised; the message names the error and where the notebook was kept."""
+
+    exit_status = 1
 
 
 def execute(
@@ -42,6 +46,7 @@ def execute(
     config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset, **(overrides or {}))
     where = records.run_folder(budget, config.dataset, protocol, key, seed)
     folder = Path(results) / where
+    _settle(folder)
     if not force and why_missing(folder, config) is None:
         return folder / "record.json", "already done"
 
@@ -54,22 +59,14 @@ def execute(
         if force:
             (work / "checkpoint.pt").unlink(missing_ok=True)
         _discard_foreign_checkpoint(work / "checkpoint.pt", config)
-        staging = Path(results).resolve() / f".partial-{os.getpid()}"
-        _sweep(staging.parent)
-        try:
-            _papermill(notebook, staging / where / "run.ipynb", parameters, staging, work)
-            clean(
-                staging / where / "run.ipynb",
-                f"{catalogue.rows()[key].label}: {key}, {protocol}, {budget}, seed {seed}",
-            )
-            record = records.read(staging / where / "record.json")
-            if record.config != config.to_dict():
-                raise RunFailed(
-                    f"{where}: the notebook ran another config than it was asked to; see its parameters cell"
-                )
-            _swap(staging / where, folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with _staging(Path(results).resolve()) as staging:
+            made = staging / where
+            _papermill(notebook, made / "run.ipynb", parameters, staging, work)
+            title = f"{catalogue.rows()[key].label}: {key}, {protocol}, {budget}, seed {seed}"
+            anonymise(made / "run.ipynb", title)
+            if records.read(made / "record.json").config != config.to_dict():
+                raise RunFailed(f"{where}: the notebook ran another config than asked; see its parameters cell")
+            _swap(made, folder)
         (work / "checkpoint.pt").unlink(missing_ok=True)
     return folder / "record.json", "done"
 
@@ -104,15 +101,21 @@ def check_parameters(notebook: Path, parameters: dict) -> None:
         raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(sorted(names))}")
 
 
-def _sweep(results: Path) -> None:
-    """Remove what runs left that were killed without a chance to tidy up."""
-    for staging in results.glob(".partial-*"):
+@contextmanager
+def _staging(results: Path) -> Iterator[Path]:
+    """A folder below ``results`` to make a run in. Its lock tells it from one that a killed run has left."""
+    with ExitStack() as held:
+        with alone(work_folder("staging.lock"), wait=True):
+            results.mkdir(parents=True, exist_ok=True)
+            for left in results.glob(".partial-*"):
+                with suppress(RuntimeError), alone(left / "lock"):
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=results))
+            held.enter_context(alone(folder / "lock"))
         try:
-            os.kill(int(staging.name.removeprefix(".partial-")), 0)
-        except ProcessLookupError:
-            shutil.rmtree(staging, ignore_errors=True)
-        except (PermissionError, ValueError):
-            pass  # somebody else's process, or no number of ours
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, work: Path) -> None:
@@ -128,7 +131,7 @@ def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, wo
     with _environment(environment):
         try:
             papermill.execute_notebook(
-                notebook, output, parameters, kernel_name="python3", progress_bar=False, cwd=notebook.parent, **options
+                notebook, output, parameters, kernel_name="python3", progress_bar=False, cwd=Path.cwd(), **options
             )
         except PapermillExecutionError as error:
             kept = work / "failed.ipynb"
@@ -136,7 +139,7 @@ def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, wo
             raise RunFailed(f"{error.ename}: {error.evalue}\nThe notebook, as far as it came: {kept}") from error
 
 
-def clean(path: Path, title: str | None = None) -> None:
+def anonymise(path: Path, title: str | None = None) -> None:
     """Take times and paths of this machine out of an executed notebook, and give it a title of its own."""
     import nbformat
 
@@ -153,13 +156,27 @@ def clean(path: Path, title: str | None = None) -> None:
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put ``new`` in the place of ``folder``; at every moment one of the two is whole."""
+    """Put ``new`` in the place of ``folder``; if that fails, or the process dies on the way, the old run stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    old = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder, _aside(folder))
+    try:
+        os.replace(new, folder)
+    finally:
+        _settle(folder)
+
+
+def _settle(folder: Path) -> None:
+    """Bring an old run that was set aside back, or remove it where the new one has arrived."""
+    if _aside(folder).exists():
+        if folder.exists():
+            shutil.rmtree(_aside(folder))
+        else:
+            os.replace(_aside(folder), folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".old-{folder.name}")
 
 
 def _discard_foreign_checkpoint(path: Path, config: Config) -> None:
@@ -177,6 +194,7 @@ def _discard_foreign_checkpoint(path: Path, config: Config) -> None:
         print(f"{path} is of another config or damaged: set aside, training from the start", file=sys.stderr)
 
 
+@cache
 def _checksum(dataset: str) -> str | None:
     """The checksum of the data that is here, or None where it is not: a record then stands on its config alone."""
     from advlib.data import load

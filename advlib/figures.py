@@ -113,9 +113,8 @@ ATTACKERS = {"published": "fgsm-0.1", "corrected": tables.STRONG}  # protocol ->
 def tradeoff(group: tables.Group) -> Figure:
     """Clean accuracy against accuracy under attack, a panel a protocol, with 95 % intervals: the paper's Figure 4.
 
-    The published panel shows an attack of the paper, with the paper's own numbers hollow; the corrected one shows the strong
-    attack. Raises ValueError if the group
-    holds no row of the catalogue.
+    The published panel shows an attack of the paper, with the paper's own numbers hollow; the corrected one shows a
+    stronger attack. Raises ValueError if the group holds no row of the catalogue.
     """
     colours = sns.color_palette("colorblind", len(catalogue.rows()))
     protocols = [protocol for protocol in catalogue.PROTOCOLS if any(run.protocol == protocol for run in group)]

@@ -1,4 +1,4 @@
-"""Where a run's files go. No path is ever stored: every folder is found from where the work is done."""
+"""Where a run's files go: found from where the work is done, so that no record holds a path of a machine."""
 
 import os
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ def work_folder(where: str, start: Path | None = None) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write to; afterwards the file takes the place of ``path`` in one step.
 
-    If anything fails, ``path`` is as it was and nothing partial stays. Raises OSError, saying what to do, where the folder
-    cannot be written or the disk is full.
+    If anything fails, ``path`` is as it was and nothing partial stays. Raises OSError, saying what to do, where the
+    folder cannot be written or the disk is full.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")

@@ -45,7 +45,7 @@ def attack_table(record: Record) -> pd.DataFrame:
             reach = Attack(**measurement.attack).reach
             lines.append(
                 {
-                    "attack": measurement.name.split(":", 1)[1],
+                    "attack": measurement.name.removeprefix(f"{rule(record.protocol)}:"),
                     "reach": f"{reach * 255:.3g}/255" if measurement.attack["space"] == "pixels" else f"{reach:.3g} sd",
                     "accuracy (%)": f"{100 * measurement.accuracy:.1f}",
                     "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}",

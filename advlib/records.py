@@ -5,6 +5,7 @@ be recomputed from it. It is stale when its config, its data or the science vers
 """
 
 import base64
+import hashlib
 import json
 import os
 import zlib
@@ -86,7 +87,10 @@ class Record:
 
 
 def run_folder(budget: str, dataset: str, protocol: str, key: str, seed: int) -> str:
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset)  # "folder:my/images" is a folder name too
+    """budget/dataset/protocol/key/seed; a data set named by a path becomes one folder name, of that path alone."""
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset)
+    if name != dataset:
+        name += "-" + hashlib.sha256(dataset.encode()).hexdigest()[:8]
     return f"{budget}/{name}/{protocol}/{key}/seed{seed}"
 
 

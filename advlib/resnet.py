@@ -1,4 +1,4 @@
-"""ResNet-18 for 32x32 images (He et al. 2016): 3x3 stem with stride 1, no max-pool, and a branch at every batch norm."""
+"""ResNet-18 for 32x32 images (He et al. 2016): 3x3 stem, stride 1, no max-pool, a branch at every batch norm."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from advlib.activations import make_activation
-from advlib.norm import BRANCHES, NORMS
+from advlib.norm import NORMS
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # per channel, in pixels: the constants of the paper's released code
 CIFAR10_STD = (0.2023, 0.1994, 0.2010)
@@ -55,7 +55,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Pixels (B, C, H, W) in [0, 1] to logits (B, K). ``standardise`` and ``classify`` are the two halves of forward."""
+    """Pixels (B, C, H, W) in [0, 1] to logits (B, K): ``standardise``, then ``classify``."""
 
     def __init__(self, *, num_classes: int, width: int, act: Callable, norms: tuple, mean, std):
         super().__init__()
@@ -100,7 +100,8 @@ def resnet18(
     (``"dual-except-shortcuts"``, the paper's released code). ``mean`` and ``std`` (per channel, in pixels) default to
     CIFAR-10's for 3 channels and to 0.5 otherwise. Initial weights come from torch's global generator.
 
-    Raises ValueError on an unknown activation or norm, or a non-positive width.
+    Raises ValueError on an unknown activation or norm, a width below 1, fewer than 2 classes, or mean and std that do
+    not fit the channels.
     """
     if norm not in NORMS:
         raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")
@@ -117,6 +118,3 @@ def resnet18(
             nn.init.kaiming_normal_(module.weight)
     nn.init.zeros_(model.head.bias)
     return model
-
-
-__all__ = ["BRANCHES", "ResNet18", "Standardise", "resnet18"]

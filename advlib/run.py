@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from advlib import losses, train
 from advlib.attacks import pgd
@@ -21,9 +21,10 @@ from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
 from advlib.data import Dataset, load
 from advlib.evaluate import evaluate, suite
-from advlib.folders import alone, replacing
+from advlib.folders import alone
 from advlib.records import Record
 from advlib.resnet import resnet18
+from advlib.weights import save_weights
 
 STEPS = {"joint": train.train_step, "two-steps": train.two_step_update}
 LOSSES = {
@@ -58,10 +59,12 @@ def run(
     data_root: Path | None = None,
     work: Path | None = None,
 ) -> Experiment:
-    """Train and evaluate one config, and say what it took. ``key``, ``protocol`` and ``budget`` name it in the catalogue.
+    """Train and evaluate one config, and say what it took.
 
-    device: None for a GPU if there is one. work: a folder for the checkpoint, from which a run that was cut off goes
-    on, and for the final weights (float32 safetensors).
+    ``key``, ``protocol`` and ``budget`` name it in the catalogue. device: None for a GPU if there is one. work: a
+    folder for the checkpoint, from which a run that was cut off goes on, and for the final weights (float32).
+
+    Raises what loading the data, :func:`advlib.train.fit` and :func:`advlib.evaluate.evaluate` raise.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
@@ -151,13 +154,8 @@ def training_attack(config: Config, generator: torch.Generator | None = None):
         generator=generator if config.train_random_start else None,
         validate=False,
     )
-    return partial(
-        _craft, attack=ascend, branch=config.attack_branch, mode=config.attack_mode, space=config.attack_space
-    )
-
-
-def _craft(model: nn.Module, x: Tensor, y: Tensor, **how) -> Tensor:
-    return train.craft(model, x, y, **how)
+    how = {"branch": config.attack_branch, "mode": config.attack_mode, "space": config.attack_space}
+    return partial(train.craft, attack=ascend, **how)
 
 
 def training_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -173,26 +171,6 @@ def _gpu_has_bf16() -> bool:
 def _cpu_has_bf16() -> bool:
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-
-
-def save_weights(model: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> Path:
-    """Weights and statistics as safetensors, floating-point ones in ``dtype``; atomically."""
-    from safetensors.torch import save_file
-
-    state = {
-        name: t.to(dtype if t.is_floating_point() else t.dtype).contiguous() for name, t in model.state_dict().items()
-    }
-    with replacing(path) as partial_path:
-        save_file(state, partial_path)
-    return path
-
-
-def load_weights(model: nn.Module, path: Path) -> nn.Module:
-    """Weights from :func:`save_weights` into a model of the same config."""
-    from safetensors.torch import load_file
-
-    model.load_state_dict(load_file(path))
-    return model
 
 
 def describe_data(dataset: Dataset) -> dict:

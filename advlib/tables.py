@@ -1,6 +1,7 @@
 """Records to the book's tables and to the sentences about them. No torch; nothing here is typed that a record knows.
 
-A table shows what there is and says what is missing. What has to be there and is not raises, and so fails the book's build.
+A table shows what there is and says what is missing. What has to be there and is not raises, and so fails the book's
+build.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from advlib.statistics import rank_correlation, wilson
 
 RESULT_BUDGETS = ("full", "lite")  # the highest first; smoke shows that the machinery works and is never a result
 SMOKE_ROWS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # what `make book` runs
-STRONG, STRONG_HEADING = "pgd-20-8/255", "PGD-20 8/255"  # the one attack here that the field would accept as a test
+STRONG, STRONG_HEADING = "pgd-20-8/255", "PGD-20 8/255"  # the strongest attack here; no AutoAttack
 HEADINGS = catalogue.COLUMNS | {STRONG: STRONG_HEADING}
 NOT_RUN = '<span title="no number">–</span>'
 Group = list[Record]  # of one budget on one data set
@@ -25,7 +26,7 @@ Group = list[Record]  # of one budget on one data set
 
 @dataclass(frozen=True)
 class Cell:
-    """One measured accuracy in percent, with its Wilson 95 % interval for ``n`` test images; the mean over ``seeds``."""
+    """One accuracy in percent with its Wilson 95 % interval for ``n`` test images; the mean over ``seeds``."""
 
     accuracy: float
     low: float
@@ -39,13 +40,15 @@ class Cell:
 
 
 def groups(root: Path) -> list[Group]:
-    """The records that count as results, by budget and data set: the highest budget first. Stale ones are left out."""
+    """The records that count as results, by budget and data set: highest budget and most runs first, none stale."""
     by_place: dict[tuple, Group] = {}
     for record in records.collect(root):
         if record.budget in RESULT_BUDGETS and why_stale(record) is None:
             place = (RESULT_BUDGETS.index(record.budget), record.config["dataset"])
             by_place.setdefault(place, []).append(record)
-    return [by_place[place] for place in sorted(by_place)]
+    return [
+        by_place[place] for place in sorted(by_place, key=lambda place: (place[0], -len(by_place[place]), place[1]))
+    ]
 
 
 def why_stale(record: Record) -> str | None:
@@ -59,8 +62,8 @@ def why_stale(record: Record) -> str | None:
 def cell(group: Group, key: str, protocol: str, column: str, rule: str | None = None) -> Cell | None:
     """Row ``key`` trained under ``protocol`` and tested by ``rule`` (the same, if not said).
 
-    An image attacked with the true and with the surrogate gradient counts as correct if it survives both. None if the row
-    was not run under the protocol; KeyError if it was run and lacks the measurement.
+    An image attacked with the true and with the surrogate gradient counts as correct if it survives both. None if the
+    row was not run under the protocol; KeyError if it was run and lacks the measurement.
     """
     runs = _runs(group, key, protocol)
     if not runs:
@@ -105,8 +108,8 @@ def status(root: Path) -> str:
         smoke = sum(record.budget == "smoke" for record in found)
         runs_made = f"{smoke} smoke {'run' if smoke == 1 else 'runs'}"
         parts.append(
-            f"**There is no result yet.** No run at budget lite or full has been recorded here; the {runs_made} that this book "
-            "was built with show that the machinery works, and nothing else. A first result takes minutes: "
+            f"**There is no result yet.** No run at budget lite or full has been recorded here; the {runs_made} that "
+            "this book was built with show that the machinery works, and nothing else. A first result takes minutes: "
             "`python -m advlib run advprop --budget lite --seed 0`."
         )
     if stale:
@@ -239,20 +242,20 @@ def columns(group: Group) -> str:
 
 
 def order(group: Group) -> str:
-    """Whether our published protocol puts the rows of Table 1 in the paper's order, a column each, as HTML; "" below 3 rows."""
+    """Does our published protocol put the rows of Table 1 in the paper's order? As HTML; empty below 5 rows."""
     found = [row for key, row in catalogue.rows().items() if row.paper_table == 1 and _runs(group, key, "published")]
-    if len(found) < 3:
-        return ""
+    if len(found) < 5:
+        return ""  # of three rows, chance puts one in six in the same order
     body = []
     for column, heading in catalogue.COLUMNS.items():
         ours = [cell(group, row.key, "published", column).accuracy for row in found]
         theirs = [row.published[column] for row in found]
-        gap = np.mean(np.subtract(ours, theirs))
-        values = f"<td>{rank_correlation(ours, theirs):+.2f}</td><td>{gap:+.1f}</td>"
+        agreement = f"{rank_correlation(ours, theirs):+.2f}" if len(set(ours)) > 1 else NOT_RUN
+        values = f"<td>{agreement}</td><td>{np.mean(np.subtract(ours, theirs)):+.1f}</td>"
         body.append(f'<tr><th scope="row">{escape(heading)}</th>{values}</tr>')
     caption = (
-        f"The paper's numbers and the published protocol here, over {len(found)} rows of Table 1. Order: Spearman's rank "
-        "correlation of the rows. Gap: ours minus the paper's, on average, in percentage points."
+        f"The paper's numbers and the published protocol here, over {len(found)} rows of Table 1. Order: Spearman's "
+        "rank correlation of the rows. Gap: ours minus the paper's, on average, in percentage points."
     )
     return _table(["Column", "Order", "Gap"], body, caption)
 

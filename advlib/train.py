@@ -48,9 +48,9 @@ def clean_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple
 def two_step_update(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
     """The update of the released code: one optimiser step on the adversarial half, then one on the clean half.
 
-    Shapes as for :func:`train_step`; the loss returned is the mean of the two. Gradients are zeroed, not dropped: that is
-    what torch did in 2021, and we infer it of the code. In each half-step the idle branch's affine parameters then coast
-    on momentum and decay.
+    Shapes as for :func:`train_step`; the loss returned is the mean of the two. Gradients are zeroed, not dropped: torch
+    did so in 2021, and we infer it of the code. In each half-step the idle branch's affine parameters then coast on
+    momentum and decay.
     """
     x_adv = attack(model, x, y)
     adversarial = model(x_adv, branch="aux")
@@ -84,19 +84,19 @@ def craft(
         return model.standardise.to_pixels(z_adv)
 
 
-def learning_rate(schedule: str, progress: float, epochs: int) -> float:
-    """The share of the peak rate at ``progress`` in [0, 1) of the training.
+def learning_rate(schedule: str, done: float, epochs: int) -> float:
+    """The share of the peak rate when the share ``done`` in [0, 1) of the training is done.
 
-    ``cosine`` falls over all of it; ``one-cycle`` rises for 20 %, then falls linearly; ``cosine-80``, the released code's,
-    changes once an epoch, is a cosine over the first 80 % of the epochs, and keeps its last rate for the rest.
+    ``cosine`` falls over all of it; ``one-cycle`` rises for 20 %, then falls linearly; ``cosine-80``, the released
+    code's, changes once an epoch, is a cosine over the first 80 % of the epochs, and keeps its last rate for the rest.
     """
     if schedule == "cosine":
-        return (1 + math.cos(math.pi * progress)) / 2
+        return (1 + math.cos(math.pi * done)) / 2
     if schedule == "one-cycle":
-        return min(progress / 0.2, (1 - progress) / 0.8)
+        return min(done / 0.2, (1 - done) / 0.8)
     if schedule == "cosine-80":
         falling = max(1, round(0.8 * epochs))
-        epoch = min(int(progress * epochs + 1e-9), falling - 1)
+        epoch = min(int(done * epochs + 1e-9), falling - 1)
         return (1 + math.cos(math.pi * epoch / falling)) / 2
     raise ValueError(f"unknown schedule {schedule!r}: choose one of cosine, one-cycle, cosine-80")
 

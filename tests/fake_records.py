@@ -41,7 +41,7 @@ def measurement(name: str, accuracy: float, n: int = 200) -> Measurement:
 def record(
     key="advprop", protocol="corrected", budget="lite", seed=0, dataset="cifar10-jpeg", drop=(), **accuracies
 ) -> Record:
-    """A record that is not stale, with the columns of the paper under both rules; ``drop`` names measurements to leave out."""
+    """A record that is not stale, with the paper's columns under both rules; ``drop`` names measurements left out."""
     dataset = "digits" if budget == "smoke" else dataset
     config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset).to_dict()
     names = [f"{rule}:{column}" for rule in catalogue.PROTOCOLS for column in catalogue.COLUMNS] + [

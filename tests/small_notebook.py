@@ -1,7 +1,7 @@
 """The experiment notebook at a size for tests. ``python tests/small_notebook.py`` executes the reference anew.
 
-The reference is an executed copy: nbval compares outputs only with cells that have been executed, so a stripped notebook
-would pass whatever it printed.
+The reference is an executed copy: nbval compares outputs only with cells that have been executed, so a stripped
+notebook would pass whatever it printed.
 """
 
 import os
@@ -25,14 +25,14 @@ def write_reference() -> None:
     import nbformat
     import papermill
 
-    from advlib.execute import clean
+    from advlib.execute import anonymise
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(environment(Path(folder)))
         papermill.execute_notebook(
             SOURCE, REFERENCE, {"key": "advprop", "overrides": SMALL}, kernel_name="python3", cwd=SOURCE.parent
         )
-    clean(REFERENCE)
+    anonymise(REFERENCE)
     notebook = nbformat.read(REFERENCE, as_version=4)
     for cell in notebook.cells:  # pictures are not compared
         if cell.cell_type == "code":

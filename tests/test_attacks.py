@@ -53,7 +53,7 @@ def distance(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
 
 
 class Linear(nn.Module):
-    """Two classes with logits +-<w, x>: the loss's gradient has the sign of w for label 0 reversed, of w for label 1."""
+    """Two classes with logits +-<w, x>: the loss's gradient has the sign of -w for label 0, of w for label 1."""
 
     def __init__(self, shape=(3, 4, 4), seed: int = 3):
         super().__init__()
@@ -474,8 +474,8 @@ def test_an_images_random_start_does_not_depend_on_who_survives():
     starts = []
     for when in ({}, {0: 1, 1: 1}, {0: 1, 1: 2, 2: 2}):
         model = FooledInRestart(x, when)
-        pgd(model, x, torch.zeros(4, dtype=torch.int64), eps=0.05, step_size=0.0, steps=0, random_start=True, restarts=3,
-            generator=seeded(0))  # fmt: skip
+        how = {"eps": 0.05, "step_size": 0.0, "steps": 0, "random_start": True, "restarts": 3}
+        pgd(model, x, torch.zeros(4, dtype=torch.int64), generator=seeded(0), **how)
         starts.append(torch.stack([call[3] for call in model.seen]))
     assert torch.equal(starts[0], starts[1]) and torch.equal(starts[0], starts[2])
     assert not torch.equal(starts[0][0], starts[0][1])

@@ -1,4 +1,4 @@
-"""The built book: complete, honest about what is missing, self-contained. Records here are made up; building is real."""
+"""The built book: complete, honest about what is missing, self-contained. The records are made up, the builds real."""
 
 import os
 import re

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from advlib import catalogue, run
-from advlib.evaluate import CLAMP_ALONE, PAPER_COLUMNS, PGD_20, STEPS, Attack, evaluate, make_images, suite, worst_case
+from advlib.evaluate import CLAMP_ALONE, PAPER_COLUMNS, PGD_20, STEPS, Attack, evaluate, make_images, suite
 from advlib.train import to_pixels
 
 MEAN, STD = torch.tensor((0.45, 0.44, 0.43)).view(1, 3, 1, 1), torch.tensor((0.20, 0.21, 0.22)).view(1, 3, 1, 1)
@@ -327,12 +327,6 @@ def test_the_true_twin_has_the_same_predictions_and_another_gradient(models, dat
     attack = Attack("x", method="fgsm", eps=0.05)
     assert not torch.equal(make_images(twins["true"], x, y, attack), make_images(twins["surrogate"], x, y, attack))
     assert not any(type(module).__name__ == "SurrogateReLU" for module in twins["true"].modules())
-
-
-def test_the_worst_case_is_correct_only_where_every_attack_failed():
-    masks = [np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool), np.array([1, 1, 1, 0], bool)]
-    assert worst_case(masks).tolist() == [True, False, False, False]
-    assert worst_case(masks[:1]).tolist() == masks[0].tolist()
 
 
 # --- nothing else changes -----------------------------------------------------------------------------------------

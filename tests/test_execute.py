@@ -11,11 +11,12 @@ import time
 import nbformat
 import pytest
 import torch
+from PIL import Image
 from small_notebook import SMALL, environment
 
 from advlib import catalogue, records
 from advlib.__main__ import main
-from advlib.execute import RunFailed, check_parameters, execute, experiment_notebook
+from advlib.execute import RunFailed, _swap, check_parameters, execute, experiment_notebook
 
 WHERE = "smoke/digits/corrected/advprop/seed0"
 SETTINGS = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
@@ -212,3 +213,52 @@ def not_locked(path) -> bool:
         except BlockingIOError:
             return False
     return True
+
+
+def test_a_data_set_named_by_a_path_is_found_from_where_the_command_was_given(tmp_path, monkeypatch):
+    """And two paths that look alike as folder names do not share a run's folder."""
+    monkeypatch.chdir(tmp_path)
+    for part, n in (("train", 12), ("test", 6)):
+        for c, kind in enumerate(("dark", "light")):
+            folder = tmp_path / "my" / "images" / part / kind
+            folder.mkdir(parents=True)
+            for k in range(n):
+                Image.new("RGB", (32, 32), (60 + 120 * c + k,) * 3).save(folder / f"{k}.png")
+    small = {"epochs": 1, "train_size": 0, "test_size": 0, "sweep_size": 4, "batch_size": 8}
+    path, _ = execute("traditional", dataset="folder:my/images", overrides=small, results=tmp_path / "results")
+    assert records.read(path).data["train_images"] == 24
+    ours, theirs = (
+        records.run_folder("smoke", f"folder:{name}", "corrected", "als", 0) for name in ("my/images", "my-images")
+    )
+    assert ours != theirs
+
+
+def test_the_old_run_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    old, new = tmp_path / "seed0", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "record.json").write_text(folder.name)
+    replace = os.replace
+
+    def fails_for_new(source, target):
+        if source == new:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fails_for_new)
+    with pytest.raises(OSError, match="No space left"):
+        _swap(new, old)
+    assert (old / "record.json").read_text() == "seed0" and not list(tmp_path.glob(".old-*"))
+    monkeypatch.undo()
+    _swap(new, old)
+    assert (old / "record.json").read_text() == "new" and sorted(p.name for p in tmp_path.iterdir()) == ["seed0"]
+
+
+def test_status_names_a_damaged_record_and_goes_on(tmp_path, capsys):
+    folder = tmp_path / WHERE
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text("{")
+    (folder / "run.ipynb").write_text("{}")
+    assert main(["status", "--results", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"damaged  {WHERE}" in printed and printed.splitlines()[-1] == "0 done, 35 missing, 0 stale, 1 damaged of 36"

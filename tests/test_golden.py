@@ -63,7 +63,3 @@ def test_on_another_machine_the_guard_still_notices_a_large_change(name, shift):
     for measurement, (n, mask, attack) in now["masks"].items():
         now["masks"][measurement] = [n, records.pack_mask(np.roll(~records.unpack_mask(mask, n), 1)), attack]
     assert "of all images" in golden.differences(then, now, strict=False)[0]
-
-
-def test_the_arithmetic_of_one_machine_is_one():
-    assert golden.arithmetic() == golden.arithmetic()

@@ -27,7 +27,7 @@ LAYERS = [
         "data",
     ],
     ["catalogue", "records", "resnet"],
-    ["train", "tables", "execute"],
+    ["train", "tables", "execute", "weights"],
     ["evaluate", "figures"],
     ["run"],
     ["portrait", "__main__"],

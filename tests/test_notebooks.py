@@ -1,4 +1,4 @@
-"""The notebook: what papermill, nbval, Colab and the book rely on. nbval itself runs here, on the small executed copy."""
+"""The notebook: what papermill, nbval, Colab and the book rely on. nbval itself runs here, on the executed copy."""
 
 import ast
 import copy

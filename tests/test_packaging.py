@@ -1,4 +1,4 @@
-"""What surrounds the package: one address, agreeing requirements, a lock that is exact, commands that fail with a reason."""
+"""What surrounds the package: one address, agreeing requirements, an exact lock, commands that fail with a reason."""
 
 import json
 import os

@@ -63,7 +63,7 @@ def test_a_record_says_where_it_belongs(record):
     assert record.where == "lite/cifar10-jpeg/published/sat/seed0"
     config = record.config | {"dataset": "folder:../my images/1"}
     elsewhere = dataclasses.replace(record, seed=12, config=config).where
-    assert elsewhere.split("/") == ["lite", "folder-..-my-images-1", "published", "sat", "seed12"]
+    assert elsewhere.split("/") == ["lite", "folder-..-my-images-1-d597d137", "published", "sat", "seed12"]
 
 
 def test_a_measurement_is_found_by_name_and_a_missing_one_is_named_with_those_there_are(record):

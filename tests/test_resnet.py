@@ -108,7 +108,7 @@ def test_the_first_layer_standardises_per_channel(tiny, batch):
 
 
 def test_standardising_equals_folding_the_constants_into_the_stem(tiny, batch):
-    """So attacking pixels is attacking an un-normalised network. Inside the border: padding is 0 after standardising."""
+    """So attacking pixels is attacking an un-normalised network. Inside the border: padding is 0 afterwards."""
     model, (x, _) = tiny(), batch
     mean, std = torch.tensor(CIFAR10_MEAN), torch.tensor(CIFAR10_STD)
     weight = model.stem.weight / std.view(1, 3, 1, 1)

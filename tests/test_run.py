@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from advlib import catalogue, records, run, train
 from advlib.config import CHOICES
 from advlib.evaluate import evaluate, suite
+from advlib.weights import load_weights, save_weights
 
 NAMES = {"key": "als-sat-advprop", "protocol": "corrected", "budget": "smoke"}
 FULL_MIX = {
@@ -186,7 +187,7 @@ def test_the_model_comes_back_in_evaluation_mode(whole):
 
 
 def again(path, config, data):
-    model = run.load_weights(run.build_model(config, data), path).to(memory_format=torch.channels_last).eval()
+    model = load_weights(run.build_model(config, data), path).to(memory_format=torch.channels_last).eval()
     return run.gradients(model, config, data)
 
 
@@ -205,7 +206,7 @@ def test_saved_weights_re_evaluated_give_the_record(whole, tiny):
 
 def test_half_precision_weights_are_half_the_size_and_nearly_the_model(whole, tiny, tmp_path):
     experiment, work = whole
-    half = run.save_weights(experiment.model, tmp_path / "half" / "model.safetensors", torch.float16)
+    half = save_weights(experiment.model, tmp_path / "half" / "model.safetensors", dtype=torch.float16)
     sizes = [
         sum(t.numel() * t.element_size() for t in load_file(f).values()) for f in (half, work / "model.safetensors")
     ]
@@ -218,13 +219,13 @@ def test_half_precision_weights_are_half_the_size_and_nearly_the_model(whole, ti
 
 def test_weights_of_another_config_are_refused(whole, tiny):
     with pytest.raises(RuntimeError, match="size mismatch"):
-        run.load_weights(run.build_model(miniature.config(**FULL_MIX, width=16), tiny), whole[1] / "model.safetensors")
+        load_weights(run.build_model(miniature.config(**FULL_MIX, width=16), tiny), whole[1] / "model.safetensors")
 
 
 def test_a_full_disk_keeps_the_earlier_weights(data, tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     model = run.build_model(miniature.config(), data)
-    run.save_weights(model, path)
+    save_weights(model, path)
     before = path.read_bytes()
 
     def full(*arguments):
@@ -232,7 +233,7 @@ def test_a_full_disk_keeps_the_earlier_weights(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="cannot write .*model.safetensors .*No space left"):
-        run.save_weights(model.half(), path)
+        save_weights(model.half(), path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 

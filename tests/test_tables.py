@@ -187,7 +187,7 @@ def test_reading_records_and_drawing_needs_no_torch():
 
 
 def test_the_order_of_the_rows_is_compared_with_the_papers_column_by_column():
-    keys = ["adversarial", "advprop", "als", "als-sat-advprop"]  # told apart by 200 images in every column
+    keys = ["adversarial", "advprop", "als", "als-sat", "als-sat-advprop"]  # told apart by 200 images in every column
     paper = {key: catalogue.rows()[key].published for key in keys}
     alike = {key: {f"published:{column}": value / 100 for column, value in paper[key].items()} for key in keys}
     group = [fake.record(key, "published", **alike[key]) for key in keys]
@@ -196,4 +196,12 @@ def test_the_order_of_the_rows_is_compared_with_the_papers_column_by_column():
     assert all("<td>+1.00</td>" in line for line in lines)
     reverse = [fake.record(key, "published", **alike[other]) for key, other in zip(keys, keys[::-1], strict=True)]
     assert "<td>+1.00</td>" not in tables.order(reverse)
-    assert tables.order(group[:2]) == ""
+    assert tables.order(group[:4]) == ""
+
+
+def test_the_group_with_most_runs_comes_first_among_data_sets_of_a_budget(results):
+    """One run on another data set must not take the place of all others on the cover."""
+    for key in ("traditional", "als"):
+        fake.put(fake.record(key), results)
+    fake.put(fake.record("advprop", dataset="cifar10"), results)
+    assert tables.groups(results)[0][0].config["dataset"] == "cifar10-jpeg"

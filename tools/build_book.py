@@ -1,7 +1,7 @@
 """Build the book from a clean start, with warnings as errors, and check what came out; says where to open it.
 
-A build that "succeeds" is not enough: a page of the table of contents that was not written, or a number that is not one,
-fails here as well.
+A build that "succeeds" is not enough: a page of the table of contents that was not written, or a number that is not
+one, fails here as well.
 """
 
 import re
@@ -58,7 +58,8 @@ def build(root: Path) -> int:
         return 1
     size = sum(path.stat().st_size for path in html.rglob("*") if path.is_file())
     print(
-        f"The book is ready: {len(pages(root))} chapters, {size / 1e6:.1f} MB, built in {time.monotonic() - begin:.0f} s."
+        f"The book is ready: {len(pages(root))} chapters, {size / 1e6:.1f} MB, "
+        f"built in {time.monotonic() - begin:.0f} s."
         f"\nOpen _build/html/index.html in a browser; it needs no network."
     )
     return 0

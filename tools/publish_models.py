@@ -1,0 +1,81 @@
+"""Put trained models of finished runs into ``models/``: half-precision weights and a model card, both from the record.
+
+    python tools/publish_models.py traditional adversarial advprop --budget lite --dataset cifar10-jpeg
+
+The weights are those that the run left in its scratch folder, so this works on the machine that trained them.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from advlib import catalogue, records
+from advlib.config import Config
+from advlib.data import load
+from advlib.folders import project_folder, results_folder, work_folder
+from advlib.run import build_model
+from advlib.weights import load_weights, save_weights
+
+CARD = """# {label}: `{key}`, {protocol} protocol, budget {budget}, seed {seed}
+
+ResNet-18 of width {width}, images of 32x32, {classes} classes; {images:,} training images of {title}, {epochs} epochs.
+What was measured: [`{place}/record.json`](../{place}/record.json).
+How: [the notebook](../{place}/run.ipynb).
+
+| test images | clean | FGSM 0.1 | PGD 0.1 | PGD-20 8/255 |
+|---|---|---|---|---|
+| {n:,} | {clean} | {fgsm} | {pgd} | {strong} |
+
+Accuracy in percent under the corrected rule. The weights are rounded to 16 bits; load them by
+`advlib.weights.load_model("models/{key}.safetensors")`. A small network, briefly trained: for looking at, not for use.
+Code under MIT, weights under CC BY 4.0.
+"""
+
+
+def publish(record: records.Record, folder: Path, weights: Path) -> Path:
+    """Write ``folder/<key>.safetensors`` and ``folder/<key>.md``; returns the first."""
+    config = Config(**record.config)
+    model = load_weights(build_model(config, load(config.dataset)), weights)
+    (folder / f"{record.key}.md").write_text(card(record))
+    return save_weights(model, folder / f"{record.key}.safetensors", record, torch.float16)
+
+
+def card(record: records.Record) -> str:
+    """The model card, every number from the record."""
+    columns = {"clean": "clean", "fgsm": "fgsm-0.1", "pgd": "pgd-0.1", "strong": "pgd-20-8/255"}
+    measured = {name: record.measurement(f"corrected:{column}") for name, column in columns.items()}
+    return CARD.format(
+        label=catalogue.rows()[record.key].label,
+        key=record.key,
+        protocol=record.protocol,
+        budget=record.budget,
+        seed=record.seed,
+        width=record.config["width"],
+        epochs=record.config["epochs"],
+        classes=len(record.data["classes"]),
+        images=record.data["train_images"],
+        title=record.data["title"],
+        place=f"results/{record.where}",
+        n=measured["clean"].n,
+        **{name: f"{100 * measurement.accuracy:.1f}" for name, measurement in measured.items()},
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("keys", nargs="+")
+    parser.add_argument("--budget", default="lite")
+    parser.add_argument("--dataset", default="cifar10-jpeg")
+    options = parser.parse_args()
+    folder = project_folder() / "models"
+    folder.mkdir(exist_ok=True)
+    for key in options.keys:
+        where = records.run_folder(options.budget, options.dataset, "corrected", key, 0)
+        record = records.read(results_folder() / where / "record.json")
+        path = publish(record, folder, work_folder(where) / "model.safetensors")
+        print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
