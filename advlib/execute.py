@@ -46,7 +46,6 @@ def execute(
     config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset, **(overrides or {}))
     where = records.run_folder(budget, config.dataset, protocol, key, seed)
     folder = Path(results) / where
-    _settle(folder)
     if not force and why_missing(folder, config) is None:
         return folder / "record.json", "already done"
 
@@ -56,6 +55,7 @@ def execute(
     check_parameters(notebook, parameters)
     work = work_folder(where)
     with alone(work / "lock"):
+        _settle(folder)
         if force:
             (work / "checkpoint.pt").unlink(missing_ok=True)
         _discard_foreign_checkpoint(work / "checkpoint.pt", config)
