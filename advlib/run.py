@@ -174,6 +174,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def describe_data(dataset: Dataset) -> dict:
+    """What a record says of its images: which they are, how many, and the checksum of their source."""
     return {
         "name": dataset.name,
         "title": dataset.title,
@@ -192,6 +193,7 @@ def passes(config: Config) -> dict[str, int]:
 
 
 def cost(config: Config, train_images: int, curve: list[dict], evaluation_seconds: float) -> dict:
+    """What a run took: passes a step, steps, seconds of training and evaluation, clean training images a second."""
     seconds = sum(epoch["seconds"] for epoch in curve)
     images = train_images // config.batch_size * config.batch_size * config.epochs
     return {
