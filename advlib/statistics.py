@@ -1,10 +1,37 @@
-"""How sure a measured number is. No torch."""
+"""How sure a measured number is. SciPy and statsmodels do the mathematics. No torch.
+
+Accuracies and differences are shares, in [0, 1] and [-1, 1]; tables turn them into percent.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
 
-from scipy.stats import spearmanr
+import numpy as np
+from scipy.stats import spearmanr, ttest_1samp
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+
+RESAMPLES = 9_999
+SEEDS_FOR_SPREAD = 3  # trained networks from which the spread between trainings is estimated
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its interval, over ``n`` test images and ``seeds`` trained networks."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    seeds: int
+
+    @property
+    def knows_the_spread(self) -> bool:
+        """Whether the interval also says how much another training could change the value."""
+        return self.seeds >= SEEDS_FOR_SPREAD
 
 
 def wilson(correct: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -17,10 +44,112 @@ def wilson(correct: float, n: int, confidence: float = 0.95) -> tuple[float, flo
         raise ValueError(f"n={n} images: an interval needs at least one")
     if not (math.isfinite(correct) and 0 <= correct <= n):
         raise ValueError(f"correct={correct} of n={n}: need a count from 0 to n")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} is not in (0, 1): 0.95 is customary")
+    _check_confidence(confidence)
     low, high = proportion_confint(correct, n, alpha=1 - confidence, method="wilson")
     return (float(low) if correct > 0 else 0.0), (float(high) if correct < n else 1.0)  # rounding, at the two ends
+
+
+def accuracy(masks: np.ndarray, confidence: float = 0.95) -> Estimate:
+    """Share of correct images in ``masks``, bool (S seeds, n images).
+
+    The interval is Wilson's for the n images; from three seeds on, Student's over the seeds where that is wider.
+    """
+    masks = _by_seed(masks)
+    seeds, n = masks.shape
+    low, high = _wider(wilson(min(masks.mean() * n, n), n, confidence), masks, confidence)
+    return Estimate(float(masks.mean()), max(low, 0.0), min(high, 1.0), n, seeds)
+
+
+def difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Estimate:
+    """Accuracy of ``a`` minus accuracy of ``b``, masks (S, n) over the same images and the same seeds: paired."""
+    return contrast({1.0: [a], -1.0: [b]}, confidence)
+
+
+def contrast(parts: Mapping[float, Sequence[np.ndarray]], confidence: float = 0.95) -> Estimate:
+    """A weighted sum of accuracies: weight -> masks (S, n) of all networks with that weight. Paired by image and seed.
+
+    The interval is the bootstrap's over images; from three seeds on, Student's over the seeds where that is wider.
+    Raises ValueError if the masks differ in shape: then they are not of the same images, or not of the same seeds.
+    """
+    shapes = {np.shape(mask) for masks in parts.values() for mask in masks}
+    if len(shapes) != 1:
+        raise ValueError(f"masks of shapes {sorted(shapes)}: compare the same images over the same number of seeds")
+    total = _by_seed(sum(weight * np.asarray(mask, float) for weight, masks in parts.items() for mask in masks))
+    reach = sum(abs(weight) * len(masks) for weight, masks in parts.items()) / 2
+    low, high = _wider(bootstrap_interval(total.mean(axis=0), confidence, reach=reach), total, confidence)
+    return Estimate(float(total.mean()), low, high, total.shape[1], total.shape[0])
+
+
+def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, *, reach: float = 1.0) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of ``values`` (n,), one value an image (Efron 1979). Seeded.
+
+    An image's value holds the outcomes of all networks compared, so drawing it draws them together. Where no image's
+    value differs there is nothing to resample; the interval is then Wilson's for how often one could have differed, by
+    ``reach`` at most.
+    """
+    _check_confidence(confidence)
+    values = np.round(np.asarray(values, float), 12)  # equal sums of floats that were added in another order
+    n = len(values)
+    levels, counts = np.unique(values, return_counts=True)
+    if len(levels) == 1:
+        half = reach * wilson(0, n, confidence)[1]
+        return float(levels[0] - half), float(levels[0] + half)
+    # images of one value are alike: a resample is how often each of the few values is drawn
+    drawn = np.random.default_rng(0).multinomial(n, counts / n, size=RESAMPLES)
+    low, high = np.quantile(drawn @ levels / n, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Student's t interval (low, high) of the mean of ``values``, one a seed. Raises ValueError for fewer than two."""
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} seed: the spread between trainings needs two or more")
+    _check_confidence(confidence)
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])  # SciPy gives nan
+    low, high = ttest_1samp(values, 0.0).confidence_interval(confidence)
+    return float(low), float(high)
+
+
+def p_value(a: np.ndarray, b: np.ndarray) -> float:
+    """How surprising the difference of two rows' masks (S, n) would be if there were none, in [0, 1].
+
+    One seed: McNemar's exact test on the images that only one of the two gets right (McNemar 1947). More: a t test over
+    the images' mean differences, and from three seeds on the larger of it and a t test over the seeds' differences.
+    """
+    total = _by_seed(np.asarray(a, float) - np.asarray(b, float))
+    if len(total) == 1:
+        only_a, only_b = int((total > 0).sum()), int((total < 0).sum())
+        return float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue) if only_a + only_b else 1.0
+    samples = [total.mean(axis=0)] + ([total.mean(axis=1)] if len(total) >= SEEDS_FOR_SPREAD else [])
+    return max(_t_test(sample) for sample in samples)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values adjusted for being many, so that one false alarm in the whole family stays improbable (Holm 1979)."""
+    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+
+
+def factorial_effects(
+    masks: Mapping[tuple[bool, ...], np.ndarray], names: Sequence[str], confidence: float = 0.95
+) -> dict[tuple[str, ...], Estimate]:
+    """Main effects and interactions of the factors ``names`` in a full 2^k design: (names) -> effect on accuracy.
+
+    ``masks``: which factors are on, in the order of ``names`` -> mask (S, n). A main effect is the mean over networks
+    with the factor minus the mean over those without (Box, Hunter and Hunter 2005, chapter 5). An interaction of two is
+    half of what one's effect gains when the other is on. Raises ValueError if a cell of the design is missing.
+    """
+    cells = list(product([False, True], repeat=len(names)))
+    if absent := [cell for cell in cells if cell not in masks]:
+        raise ValueError(f"a full factorial of {', '.join(names)} needs {len(cells)} rows; {len(absent)} are missing")
+    effects = {}
+    for size in range(1, len(names) + 1):
+        for chosen in combinations(range(len(names)), size):
+            sign = {cell: (-1) ** sum(not cell[k] for k in chosen) for cell in cells}
+            weight = 2 / len(cells)
+            parts = {s * weight: [masks[cell] for cell in cells if sign[cell] == s] for s in (1, -1)}
+            effects[tuple(names[k] for k in chosen)] = contrast(parts, confidence)
+    return effects
 
 
 def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> float:
@@ -33,3 +162,27 @@ def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> float:
     if len(set(ours)) == 1 or len(set(theirs)) == 1:
         raise ValueError("all values of a column are alike: they have no order")
     return float(spearmanr(ours, theirs).statistic)
+
+
+def _by_seed(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, float)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"values of shape {values.shape}: need (seeds, images), at least one of each")
+    return values
+
+
+def _wider(interval: tuple[float, float], values: np.ndarray, confidence: float) -> tuple[float, float]:
+    if len(values) < SEEDS_FOR_SPREAD:
+        return interval
+    return max(interval, t_interval(values.mean(axis=1), confidence), key=lambda ends: ends[1] - ends[0])
+
+
+def _t_test(sample: np.ndarray) -> float:
+    if np.ptp(sample) == 0:
+        return 1.0 if sample[0] == 0 else 0.0
+    return float(ttest_1samp(sample, 0.0).pvalue)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} is not in (0, 1): 0.95 is customary")

@@ -1,10 +1,14 @@
-"""Intervals: against values worked out by hand, and the properties that define them."""
+"""Intervals, tests and effects: against values worked out by hand, other libraries, and their defining properties."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
+import scipy.stats
+import statsmodels.api as sm
 
+from advlib import statistics
 from advlib.statistics import rank_correlation, wilson
 
 
@@ -57,3 +61,114 @@ def test_the_rank_correlation_is_the_correlation_of_ranks():
 def test_columns_without_a_common_order_are_refused(ours, theirs):
     with pytest.raises(ValueError, match="order"):
         rank_correlation(ours, theirs)
+
+
+def masks(*accuracies, n=400, seeds=1, seed=0):
+    """Independent random masks (seeds, n), one for each accuracy."""
+    rng = np.random.default_rng(seed)
+    return [rng.random((seeds, n)) < accuracy for accuracy in accuracies]
+
+
+def test_the_bootstrap_is_scipys():
+    """SciPy resamples the images one by one; ours draws how often each value occurs, which is the same distribution."""
+    a, b = masks(0.7, 0.6, n=1000)
+    values = a[0].astype(float) - b[0]
+    ours = statistics.bootstrap_interval(values)
+    theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=9_999, method="percentile", rng=1)
+    assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.003)
+
+
+def test_a_difference_is_paired_so_networks_that_fail_on_the_same_images_are_told_apart():
+    (a,) = masks(0.6, n=1000)
+    b = a.copy()
+    b[0, :30] = False
+    paired = statistics.difference(a, b)
+    shuffled = statistics.difference(a, b[:, np.random.default_rng(1).permutation(1000)])
+    assert paired.low > 0 and paired.high - paired.low < (shuffled.high - shuffled.low) / 3
+
+
+def test_a_difference_of_twins_is_zero_and_not_certain():
+    (a,) = masks(0.0, n=100)
+    found = statistics.difference(a, a)
+    assert found.value == 0 and found.high == pytest.approx(wilson(0, 100)[1]) and found.low == -found.high
+
+
+def test_nine_in_ten_intervals_of_ninety_percent_hold_the_truth():
+    """Coverage over 300 made-up test sets: the definition of a confidence interval."""
+    held = 0
+    for seed in range(300):
+        a, b = masks(0.65, 0.60, n=500, seed=seed)
+        found = statistics.difference(a, b, confidence=0.9)
+        held += found.low <= 0.05 <= found.high
+    assert 0.85 < held / 300 < 0.95
+
+
+def test_from_three_seeds_on_the_spread_of_trainings_widens_the_interval():
+    rng = np.random.default_rng(0)
+    accuracies = [0.5, 0.6, 0.7]
+    spread = np.array([rng.permutation(np.arange(1000) < 1000 * p) for p in accuracies])
+    found = statistics.accuracy(spread)
+    mean, error = np.mean(accuracies), np.std(accuracies, ddof=1) / math.sqrt(3)
+    half = scipy.stats.t.ppf(0.975, df=2) * error
+    assert (found.low, found.high) == pytest.approx((mean - half, min(mean + half, 1.0)))
+    assert found.knows_the_spread and not statistics.accuracy(spread[:2]).knows_the_spread
+    assert statistics.accuracy(spread[:2]).high < found.high
+
+
+def test_a_t_interval_is_students():
+    assert statistics.t_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
+    assert statistics.t_interval([1.0, 1.0, 1.0]) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="two or more"):
+        statistics.t_interval([1.0])
+
+
+def test_mcnemar_counts_only_the_images_that_one_of_two_networks_gets_right():
+    a, b = np.zeros((1, 100), bool), np.zeros((1, 100), bool)
+    a[0, :12], b[0, 10:14], b[0, 50:], a[0, 50:] = True, True, True, True
+    only_a, only_b = 10, 2
+    by_hand = min(1.0, 2 * sum(math.comb(12, k) for k in range(only_b + 1)) / 2 ** (only_a + only_b))
+    assert statistics.p_value(a, b) == pytest.approx(by_hand)
+    assert statistics.p_value(a, a) == 1.0
+
+
+def test_a_p_value_over_seeds_respects_the_spread_between_them():
+    """Three trainings that disagree about the sign prove nothing, however many images there are."""
+    a = np.array([np.arange(10_000) < 10_000 * p for p in (0.8, 0.5, 0.65)])
+    b = np.array([np.arange(10_000) < 10_000 * 0.6] * 3)
+    assert statistics.p_value(a, b) > 0.3
+    assert statistics.p_value(a[:1], b[:1]) < 1e-6
+
+
+def test_holm_is_the_step_down_procedure():
+    p = [0.01, 0.04, 0.03, 0.5]
+    assert statistics.holm(p) == pytest.approx([0.04, 0.09, 0.09, 0.5])  # 4 x 0.01; 3 x 0.03, carried on; 0.5
+    assert statistics.holm([]) == []
+
+
+def test_factorial_effects_are_the_coefficients_of_a_regression_on_signs():
+    names = ("AdvProp", "ALS", "SAT")
+    cells = list(product([False, True], repeat=3))
+    found = dict(zip(cells, masks(*np.linspace(0.3, 0.8, 8), n=300, seeds=2), strict=True))
+    effects = statistics.factorial_effects(found, names)
+    signs = np.array([[1 if on else -1 for on in cell] for cell in cells], float)
+    columns = {(name,): signs[:, k] for k, name in enumerate(names)}
+    columns |= {(a, b): columns[a,] * columns[b,] for a, b in [names[:2], names[::2], names[1:]]}
+    columns[names] = signs.prod(axis=1)
+    response = [found[cell].mean() for cell in cells]
+    fit = sm.OLS(response, sm.add_constant(np.column_stack(list(columns.values())))).fit()
+    for chosen, coefficient in zip(columns, fit.params[1:], strict=True):
+        assert effects[chosen].value == pytest.approx(2 * coefficient), chosen
+        assert effects[chosen].low <= effects[chosen].value <= effects[chosen].high
+
+
+def test_a_design_with_a_hole_is_refused():
+    with pytest.raises(ValueError, match="needs 4 rows; 1 are missing"):
+        statistics.factorial_effects({(False, False): 1, (True, False): 1, (False, True): 1}, ("A", "B"))
+
+
+def test_masks_of_other_images_or_another_number_of_seeds_are_not_compared():
+    (a,), (b,) = masks(0.5, n=100), masks(0.5, n=90)
+    with pytest.raises(ValueError, match="same images"):
+        statistics.difference(a, b)
+    with pytest.raises(ValueError, match="seeds, images"):
+        statistics.accuracy(a[0])
