@@ -45,6 +45,8 @@ BUDGETS = {  # what a budget changes in the full experiment
     "full": {},  # a GPU
 }
 
+SEEDS = {"smoke": 1, "lite": 3, "full": 3}  # how many a row of Table 1 is meant to have
+
 PROTOCOLS = ("published", "corrected")
 
 # what tells the published protocol from the corrected one: switch -> (config field, what the released code does)
@@ -148,6 +150,17 @@ def index(table: list[Row]) -> dict[str, Row]:
                 raise ValueError(f"{row.key!r} differs from {other.key!r} by nothing: drop one, or say what differs")
         by_key[row.key] = row
     return by_key
+
+
+def factorial() -> dict[tuple[bool, bool, bool], str]:
+    """The full 2x2x2 on top of one training attack, Table 1's: (AdvProp, ALS, SAT) -> key."""
+    base = rows()["adversarial"]
+    same = {
+        key: row
+        for key, row in rows().items()
+        if row.adversarial and (row.train_eps, row.train_step_size) == (base.train_eps, base.train_step_size)
+    }
+    return {(row.advprop, row.als, row.sat): key for key, row in same.items()}
 
 
 def config(key: str, *, protocol: str = "corrected", budget: str = "full", seed: int = 0, **overrides) -> Config:

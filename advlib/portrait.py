@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from advlib.attacks import eval_mode
 from advlib.catalogue import rule
 from advlib.evaluate import PAPER_COLUMNS, PGD_20, Attack, make_images
+from advlib.evidence import HEADINGS
 from advlib.figures import PALETTE, style
 from advlib.records import Record
 from advlib.run import Experiment
 from advlib.statistics import wilson
-from advlib.tables import HEADINGS
 from advlib.train import to_pixels
 
 LABELS = HEADINGS | {"clean": "clean"}

@@ -5,83 +5,20 @@ build.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from advlib import catalogue, records
-from advlib.folders import results_folder
+from advlib import catalogue, evidence, records
+from advlib.evidence import HEADINGS, STRONG, Group, groups, runs_of
+from advlib.markup import NO_NUMBER, accuracy, counts, length, link, links, row, table
 from advlib.records import Record
-from advlib.statistics import rank_correlation, wilson
+from advlib.statistics import rank_correlation
 
-RESULT_BUDGETS = ("full", "lite")  # the highest first; smoke shows that the machinery works and is never a result
 SMOKE_ROWS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # what `make book` runs
-STRONG, STRONG_HEADING = "pgd-20-8/255", "PGD-20 8/255"  # the strongest attack here; no AutoAttack
-HEADINGS = catalogue.COLUMNS | {STRONG: STRONG_HEADING}
-NOT_RUN = '<span title="no number">–</span>'
-Group = list[Record]  # of one budget on one data set
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One accuracy in percent with its Wilson 95 % interval for ``n`` test images; the mean over ``seeds``."""
-
-    accuracy: float
-    low: float
-    high: float
-    n: int
-    seeds: int
-
-    @property
-    def html(self) -> str:
-        return f'{self.accuracy:.1f}<span class="interval">{self.low:.1f} to {self.high:.1f}</span>'
-
-
-def groups(root: Path) -> list[Group]:
-    """The records that count as results, by budget and data set: highest budget and most runs first, none stale."""
-    by_place: dict[tuple, Group] = {}
-    for record in records.collect(root):
-        if record.budget in RESULT_BUDGETS and why_stale(record) is None:
-            place = (RESULT_BUDGETS.index(record.budget), record.config["dataset"])
-            by_place.setdefault(place, []).append(record)
-    return [
-        by_place[place] for place in sorted(by_place, key=lambda place: (place[0], -len(by_place[place]), place[1]))
-    ]
-
-
-def why_stale(record: Record) -> str | None:
-    """Why a record is not what its place in ``results`` would hold if it were run today, or None."""
-    today = catalogue.config(
-        record.key, protocol=record.protocol, budget=record.budget, seed=record.seed, dataset=record.config["dataset"]
-    )
-    return record.stale_because(today)
-
-
-def cell(group: Group, key: str, protocol: str, column: str, rule: str | None = None) -> Cell | None:
-    """Row ``key`` trained under ``protocol`` and tested by ``rule`` (the same, if not said).
-
-    An image attacked with the true and with the surrogate gradient counts as correct if it survives both. None if the
-    row was not run under the protocol; KeyError if it was run and lacks the measurement.
-    """
-    runs = _runs(group, key, protocol)
-    if not runs:
-        return None
-    masks = [_worst_mask(run, f"{rule or protocol}:{column}") for run in runs]
-    sizes = {len(mask) for mask in masks}
-    if len(sizes) > 1:
-        raise ValueError(f"{key}, {protocol}, {column}: seeds were tested on {sorted(sizes)} images; run them alike")
-    n = sizes.pop()
-    accuracy = float(np.mean(masks))
-    low, high = wilson(accuracy * n, n)
-    return Cell(100 * accuracy, 100 * low, 100 * high, n, len(runs))
-
-
-def _worst_mask(record: Record, name: str) -> np.ndarray:
-    masks = [record.measurement(name).mask]
-    masks += [m.mask for m in record.measurements if m.name == f"{name}:surrogate"]
-    return np.logical_and.reduce(masks)
+PARTS = {1: "Table 1", 2: "Table 2", None: "the rows that only the authors' results file has"}
 
 
 def describe(group: Group) -> str:
@@ -94,96 +31,146 @@ def describe(group: Group) -> str:
     trained = sorted({record.data["train_images"] for record in group})
     return (
         f"Budget **{first.budget}** on **{first.data['title']}**: width {first.config['width']}, "
-        f"{first.config['epochs']} epochs, {_sizes(trained)} training images, {_sizes(tested)} test images, "
-        f"{_sizes(seeds)} {'seed' if seeds == [1] else 'seeds'} a row."
+        f"{first.config['epochs']} epochs, {counts(trained)} training images, {counts(tested)} test images, "
+        f"{counts(seeds)} {'seed' if seeds == [1] else 'seeds'} a row."
     )
 
 
 def status(root: Path) -> str:
     """What the results folder holds, in one paragraph of Markdown, generated: also when it holds no result."""
-    found = records.collect(root)
-    stale = [record for record in found if record.budget in RESULT_BUDGETS and why_stale(record)]
     parts = [describe(group) for group in groups(root)]
     if not parts:
-        smoke = sum(record.budget == "smoke" for record in found)
+        smoke = len(records.collect(root, budget="smoke"))
         runs_made = f"{smoke} smoke {'run' if smoke == 1 else 'runs'}"
         parts.append(
             f"**There is no result yet.** No run at budget lite or full has been recorded here; the {runs_made} that "
             "this book was built with show that the machinery works, and nothing else. A first result takes minutes: "
             "`python -m advlib run advprop --budget lite --seed 0`."
         )
-    if stale:
+    if stale := evidence.stale(root):
         parts.append(
             "Left out because they no longer match the code that would make them: "
-            + ", ".join(f"`{record.where}` ({why_stale(record)})" for record in stale)
+            + ", ".join(f"`{record.where}` ({why})" for record, why in stale)
             + "."
         )
     return " ".join(parts)
 
 
-def missing(group: Group) -> str:
-    """The rows of the paper that a group has not run, as a sentence of Markdown; empty if none is missing."""
+def caution(group: Group) -> str:
+    """What a reader must know before the first number, as HTML; empty for results of the full budget."""
+    if group[0].budget == "full":
+        return ""
+    full = catalogue.config("traditional")
+    return (
+        '<div class="admonition warning"><p class="admonition-title">Results of a small budget</p>'
+        f"<p>{describe(group).replace('**', '')} They can show the sign of an effect and the order of the rows. They "
+        f"cannot "
+        f"reach the paper's numbers, which are of width {full.width}, trained on all images for {full.epochs} "
+        f"epochs.</p></div>"
+    )
+
+
+def missing(group: Group, part: int | None) -> str:
+    """The rows of a part of the paper that a group has not run, as a sentence of Markdown; empty if none is missing."""
     absent = [
         f"{row.label} ({protocol}, `{key}`)"
-        for key, row in catalogue.rows().items()
+        for key, row in part_rows(part).items()
         for protocol in catalogue.PROTOCOLS
-        if row.paper_table and not _runs(group, key, protocol)
+        if not runs_of(group, key, protocol)
     ]
     return f"Not run yet: {', '.join(absent)}." if absent else ""
+
+
+def part_rows(part: int | None) -> dict[str, catalogue.Row]:
+    """The rows of the paper's Table 1 or 2, or (None) those of neither. Raises ValueError on another number."""
+    if part not in PARTS:
+        raise ValueError(f"the paper has no table {part}: choose 1 or 2")
+    return {key: row for key, row in catalogue.rows().items() if row.paper_table == part}
 
 
 def headline(group: Group) -> str:
     """The cover's table as HTML: clean accuracy three times, and accuracy under the one strong attack, row by row."""
     body = []
-    for key, row in catalogue.rows().items():
-        measured = [cell(group, key, protocol, "clean") for protocol in catalogue.PROTOCOLS]
-        measured += [cell(group, key, protocol, STRONG, rule="corrected") for protocol in catalogue.PROTOCOLS]
-        if row.paper_table == 1 and any(measured):
-            values = [f"{row.published['clean']:.1f}", *(value.html if value else NOT_RUN for value in measured)]
-            body.append(
-                f'<tr><th scope="row">{escape(row.label)}</th>'
-                + "".join(f"<td>{value}</td>" for value in values)
-                + "</tr>"
-            )
-    heads = ["Row", "Clean: paper", "published", "corrected", f"{STRONG_HEADING}: published", "corrected"]
-    return _table(
+    for key, paper in part_rows(1).items():
+        measured = [evidence.accuracy(group, key, protocol, "clean") for protocol in catalogue.PROTOCOLS]
+        measured += [evidence.accuracy(group, key, protocol, STRONG, "corrected") for protocol in catalogue.PROTOCOLS]
+        if any(measured):
+            body.append(row(escape(paper.label), [f"{paper.published['clean']:.1f}", *map(accuracy, measured)]))
+    heads = ["Row", "Clean: paper", "published", "corrected", f"{HEADINGS[STRONG]}: published", "corrected"]
+    return table(
         heads,
         body,
-        "Accuracy in percent, with Wilson 95 % intervals. The attack of the last two columns is the same: "
-        "pixels, restarts, true and surrogate gradients. The protocol is that of the training.",
+        "Accuracy in percent, with 95 % intervals. The attack of the last two columns is the same: pixels, restarts, "
+        "true and surrogate gradients. The protocol is that of the training.",
     )
 
 
-def results(group: Group, *, page: str = "book", root: Path | None = None) -> str:
-    """The results table as HTML: for each row of the catalogue that was run, the paper's numbers and ours.
+def results(group: Group, part: int | None = 1, *, page: str = "book", root: Path | None = None) -> str:
+    """One of the paper's tables as HTML: for each of its rows that was run, the paper's numbers and ours.
 
-    ``page`` is the folder of the page that shows it, for the links to the run pages. Raises FileNotFoundError where a
-    record has lost its notebook, ValueError where the group has no row of the catalogue.
+    ``part`` is 1, 2, or None for the rows of neither table. ``page`` is the folder of the page that shows it, for the
+    links to the run pages. Raises FileNotFoundError where a record has lost its notebook, ValueError where the group
+    has no row of that part.
     """
-    heads = ["Protocol", *catalogue.COLUMNS.values(), STRONG_HEADING]
+    heads = ["Protocol", *HEADINGS.values()]
     body = []
-    for key, row in catalogue.rows().items():
+    for key, paper in part_rows(part).items():
         lines = []
         for protocol in catalogue.PROTOCOLS:
-            if runs := _runs(group, key, protocol):
-                links = " ".join(_link(record, page, root or results_folder()) for record in runs)
-                cells = [cell(group, key, protocol, column) for column in catalogue.COLUMNS]
-                cells.append(cell(group, key, protocol, STRONG, rule="corrected"))
-                lines.append(
-                    _line(protocol, f'{protocol}<span class="interval">{links}</span>', [c.html for c in cells])
-                )
+            if runs := runs_of(group, key, protocol):
+                cells = [evidence.accuracy(group, key, protocol, column) for column in catalogue.COLUMNS]
+                cells.append(evidence.accuracy(group, key, protocol, STRONG, "corrected"))
+                head = f'{protocol}<span class="interval">{_seeds(runs)}{links(runs, page, root)}</span>'
+                lines.append(row(head, [accuracy(cell) for cell in cells], protocol))
         if lines:
-            paper = [*(f"{row.published[column]:.1f}" for column in catalogue.COLUMNS), NOT_RUN]
-            head = f'<tr class="row-title"><th scope="rowgroup" colspan="{len(heads)}">{title(row)}</th></tr>'
-            body.append(f"<tbody>{head}{_line('paper', 'paper', paper)}{''.join(lines)}</tbody>")
+            printed = [*(f"{paper.published[column]:.1f}" for column in catalogue.COLUMNS), NO_NUMBER]
+            head = f'<tr class="row-title"><th scope="rowgroup" colspan="{len(heads)}">{title(paper)}</th></tr>'
+            body.append(f"<tbody>{head}{row('paper', printed, 'paper')}{''.join(lines)}</tbody>")
     if not body:
-        raise ValueError("this group of records has no row of the catalogue: run one, or build without a results table")
+        raise ValueError(f"this group of records has no row of {PARTS[part]}: run one first")
     caption = (
         f"Accuracy in percent. Paper: as printed there. Published and corrected: measured here, at budget "
-        f"{group[0].budget} on {group[0].data['title']}, with the Wilson 95 % interval of each number below it. "
-        f"{STRONG_HEADING} is not in the paper, and is the same attack for both protocols."
+        f"{group[0].budget} on {group[0].data['title']}, with the 95 % interval of each number below it. "
+        f"{HEADINGS[STRONG]} is not in the paper, and is the same attack for both protocols."
     )
-    return _table(heads, body, caption)
+    return table(heads, body, caption)
+
+
+def frame(group: Group, part: int | None, protocol: str) -> pd.DataFrame:
+    """One of the paper's tables under one protocol, in percent: row -> column, with low and high of each interval.
+
+    Columns are pairs (column, "accuracy" | "low" | "high" | "paper"); rows that were not run hold the paper's number
+    alone. Raises ValueError on an unknown table or protocol.
+    """
+    lines = {}
+    for key, paper in part_rows(part).items():
+        paper.changes(protocol)
+        cells = {}
+        for column, heading in HEADINGS.items():
+            rule = "corrected" if column == STRONG else None
+            measured = evidence.accuracy(group, key, protocol, column, rule)
+            if column in paper.published:
+                cells[heading, "paper"] = paper.published[column]
+            for name in ("value", "low", "high"):
+                cells[heading, name] = round(100 * getattr(measured, name), 2) if measured else np.nan
+        lines[key] = cells
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def plain(group: Group, part: int | None, protocol: str) -> str:
+    """The same table as text for a terminal: measured accuracy with its interval, and the paper's number below it."""
+    lines = []
+    for key, paper in part_rows(part).items():
+        paper.changes(protocol)
+        runs = runs_of(group, key, protocol)
+        measured = {"row": paper.label, "by": f"here, {len(runs)} seed(s)" if runs else "here: not run"}
+        printed = {"row": "", "by": "the paper"}
+        for column, heading in HEADINGS.items():
+            cell = evidence.accuracy(group, key, protocol, column, "corrected" if column == STRONG else None)
+            measured[heading] = f"{100 * cell.value:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]" if cell else ""
+            printed[heading] = f"{paper.published[column]:.2f}" if column in paper.published else ""
+        lines += [measured, printed]
+    return pd.DataFrame(lines).to_string(index=False)
 
 
 def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = None) -> str:
@@ -195,22 +182,20 @@ def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = Non
             record.protocol,
             record.budget,
             record.data["title"],
-            _link(record, page, root or results_folder()),
+            link(record, page, root),
             record.provenance["device"],
             f"{seconds / 60:.1f}",
             (record.provenance["commit"] or "none")[:7],
         ]
-        body.append(
-            f'<tr><th scope="row">{record.key}</th>' + "".join(f"<td>{value}</td>" for value in cells) + "</tr>"
-        )
+        body.append(row(record.key, cells))
     heads = ["Row", "Protocol", "Budget", "Data", "Seed", "Device", "Minutes", "Commit"]
-    return _table(heads, body, "The committed runs. The link opens the notebook as it was executed.")
+    return table(heads, body, "The committed runs. The link opens the notebook as it was executed.")
 
 
 def title(row: catalogue.Row) -> str:
     """Label of a row, as HTML, with what tells it from the rows of the same label: table and training attack."""
     place = f"Table {row.paper_table}" if row.paper_table else "authors' results file"
-    attack = f", trained on eps {row.train_eps:g}, step {_length(row.train_step_size)}" if row.adversarial else ""
+    attack = f", trained on eps {row.train_eps:g}, step {length(row.train_step_size)}" if row.adversarial else ""
     return f'{escape(row.label)} <span class="quiet">{place}{attack}</span>'
 
 
@@ -223,44 +208,71 @@ def columns(group: Group) -> str:
         steps = 1 if spec["method"] == "fgsm" else spec["steps"]
         step_size = spec["eps"] if spec["method"] == "fgsm" else spec["step_size"]
         reach = spec["eps"] if spec["random_start"] else min(spec["eps"], steps * step_size)
-        heading = HEADINGS[column]
         cells = [
-            _length(spec["eps"]),
-            f"{steps} x {_length(step_size)}",
-            _length(reach),
-            spec["restarts"],
+            rule,
+            length(spec["eps"]),
+            f"{steps} x {length(step_size)}",
+            length(reach),
+            str(spec["restarts"]),
             {"pixels": "pixels", "standardised": "standard deviations"}[spec["space"]],
             spec["statistics"],
         ]
-        body.append(
-            f'<tr><th scope="row">{escape(heading)}</th><td class="protocol">{rule}</td>'
-            + "".join(f"<td>{value}</td>" for value in cells)
-            + "</tr>"
-        )
+        body.append(row(escape(HEADINGS[column]), cells))
     heads = ["Column", "Protocol", "eps", "steps", "reach", "restarts", "unit", "batch norm's statistics"]
-    return _table(heads, body, "The attack behind each column. Reach: how far it can move a pixel or entry at most.")
+    return table(heads, body, "The attack behind each column. Reach: how far it can move a pixel or entry at most.")
 
 
 def order(group: Group) -> str:
     """Does our published protocol put the rows of Table 1 in the paper's order? As HTML; empty below 5 rows."""
-    found = [row for key, row in catalogue.rows().items() if row.paper_table == 1 and _runs(group, key, "published")]
+    found = [(key, paper) for key, paper in part_rows(1).items() if runs_of(group, key, "published")]
     if len(found) < 5:
         return ""  # of three rows, chance puts one in six in the same order
     body = []
     for column, heading in catalogue.COLUMNS.items():
-        ours = [cell(group, row.key, "published", column).accuracy for row in found]
-        theirs = [row.published[column] for row in found]
-        agreement = f"{rank_correlation(ours, theirs):+.2f}" if len(set(ours)) > 1 else NOT_RUN
-        values = f"<td>{agreement}</td><td>{np.mean(np.subtract(ours, theirs)):+.1f}</td>"
-        body.append(f'<tr><th scope="row">{escape(heading)}</th>{values}</tr>')
+        ours = [100 * evidence.accuracy(group, key, "published", column).value for key, _ in found]
+        theirs = [paper.published[column] for _, paper in found]
+        agreement = f"{rank_correlation(ours, theirs):+.2f}" if len(set(ours)) > 1 else NO_NUMBER
+        spread = [f"{max(values) - min(values):.1f}" for values in (theirs, ours)]
+        body.append(row(escape(heading), [agreement, f"{np.mean(np.subtract(ours, theirs)):+.1f}", *spread]))
     caption = (
         f"The paper's numbers and the published protocol here, over {len(found)} rows of Table 1. Order: Spearman's "
-        "rank correlation of the rows. Gap: ours minus the paper's, on average, in percentage points."
+        "rank correlation of the rows. Gap: ours minus the paper's, on average, in percentage points. Spread: best row "
+        "minus worst row."
     )
-    return _table(["Column", "Order", "Gap"], body, caption)
+    return table(["Column", "Order", "Gap", "Spread: paper", "here"], body, caption)
 
 
-def smoke(root: Path, keys: Iterable[str] = SMOKE_ROWS) -> str:
+def cost(group: Group) -> str:
+    """What a row of Table 1 took to train and to evaluate, as HTML: the mean over its runs."""
+    body = []
+    for key, paper in part_rows(1).items():
+        for protocol in catalogue.PROTOCOLS:
+            if found := runs_of(group, key, protocol):
+                passes = found[0].cost["passes_per_step"]
+                minutes = [
+                    np.mean([record.cost[name] for record in found]) / 60
+                    for name in ("training_seconds", "evaluation_seconds")
+                ]
+                speed = np.mean([record.cost["training_images_per_second"] for record in found])
+                cells = [
+                    protocol,
+                    f"{passes['forward']} + {passes['backward']}",
+                    f"{found[0].cost['steps']:,}",
+                    *(f"{value:.1f}" for value in minutes),
+                    f"{speed:,.0f}",
+                ]
+                body.append(row(escape(paper.label), cells))
+    devices = sorted({f"{record.provenance['device']}, {record.provenance['threads']} thread(s)" for record in group})
+    caption = (
+        "Cost of a run. Passes: forward and backward passes of one batch that a training step takes; compare rows at "
+        f"equal passes before comparing their accuracy. Images: clean training images a second. Made on "
+        f"{'; '.join(devices)}."
+    )
+    heads = ["Row", "Protocol", "Passes", "Steps", "Training (min)", "Evaluation (min)", "Images/s"]
+    return table(heads, body, caption)
+
+
+def smoke(root: Path, keys: Sequence[str] = SMOKE_ROWS) -> str:
     """The table of the machinery check, as HTML. Raises FileNotFoundError for a row without a smoke record."""
     found = {record.key: record for record in records.collect(root, budget="smoke") if record.protocol == "corrected"}
     body = []
@@ -270,52 +282,16 @@ def smoke(root: Path, keys: Iterable[str] = SMOKE_ROWS) -> str:
         record = found[key]
         cells = [f"{100 * record.measurement(f'corrected:{column}').accuracy:.1f}" for column in catalogue.COLUMNS]
         cells.append(f"{record.cost['training_seconds'] + record.cost['evaluation_seconds']:.1f}")
-        body.append(
-            f'<tr><th scope="row">{escape(catalogue.rows()[key].label)}</th>'
-            + "".join(f"<td>{value}</td>" for value in cells)
-            + "</tr>"
-        )
-    record = found[next(iter(keys))]
+        body.append(row(escape(catalogue.rows()[key].label), cells))
+    record = found[keys[0]]
     caption = (
         f"Machinery check, not a result: accuracy in percent on {record.measurements[0].n} images of "
         f"{record.data['title']}, a network of width {record.config['width']} after {record.config['epochs']} epochs."
     )
-    return _table(["Row", *catalogue.COLUMNS.values(), "Seconds"], body, caption)
+    return table(["Row", *catalogue.COLUMNS.values(), "Seconds"], body, caption)
 
 
-def _runs(group: Group, key: str, protocol: str) -> Group:
-    return [record for record in group if (record.key, record.protocol) == (key, protocol)]
-
-
-def _link(record: Record, page: str, root: Path) -> str:
-    if not (root / record.where / "run.ipynb").is_file():
-        raise FileNotFoundError(f"{record.where} has a record and no run.ipynb: restore it with git, or run again")
-    up = "../" * len(Path(page).parts)
-    return f'<a href="{up}results/{record.where}/run.html">run {record.seed}</a>'
-
-
-def _line(kind: str, name: str, values: Sequence[str]) -> str:
-    return (
-        f'<tr class="{kind}"><td class="protocol">{name}</td>'
-        + "".join(f"<td>{value}</td>" for value in values)
-        + "</tr>"
-    )
-
-
-def _table(heads: Sequence[str], body: Sequence[str], caption: str) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    rows = "".join(body) if body[0].startswith("<tbody>") else f"<tbody>{''.join(body)}</tbody>"
-    return (
-        f'<figure class="results"><figcaption>{escape(caption)}</figcaption>'
-        f'<div class="table-scroll" tabindex="0" role="region" aria-label="{escape(caption.split(".")[0])}">'
-        f'<table class="results"><thead><tr>{head}</tr></thead>{rows}</table></div></figure>'
-    )
-
-
-def _length(value: float) -> str:
-    """0.1, or 2/255 where that is what was meant."""
-    return f"{value:g}" if len(f"{value:g}") <= 4 else f"{value * 255:g}/255"
-
-
-def _sizes(values: Sequence[int]) -> str:
-    return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
+def _seeds(runs: Group) -> str:
+    """ "1 of 3 seeds: " while a row of Table 1 has fewer runs than it is meant to have."""
+    planned = catalogue.SEEDS[runs[0].budget]
+    return f"{len(runs)} of {planned} seeds: " if len(runs) < planned else ""

@@ -1,14 +1,18 @@
 """Records with made-up numbers, for tests of what is drawn from records. Nothing here trains."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 
 from advlib import catalogue, records
+from advlib.evaluate import Attack, suite
 from advlib.records import Measurement, Record, pack_mask
 
 TITLES = {"digits": "scikit-learn's digits", "cifar10": "CIFAR-10", "cifar10-jpeg": "CIFAR-10, JPEG copy"}
+CLASSES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+IMAGES, SWEEP = 200, 100
 NOTEBOOK = {
     "cells": [{"cell_type": "markdown", "metadata": {}, "id": "a", "source": "# A run"}],
     "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
@@ -22,37 +26,44 @@ def mask(accuracy: float, n: int) -> str:
     return pack_mask(np.arange(n) < round(accuracy * n))
 
 
-def measurement(name: str, accuracy: float, n: int = 200) -> Measurement:
-    rule, column = name.split(":")[:2]
-    standardised = rule == "published"
-    attack = {
-        "method": "fgsm" if "fgsm" in column else "pgd",
-        "eps": 0.1,
-        "step_size": 2 / 255,
-        "steps": 2,
-        "restarts": 1,
-        "random_start": False,
-        "space": "standardised" if standardised else "pixels",
-        "statistics": "batch" if standardised else "running",
-    }
-    return Measurement(name, column, attack, n, mask(accuracy, n))
+def measurement(attack: Attack, accuracy: float, n: int = IMAGES) -> Measurement:
+    specification = {name: value for name, value in dataclasses.asdict(attack).items() if name != "also_after"}
+    return Measurement(attack.name, attack.column, specification, n, mask(accuracy, n))
+
+
+def attacks(key: str) -> list[Attack]:
+    """The whole suite of a row, with one attack for each number of steps."""
+    row = catalogue.rows()[key]
+    found = []
+    for attack in suite(dual=row.advprop, surrogate=row.sat):
+        columns = [f"steps-{k}" for k in attack.also_after]
+        found += [dataclasses.replace(attack, column=column, also_after=()) for column in columns]
+        found.append(dataclasses.replace(attack, also_after=()))
+    return found
 
 
 def record(
     key="advprop", protocol="corrected", budget="lite", seed=0, dataset="cifar10-jpeg", drop=(), **accuracies
 ) -> Record:
-    """A record that is not stale, with the paper's columns under both rules; ``drop`` names measurements left out."""
+    """A record that is not stale, with the whole suite of attacks; ``drop`` names measurements left out.
+
+    Accuracies that are not given fall along the suite and with the row's place in the catalogue.
+    """
     dataset = "digits" if budget == "smoke" else dataset
     config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset).to_dict()
-    names = [f"{rule}:{column}" for rule in catalogue.PROTOCOLS for column in catalogue.COLUMNS] + [
-        "corrected:pgd-20-8/255"
-    ]
     level = 0.9 - 0.02 * list(catalogue.rows()).index(key)
     measurements = [
-        measurement(name, accuracies.get(name, max(0.0, level - 0.12 * k % 0.6)))
-        for k, name in enumerate(names)
-        if name not in drop
+        measurement(
+            attack,
+            accuracies.get(attack.name, max(0.0, level - 0.12 * k % 0.6)),
+            SWEEP if attack.images == "sweep" else IMAGES,
+        )
+        for k, attack in enumerate(attacks(key))
+        if attack.name not in drop
     ]
+    epoch = {"loss": 1.5, "clean_accuracy": 0.5, "seconds": 1.5}
+    if config["adversarial"]:
+        epoch["adversarial_accuracy"] = 0.3
     return Record(
         key,
         protocol,
@@ -63,12 +74,27 @@ def record(
             "name": dataset,
             "title": TITLES[dataset],
             "checksum": "sha256:0",
+            "classes": CLASSES,
             "train_images": 1000,
-            "test_images": 200,
+            "test_images": IMAGES,
         },
-        provenance={"device": "cpu: none", "commit": "0" * 40},
-        cost={"training_seconds": 3.0, "evaluation_seconds": 2.0},
-        curve=[],
+        provenance={
+            "device": "cpu: none",
+            "threads": 1,
+            "precision": "float32",
+            "commit": "0" * 40,
+            "dirty": False,
+            "versions": {"python": "3.11.0", "torch": "2.11.0"},
+            "started": "2026-01-01T00:00:00+00:00",
+        },
+        cost={
+            "passes_per_step": {"forward": 4, "backward": 4},
+            "steps": 100,
+            "training_seconds": 3.0,
+            "evaluation_seconds": 2.0,
+            "training_images_per_second": 100.0,
+        },
+        curve=[{"epoch": 1, **epoch}, {"epoch": 2, **epoch}],
         measurements=tuple(measurements),
     )
 

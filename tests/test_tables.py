@@ -1,4 +1,4 @@
-"""Tables and figures say what the records say, name what is missing, and refuse what cannot be shown."""
+"""Tables say what the records say, name what is missing, and refuse what cannot be shown."""
 
 import dataclasses
 import re
@@ -6,12 +6,11 @@ import subprocess
 import sys
 
 import fake_records as fake
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from advlib import catalogue, figures, records, tables
-from advlib.statistics import wilson
+from advlib import catalogue, dissection, evidence, ledger, markup, mixtures, records, tables
+from advlib.claims import ledger as judged
 
 
 @pytest.fixture
@@ -19,30 +18,25 @@ def results(tmp_path):
     return tmp_path / "results"
 
 
-def test_a_cell_is_the_mean_over_seeds_with_the_interval_of_one_test_set():
-    name = "corrected:clean"
-    group = [fake.record(seed=0, **{name: 0.80}), fake.record(seed=1, **{name: 0.90})]
-    cell = tables.cell(group, "advprop", "corrected", "clean")
-    low, high = wilson(0.85 * 200, 200)
-    assert (cell.accuracy, cell.low, cell.high) == pytest.approx((85, 100 * low, 100 * high))
-    assert (cell.n, cell.seeds) == (200, 2)
+@pytest.fixture
+def everything(results):
+    """Every row under both protocols and all steps between them, as (group, results folder)."""
+    group = [fake.record(key, protocol) for key in catalogue.rows() for protocol in catalogue.PROTOCOLS]
+    group += [
+        fake.record(key, protocol)
+        for key in dissection.DISSECTED
+        for protocol in catalogue.rows()[key].dissection()[1:-1]
+    ]
+    for record in group:
+        fake.put(record, results)
+    return group, results
 
 
-def test_an_image_must_survive_the_true_and_the_surrogate_gradient():
-    record = fake.record("sat", **{"corrected:fgsm-0.1": 0.5})
-    last = np.arange(200) >= 80  # 60 % correct, of which 20 points are not in the first half
-    twin = dataclasses.replace(
-        record.measurement("corrected:fgsm-0.1"), name="corrected:fgsm-0.1:surrogate", correct=records.pack_mask(last)
-    )
-    record = dataclasses.replace(record, measurements=(*record.measurements, twin))
-    assert tables.cell([record], "sat", "corrected", "fgsm-0.1").accuracy == pytest.approx(10)
-
-
-def test_a_row_that_was_not_run_has_no_cell_and_is_named_as_missing():
+def test_a_row_that_was_not_run_is_named_as_missing():
     group = [fake.record("advprop")]
-    assert tables.cell(group, "sat", "corrected", "clean") is None
-    assert "SAT (corrected, `sat`)" in tables.missing(group)
-    assert "AdvProp (corrected, `advprop`)" not in tables.missing(group)
+    assert "SAT (corrected, `sat`)" in tables.missing(group, 1)
+    assert "AdvProp (corrected, `advprop`)" not in tables.missing(group, 1)
+    assert "`sat-large-eps`" in tables.missing(group, 2) and "`als-adversarial`" in tables.missing(group, None)
 
 
 def test_a_run_that_lacks_a_measurement_fails_instead_of_leaving_a_gap(results):
@@ -52,13 +46,11 @@ def test_a_run_that_lacks_a_measurement_fails_instead_of_leaving_a_gap(results):
         tables.results([record], root=results)
 
 
-def test_seeds_tested_on_different_numbers_of_images_are_not_averaged():
-    short = fake.record(seed=1)
-    short = dataclasses.replace(
-        short, measurements=tuple(fake.measurement(m.name, 0.5, n=100) for m in short.measurements)
-    )
-    with pytest.raises(ValueError, match=r"\[100, 200\]"):
-        tables.cell([fake.record(seed=0), short], "advprop", "corrected", "clean")
+def test_a_part_of_the_paper_without_a_run_is_refused_and_so_is_a_table_that_it_does_not_have():
+    with pytest.raises(ValueError, match="no row of Table 2"):
+        tables.results([fake.record("advprop")], 2)
+    with pytest.raises(ValueError, match="no table 3"):
+        tables.part_rows(3)
 
 
 def test_the_results_table_has_each_number_of_paper_and_records(results):
@@ -75,25 +67,88 @@ def test_the_results_table_has_each_number_of_paper_and_records(results):
     assert "CIFAR-10, JPEG copy" in html and "budget lite" in html
 
 
-@pytest.fixture(autouse=True)
-def no_figure_stays_open():
-    yield
-    plt.close("all")
+def test_a_number_changes_with_the_mask_that_it_is_computed_from(results):
+    """The tables hold no number of their own: alter one image of one record, and the digits follow."""
+    record = fake.record("traditional", **{"corrected:clean": 0.6})
+    fake.put(record, results)
+    before = tables.results([record], root=results)
+    mask = record.measurement("corrected:clean").mask
+    mask[-20:] = True
+    packed = records.pack_mask(mask)
+    altered = dataclasses.replace(
+        record,
+        measurements=tuple(
+            dataclasses.replace(m, correct=packed) if m.name == "corrected:clean" else m for m in record.measurements
+        ),
+    )
+    after = tables.results([altered], root=results)
+    assert "<td>60.0<" in before and "<td>70.0<" in after and "<td>60.0<" not in after
 
 
-def test_every_line_of_every_table_has_a_cell_for_each_heading(results):
-    group = [fake.record(key, protocol) for key in catalogue.rows() for protocol in catalogue.PROTOCOLS]
+def test_without_its_record_a_row_has_no_number_and_is_called_missing(results):
+    for key in ("traditional", "advprop"):
+        fake.put(fake.record(key), results)
+    (results / fake.record("advprop").where / "record.json").unlink()
+    (group,) = evidence.groups(results)
+    assert "AdvProp" not in tables.results(group, root=results)
+    assert "AdvProp (corrected, `advprop`)" in tables.missing(group, 1)
+
+
+def test_every_table_recomputed_from_the_masks_has_the_same_digits(everything):
+    """An independent reading: bits out of the JSON by hand, means by numpy, compared with the table for programs."""
+    import base64
+    import json
+    import zlib
+
+    group, results = everything
+    for part in (1, 2):
+        for protocol in catalogue.PROTOCOLS:
+            shown = tables.frame(group, part, protocol)
+            for key in tables.part_rows(part):
+                raw = json.loads((results / f"lite/cifar10-jpeg/{protocol}/{key}/seed0/record.json").read_text())
+                bits = {
+                    m["name"]: np.unpackbits(
+                        np.frombuffer(zlib.decompress(base64.b85decode(m["correct"])), np.uint8), count=m["n"]
+                    )
+                    for m in raw["measurements"]
+                }
+                for column, heading in catalogue.COLUMNS.items():
+                    masks = [bits[name] for name in bits if re.fullmatch(f"{protocol}:{column}(:surrogate)?", name)]
+                    assert shown.loc[key, (heading, "value")] == round(100 * np.min(masks, axis=0).mean(), 2)
+                    assert shown.loc[key, (heading, "paper")] == catalogue.rows()[key].published[column]
+
+
+def test_a_row_says_how_many_of_its_seeds_are_there(results):
+    group = [fake.record(seed=seed) for seed in (0, 1)]
     for record in group:
         fake.put(record, results)
+    assert "2 of 3 seeds" in tables.results(group, root=results)
+    third = fake.record(seed=2)
+    fake.put(third, results)
+    assert "of 3 seeds" not in tables.results([*group, third], root=results)
+
+
+def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
+    group, results = everything
     for key in tables.SMOKE_ROWS:
         fake.put(fake.record(key, budget="smoke"), results)
-    for html in [
-        tables.results(group, root=results),
+    rulings = judged(group)
+    pages = [
+        *(tables.results(group, part, root=results) for part in (1, 2, None)),
         tables.headline(group),
         tables.columns(group),
+        tables.order(group),
+        tables.cost(group),
         tables.smoke(results),
         tables.runs(group, root=results),
-    ]:
+        *(dissection.effects(group, key) for key in dissection.DISSECTED),
+        dissection.clamp(group),
+        *(mixtures.effects(group, protocol) for protocol in catalogue.PROTOCOLS),
+        ledger.brief(rulings),
+        *re.findall("<figure.*?</figure>", ledger.details(rulings, group, root=results), re.DOTALL),
+    ]
+    assert len(pages) > 30
+    for html in pages:
         heads = len(re.findall('<th scope="col">', html))
         lines = re.findall(r"<tr[^>]*>(.*?)</tr>", html)[1:]
         assert lines
@@ -104,33 +159,18 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(results):
 def test_a_record_without_its_notebook_is_refused(results):
     (fake.put(fake.record(), results) / "run.ipynb").unlink()
     with pytest.raises(FileNotFoundError, match="no run.ipynb"):
-        tables.results(tables.groups(results)[0], root=results)
+        tables.results(evidence.groups(results)[0], root=results)
 
 
-def test_smoke_runs_are_never_results(results):
+def test_a_folder_without_results_says_so(results):
     fake.put(fake.record(budget="smoke"), results)
-    assert tables.groups(results) == []
     assert "There is no result yet" in tables.status(results) and "1 smoke run " in tables.status(results)
 
 
-def test_full_runs_come_before_lite_runs_and_data_sets_are_kept_apart(results):
-    for record in [
-        fake.record(budget="lite"),
-        fake.record(budget="full"),
-        fake.record(budget="lite", dataset="cifar10"),
-    ]:
-        fake.put(record, results)
-    found = [(group[0].budget, group[0].config["dataset"]) for group in tables.groups(results)]
-    assert found == [("full", "cifar10-jpeg"), ("lite", "cifar10"), ("lite", "cifar10-jpeg")]
-
-
-def test_stale_records_are_left_out_and_named(results):
+def test_stale_records_are_named(results):
     old = fake.record(seed=3)
     fake.put(dataclasses.replace(old, config=old.config | {"lr": 0.2}), results)
-    fake.put(dataclasses.replace(fake.record(seed=4), science_version=records.SCIENCE_VERSION - 1), results)
-    assert tables.groups(results) == []
-    status = tables.status(results)
-    assert "seed3` (config: lr 0.2" in status and "seed4` (science version" in status
+    assert "seed3` (config: lr 0.2" in tables.status(results)
 
 
 def test_the_machinery_table_names_a_row_that_did_not_run(results):
@@ -146,44 +186,14 @@ def test_a_description_counts_images_and_seeds():
     assert "1,000 training images, 200 test images, 1 to 2 seeds a row" in text and "CIFAR-10, JPEG copy" in text
 
 
+def test_results_of_a_small_budget_carry_a_warning_and_full_ones_do_not():
+    assert "Results of a small budget" in tables.caution([fake.record()])
+    assert tables.caution([fake.record(budget="full")]) == ""
+
+
 def test_rows_of_one_label_are_told_apart():
     titles = [tables.title(row) for row in catalogue.rows().values()]
     assert len(set(titles)) == len(titles)
-
-
-def test_the_tradeoff_figure_has_a_point_for_each_row_and_protocol():
-    group = [fake.record(key, protocol) for key in ("traditional", "advprop") for protocol in catalogue.PROTOCOLS]
-    figure = figures.tradeoff(group)
-    assert [len(panel.containers) for panel in figure.axes] == [2, 2]
-    x, y = figure.axes[1].containers[1].lines[0].get_xydata()[0]
-    record = group[3]
-    assert (x, y) == pytest.approx(
-        [100 * record.measurement(f"corrected:{c}").accuracy for c in (tables.STRONG, "clean")]
-    )
-
-
-def test_a_figure_of_no_record_is_refused():
-    with pytest.raises(ValueError, match="no record to draw"):
-        figures.tradeoff([])
-
-
-def test_drawing_leaves_the_readers_settings_alone():
-    before = dict(plt.rcParams)
-    figures.surrogate_gradient()
-    figures.attack_paths()
-    assert dict(plt.rcParams) == before
-
-
-def test_the_slopes_drawn_are_the_derivatives_of_the_values_drawn():
-    value, slope = figures.surrogate_gradient(alphas=(1, 3, 10)).axes
-    for curve, derivative in zip(value.lines[1:], slope.lines[1:], strict=True):
-        z, g = curve.get_data()
-        np.testing.assert_allclose(np.gradient(g, z)[1:-1], derivative.get_ydata()[1:-1], atol=1e-3)
-
-
-def test_reading_records_and_drawing_needs_no_torch():
-    code = "import sys; from advlib import figures, records, statistics, tables; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_order_of_the_rows_is_compared_with_the_papers_column_by_column():
@@ -199,9 +209,15 @@ def test_the_order_of_the_rows_is_compared_with_the_papers_column_by_column():
     assert tables.order(group[:4]) == ""
 
 
-def test_the_group_with_most_runs_comes_first_among_data_sets_of_a_budget(results):
-    """One run on another data set must not take the place of all others on the cover."""
-    for key in ("traditional", "als"):
-        fake.put(fake.record(key), results)
-    fake.put(fake.record("advprop", dataset="cifar10"), results)
-    assert tables.groups(results)[0][0].config["dataset"] == "cifar10-jpeg"
+def test_a_difference_is_bold_only_where_its_interval_excludes_zero():
+    from advlib.statistics import Estimate
+
+    assert markup.points(Estimate(0.02, 0.01, 0.03, 100, 1)).startswith("<strong>+2.0</strong>")
+    assert markup.points(Estimate(-0.02, -0.03, -0.01, 100, 1)).startswith("<strong>-2.0</strong>")
+    assert markup.points(Estimate(0.02, -0.01, 0.05, 100, 1)).startswith("+2.0<")
+
+
+def test_reading_records_and_drawing_needs_no_torch():
+    modules = "captions, claims, dissection, evidence, figures, ledger, mixtures, passport, plots, show, tables"
+    code = f"import sys; from advlib import {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,153 @@
+"""Which records count as results, and the accuracies and differences that they give. No torch.
+
+Everything that a table, a figure or a verdict shows goes through here: recomputed from the masks in the records, paired
+by image and by seed, with an interval.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from advlib import catalogue, records, statistics
+from advlib.records import Record
+from advlib.statistics import Estimate
+
+RESULT_BUDGETS = ("full", "lite")  # the highest first; smoke shows that the machinery works and is never a result
+STRONG = "pgd-20-8/255"  # the strongest attack that every network went through; no AutoAttack
+HEADINGS = catalogue.COLUMNS | {STRONG: "PGD-20 8/255"}
+Group = list[Record]  # of one budget on one data set
+
+
+def groups(root: Path) -> list[Group]:
+    """The records that count as results, by budget and data set: highest budget and most runs first, none stale.
+
+    Raises ValueError if two of a group saw different data under one name: their numbers do not belong in one table.
+    """
+    by_place: dict[tuple, Group] = {}
+    for record in records.collect(root):
+        if record.budget in RESULT_BUDGETS and why_stale(record) is None:
+            place = (RESULT_BUDGETS.index(record.budget), record.config["dataset"])
+            by_place.setdefault(place, []).append(record)
+    for group in by_place.values():
+        _refuse_other_data(group)
+    return [
+        by_place[place] for place in sorted(by_place, key=lambda place: (place[0], -len(by_place[place]), place[1]))
+    ]
+
+
+def stale(root: Path) -> list[tuple[Record, str]]:
+    """The records of a result budget that no longer count, each with the reason."""
+    found = [record for record in records.collect(root) if record.budget in RESULT_BUDGETS]
+    return [(record, why) for record in found if (why := why_stale(record))]
+
+
+def why_stale(record: Record) -> str | None:
+    """Why a record is not what its place in ``results`` would hold if it were run today, or None."""
+    today = catalogue.config(
+        record.key, protocol=record.protocol, budget=record.budget, seed=record.seed, dataset=record.config["dataset"]
+    )
+    return record.stale_because(today)
+
+
+def runs_of(group: Group, key: str, protocol: str) -> Group:
+    """The records of one row under one protocol, in the order of their seeds."""
+    return sorted((r for r in group if (r.key, r.protocol) == (key, protocol)), key=lambda record: record.seed)
+
+
+def accuracy(group: Group, key: str, protocol: str, column: str, rule: str | None = None) -> Estimate | None:
+    """Row ``key`` trained under ``protocol`` and tested by ``rule`` (its own, if not said), as a share in [0, 1].
+
+    None if the row was not run under the protocol; KeyError if it was run and lacks the measurement.
+    """
+    runs = runs_of(group, key, protocol)
+    return statistics.accuracy(_masks(runs, f"{rule or catalogue.rule(protocol)}:{column}")) if runs else None
+
+
+Place = tuple[str, str, str]  # key, protocol of training, measurement: "corrected:clean"
+
+
+def paired(group: Group, places: Iterable[Place]) -> list[np.ndarray] | None:
+    """A mask (S, n) for each place, over the seeds and the images that all of them share; None if they share no seed.
+
+    Images are the first n in canonical order for every measurement, so those that two share are the fewer of the two.
+    """
+    places = list(places)
+    runs = [runs_of(group, key, protocol) for key, protocol, _ in places]
+    seeds = set.intersection(*({record.seed for record in found} for found in runs))
+    if not seeds:
+        return None
+    masks = [
+        _masks([record for record in found if record.seed in seeds], name)
+        for found, (_, _, name) in zip(runs, places, strict=True)
+    ]
+    n = min(mask.shape[1] for mask in masks)
+    return [mask[:, :n] for mask in masks]
+
+
+def difference(group: Group, a: Place, b: Place, confidence: float = 0.95) -> Estimate | None:
+    """Accuracy at ``a`` minus accuracy at ``b``, paired; None if they share no seed."""
+    masks = paired(group, [a, b])
+    return statistics.difference(*masks, confidence) if masks else None
+
+
+def factorial(group: Group, protocol: str, column: str, rule: str | None = None) -> dict | None:
+    """Effects of AdvProp, ALS and SAT on top of adversarial training, as a full 2x2x2; None while a row is missing.
+
+    Interaction names -> Estimate, as :func:`advlib.statistics.factorial_effects` gives them.
+    """
+    design = catalogue.factorial()
+    name = f"{rule or catalogue.rule(protocol)}:{column}"
+    masks = paired(group, [(key, protocol, name) for key in design.values()])
+    if masks is None:
+        return None
+    return statistics.factorial_effects(dict(zip(design, masks, strict=True)), ("AdvProp", "ALS", "SAT"))
+
+
+def worst_mask(record: Record, name: str) -> np.ndarray:
+    """bool (n,): which images a network got right. With surrogate gradients, an image must survive both gradients.
+
+    Where the two were measured on different numbers of images, n is the fewer: both begin with the first.
+    """
+    masks = [record.measurement(name).mask]
+    masks += [m.mask for m in record.measurements if m.name == f"{name}:surrogate"]
+    n = min(map(len, masks))
+    return np.logical_and.reduce([mask[:n] for mask in masks])
+
+
+def _masks(runs: Group, name: str) -> np.ndarray:
+    masks = [worst_mask(record, name) for record in runs]
+    sizes = sorted({len(mask) for mask in masks})
+    if len(sizes) > 1:
+        raise ValueError(f"{runs[0].key}, {name}: seeds were tested on {sizes} images; run them alike")
+    return np.array(masks)
+
+
+def _refuse_other_data(group: Group) -> None:
+    first = group[0]
+    for record in group:
+        if record.data["checksum"] != first.data["checksum"]:
+            checksums = f"{record.data['checksum'][:19]} and {first.data['checksum'][:19]}"
+            raise ValueError(
+                f"{record.where} and {first.where} saw different data under the name {first.data['name']!r} "
+                f"({checksums}): run one of them again, or move it out of the results"
+            )
+
+
+LABELS = "labels.json"  # beside the protocols of a data set: the true classes of its test images, in canonical order
+
+
+def labels(root: Path, group: Group) -> np.ndarray | None:
+    """The true class of each test image, int (n,), or None if nobody wrote them down (tools/write_labels.py does).
+
+    Raises ValueError if they belong to other data than the records.
+    """
+    budget, dataset = Path(group[0].where).parts[:2]
+    path = Path(root) / budget / dataset / LABELS
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text())
+    if found["checksum"] != group[0].data["checksum"]:
+        raise ValueError(f"{path} is of other data than the records beside it: make it anew by tools/write_labels.py")
+    return np.array([int(label) for label in found["labels"].split()])
