@@ -1,0 +1,190 @@
+"""The rulings of :mod:`advlib.claims` as they are read: on the page, in a terminal, as JSON. No torch."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from advlib import catalogue, claims
+from advlib.claims import NOT_ASKED, NOT_RUN, TRIALS, VERDICTS, Claim, Finding, Ruling
+from advlib.evidence import HEADINGS, Group, runs_of
+from advlib.markup import links, points, row, table
+
+SYMBOLS = {
+    "reproduced": "✓",
+    "smaller": "✓",
+    "undecided": "?",
+    "not reproduced": "✗",
+    "contradicted": "✗",
+    NOT_RUN: "…",
+    NOT_ASKED: "",
+}
+
+
+def brief(rulings: Sequence[Ruling], *, target: str = "", words_only: bool = False) -> str:
+    """One line a claim, as HTML: what the paper says, and each trial's verdict. Titles link to ``target``#claim-id.
+
+    ``words_only`` leaves out the numbers behind the verdicts.
+    """
+    body = []
+    for claim, judged in _by_claim(rulings):
+        head = f'<a href="{target}#claim-{claim.id}">{escape(claim.title)}</a>'
+        cells = [_range([100 * comparison.published for comparison in claim.comparisons])]
+        body.append(row(head, cells + [badge(judged[trial], words_only) for trial in TRIALS]))
+    return table(
+        ["Claim", "The paper", *map(str.capitalize, TRIALS)],
+        body,
+        "What the paper claims, and what the runs say. The paper: its differences, in percentage points. A claim "
+        "with several "
+        "comparisons is as good as its worst. Published, corrected: that protocol's training and evaluation. "
+        "Stronger attack: "
+        "corrected networks under PGD-20 8/255, judged by the sign alone. " + _seeds(rulings),
+    )
+
+
+def details(rulings: Sequence[Ruling], group: Group, *, page: str = "book", root: Path | None = None) -> str:
+    """Every claim with its sentence, its place in the paper, and each comparison with estimate, verdict and runs."""
+    return "".join(_section(claim, judged, group, page, root) for claim, judged in _by_claim(rulings))
+
+
+def badge(ruling: Ruling, words_only: bool = False) -> str:
+    """The verdict as a symbol and a word, with its estimate, or with how many of several comparisons came out how."""
+    if ruling.verdict == NOT_ASKED:
+        return ""
+    text = f'<span class="verdict {ruling.verdict.replace(" ", "-")}">{SYMBOLS[ruling.verdict]} {ruling.verdict}</span>'
+    if words_only:
+        return text
+    if len(ruling.findings) == 1:
+        return text + _estimate(ruling.findings[0])
+    return text + f'<span class="interval wrap">{_tally(ruling)}</span>'
+
+
+def text(rulings: Sequence[Ruling]) -> str:
+    """The ledger for a terminal: each claim, then a line for each trial, with a line for each of its comparisons."""
+    lines = []
+    for claim, judged in _by_claim(rulings):
+        lines.append(f"{claim.title}  [{claim.where}]")
+        for trial in TRIALS:
+            ruling = judged[trial]
+            if ruling.verdict == NOT_ASKED:
+                continue
+            lines.append(f"  {trial:16s} {SYMBOLS[ruling.verdict]} {ruling.verdict}")
+            lines += [f"      {_line(finding, trial)}" for finding in ruling.findings]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def as_json(rulings: Sequence[Ruling], group: Group) -> list[dict]:
+    """The ledger as plain values: differences in percentage points, and the records that each comes from."""
+    return [
+        {
+            "id": ruling.claim.id,
+            "sentence": ruling.claim.sentence,
+            "where": ruling.claim.where,
+            "trial": ruling.trial,
+            "verdict": ruling.verdict,
+            "comparisons": [_plain(finding, group) for finding in ruling.findings],
+        }
+        for ruling in rulings
+    ]
+
+
+def name(comparison: claims.Comparison, trial: str = "published") -> str:
+    """The comparison in words, such as "AdvProp − Traditional, FGSM 0.1"."""
+    if comparison.row == comparison.against:
+        return f"{_label(comparison.row)}, {HEADINGS[comparison.column]} − {HEADINGS[comparison.against_column]}"
+    column = HEADINGS["pgd-20-8/255"] if trial == "stronger attack" else HEADINGS[comparison.column]
+    return f"{_label(comparison.row)} − {_label(comparison.against)}, {column}"
+
+
+def _section(claim: Claim, judged: dict[str, Ruling], group: Group, page: str, root: Path | None) -> str:
+    body = []
+    for trial in TRIALS:
+        for finding in judged[trial].findings:
+            cells = [trial, f"{100 * finding.comparison.published:+.2f}" if trial != "stronger attack" else ""]
+            cells += [points(finding.estimate), f"{SYMBOLS[finding.verdict]} {finding.verdict}"]
+            cells += ["" if finding.p is None else _p(finding.p), _runs(finding, group, page, root)]
+            body.append(row(escape(name(finding.comparison, trial)), cells))
+    own = "" if claims.supported_by_the_paper(claim) else " Not all of the paper's own numbers have this sign."
+    heads = ["Comparison", "Trial", "The paper", "Here", "Verdict", "p", "Runs"]
+    caption = "Differences in percentage points; p adjusted for all comparisons of the trial (Holm)." + own
+    return (
+        f'<section class="claim" id="claim-{claim.id}"><h3>{escape(claim.title)}</h3>'
+        f"<blockquote><p>{escape(claim.sentence)}</p><footer>{escape(claim.where)}</footer></blockquote>"
+        f"{table(heads, body, caption)}</section>"
+    )
+
+
+def _runs(finding: Finding, group: Group, page: str, root: Path | None) -> str:
+    places = dict.fromkeys((key, protocol) for key, protocol, _ in (finding.a, finding.b))
+    named = [
+        f"{escape(_label(key))}: {links(runs, page, root)}"
+        for key, protocol in places
+        if (runs := runs_of(group, key, protocol))
+    ]
+    return f'<span class="interval wrap">{"<br>".join(named)}</span>' if named else ""
+
+
+def _by_claim(rulings: Sequence[Ruling]) -> list[tuple[Claim, dict[str, Ruling]]]:
+    found: dict[str, tuple[Claim, dict[str, Ruling]]] = {}
+    for ruling in rulings:
+        found.setdefault(ruling.claim.id, (ruling.claim, {}))[1][ruling.trial] = ruling
+    return list(found.values())
+
+
+def _tally(ruling: Ruling) -> str:
+    verdicts = [finding.verdict for finding in ruling.findings]
+    counted = [(verdict, verdicts.count(verdict)) for verdict in (*VERDICTS, NOT_RUN)]
+    return ", ".join(f"{count} {verdict}" for verdict, count in counted if count)
+
+
+def _estimate(finding: Finding) -> str:
+    if finding.estimate is None:
+        return ""
+    value, low, high = (100 * getattr(finding.estimate, part) for part in ("value", "low", "high"))
+    return f'<span class="interval">{value:+.1f} ({low:+.1f} to {high:+.1f})</span>'
+
+
+def _line(finding: Finding, trial: str) -> str:
+    paper = "" if trial == "stronger attack" else f"paper {100 * finding.comparison.published:+6.2f}"
+    words = f"{name(finding.comparison, trial):58s} {paper:12s}"
+    if finding.estimate is None:
+        return f"{words}   not run"
+    e = finding.estimate
+    return (
+        f"{words}   here {100 * e.value:+6.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]  p {_p(finding.p)}  "
+        f"n {e.n:,} x {e.seeds}  {finding.verdict}"
+    )
+
+
+def _plain(finding: Finding, group: Group) -> dict:
+    comparison, e = finding.comparison, finding.estimate
+    plain = {**vars(comparison), "paper": round(100 * comparison.published, 2), "verdict": finding.verdict}
+    if e is not None:
+        plain |= {part: round(100 * getattr(e, part), 2) for part in ("value", "low", "high")}
+        plain |= {"images": e.n, "seeds": e.seeds, "p_holm": finding.p}
+        places = [(key, protocol) for key, protocol, _ in (finding.a, finding.b)]
+        plain["records"] = sorted({r.where for place in places for r in runs_of(group, *place)})
+    return plain
+
+
+def _seeds(rulings: Sequence[Ruling]) -> str:
+    seeds = sorted({f.estimate.seeds for ruling in rulings for f in ruling.findings if f.estimate})
+    if not seeds:
+        return "No row that a claim compares has been run yet."
+    trainings = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    spread = " With fewer than three, an interval does not include how much another training would differ."
+    return f"Trainings a row: {trainings}." + (spread if seeds[0] < 3 else "")
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:+.2f}" if low == high else f"{low:+.2f} to {high:+.2f}"
+
+
+def _label(key: str) -> str:
+    paper = catalogue.rows()[key]
+    return paper.label + (" (Table 2)" if paper.paper_table == 2 else "")
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
