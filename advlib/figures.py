@@ -1,4 +1,4 @@
-"""Records and formulas to figures. No torch; each function draws one figure and returns it.
+"""The look of all figures, and the figures that need no record: formulas, drawn. No torch.
 
 Colours are seaborn's colour-blind palette, and nothing is told by colour alone. The background is opaque white, so a
 figure reads the same in the book's light and dark themes.
@@ -13,8 +13,6 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-
-from advlib import catalogue, tables
 
 PALETTE = sns.color_palette("colorblind")
 MARKERS = "osD^vP*Xp<>h"
@@ -104,49 +102,4 @@ def attack_paths() -> Figure:
         axes.grid(False)
         figure.colorbar(shades, label="loss")
         figure.legend(loc="outside lower center", ncols=1)
-    return figure
-
-
-ATTACKERS = {"published": "fgsm-0.1", "corrected": tables.STRONG}  # protocol -> the column that its panel shows
-
-
-def tradeoff(group: tables.Group) -> Figure:
-    """Clean accuracy against accuracy under attack, a panel a protocol, with 95 % intervals: the paper's Figure 4.
-
-    The published panel shows an attack of the paper, with the paper's own numbers hollow; the corrected one shows a
-    stronger attack. Raises ValueError if the group holds no row of the catalogue.
-    """
-    colours = sns.color_palette("colorblind", len(catalogue.rows()))
-    protocols = [protocol for protocol in catalogue.PROTOCOLS if any(run.protocol == protocol for run in group)]
-    if not protocols:
-        raise ValueError("no record to draw: run a row first, such as `python -m advlib run advprop --budget lite`")
-    with style():
-        figure, panels = plt.subplots(1, len(protocols), figsize=(1.2 + 3.2 * len(protocols), 4.4), squeeze=False)
-        for panel, protocol in zip(panels[0], protocols, strict=True):
-            column = ATTACKERS[protocol]
-            for (key, row), colour, marker in zip(catalogue.rows().items(), colours, MARKERS * 2, strict=False):
-                robust, clean = (tables.cell(group, key, protocol, name) for name in (column, "clean"))
-                if robust is None:
-                    continue
-                if protocol == "published":
-                    panel.plot(row.published[column], row.published["clean"], marker, mfc="white", color=colour, ms=8)
-                panel.errorbar(
-                    robust.accuracy,
-                    clean.accuracy,
-                    fmt=marker,
-                    color=colour,
-                    ms=8,
-                    capsize=2,
-                    lw=1,
-                    label=f"{row.label}{f' (Table {row.paper_table})' if row.paper_table == 2 else ''}",
-                    xerr=[[robust.accuracy - robust.low], [robust.high - robust.accuracy]],
-                    yerr=[[clean.accuracy - clean.low], [clean.high - clean.accuracy]],
-                )
-            hollow = " (hollow: the paper)" if protocol == "published" else ""
-            panel.set(title=f"{protocol}{hollow}", xlabel=f"accuracy under {tables.HEADINGS[column]} (%)")
-        panels[0, 0].set_ylabel("clean accuracy (%)")
-        handles = {label: handle for panel in panels[0] for handle, label in zip(*panel.get_legend_handles_labels())}
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=2 + len(protocols) // 2, columnspacing=1
-        )
     return figure

@@ -1,0 +1,151 @@
+"""From the published protocol to the corrected one, a switch at a time: what each difference does. No torch.
+
+Two kinds of switch. Those of *evaluation* look at one trained network in two ways. Those of *training* need
+another network, whose effect is looked at by one rule of evaluation. Every effect is a paired difference in accuracy.
+"""
+
+from dataclasses import dataclass
+from html import escape
+
+from advlib import catalogue, evidence
+from advlib.catalogue import SWITCHES
+from advlib.evidence import HEADINGS, Group, Place
+from advlib.markup import accuracy, points, row, table
+from advlib.statistics import Estimate
+
+DISSECTED = ("adversarial", "advprop")
+RULES = {  # the published rule of evaluation, with one of its habits dropped, and with all of them dropped
+    "published, running statistics": "running statistics instead of the test batch's own",
+    "published, pixels": "attack and clamp in pixels instead of standard deviations",
+    "corrected": "both: the corrected rule",
+}
+TRAINING = {
+    "space": "training attack in pixels instead of standard deviations",
+    "mode": "training attack in evaluation mode: it moves no statistics",
+    "branch": "training attack through the auxiliary branch instead of the main one",
+    "layers": "a second batch norm in all layers instead of all but the shortcuts'",
+    "update": "one step on both halves instead of a step on each",
+    "loss": "ALS by log-softmax instead of log(softmax + 1e-8)",
+    "schedule": "the corrected learning rate schedule",
+    "augmentation": "crop and flip instead of two paddings, crop, flip and rotation",
+}
+assert TRAINING.keys() == SWITCHES.keys()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change of protocol and the two places whose difference is its effect."""
+
+    name: str
+    what: str
+    after: Place
+    before: Place
+
+    def effect(self, group: Group) -> Estimate | None:
+        """Accuracy after minus accuracy before, paired; None where a run is missing."""
+        return evidence.difference(group, self.after, self.before)
+
+
+def of_evaluation(key: str, column: str) -> list[Step]:
+    """The network of the published protocol, evaluated by other rules than its own: no training."""
+    own = (key, "published", f"published:{column}")
+    return [Step(rule, what, (key, "published", f"{rule}:{column}"), own) for rule, what in RULES.items()]
+
+
+def of_training(key: str, column: str, rule: str) -> list[Step]:
+    """One training switch moved at a time, the rest as published, and all moved; each network evaluated by ``rule``."""
+    name = f"{rule}:{column}"
+    protocols = {switch: f"published-{switch}" for switch in catalogue.rows()[key].switches()}
+    steps = [
+        Step(switch, TRAINING[switch], (key, protocol, name), (key, "published", name))
+        for switch, protocol in protocols.items()
+    ]
+    return [*steps, Step("corrected", "all of them", (key, "corrected", name), (key, "published", name))]
+
+
+def path(key: str, column: str) -> list[Step]:
+    """From published to corrected one after the other: first how the network is evaluated, then how it is trained."""
+    rules = ["published", "published, running statistics", "corrected"]
+    names = ["statistics of evaluation", "space of evaluation"]
+    places = [(key, "published", f"{rule}:{column}") for rule in rules]
+    for switches in _together(key):
+        protocol = "-".join(["published", *switches])
+        places.append((key, protocol if switches != _together(key)[-1] else "corrected", f"corrected:{column}"))
+        names.append(f"{switches[-1]} of training" if switches[-1] in ("space", "mode", "branch") else switches[-1])
+    return [Step(name, name, after, before) for name, after, before in zip(names, places[1:], places[:-1], strict=True)]
+
+
+def complete(group: Group, steps: list[Step]) -> bool:
+    """Whether every run that the steps compare is there."""
+    return all(step.effect(group) is not None for step in steps)
+
+
+def effects(group: Group, key: str) -> str:
+    """The dissection of one row as HTML: evaluation, then training by either rule; effects in percentage points."""
+    heads = ["Switch", *HEADINGS.values()]
+    own = [evidence.accuracy(group, key, "published", column) for column in catalogue.COLUMNS]
+    strong = evidence.accuracy(group, key, "published", evidence.STRONG, "corrected")
+    body = [
+        _part("The published protocol as it is: accuracy in percent", heads),
+        row("published", [accuracy(cell) for cell in [*own, strong]]),
+        _part("Evaluate the same network otherwise: change in points", heads),
+    ]
+    for position, (rule, what) in enumerate(RULES.items()):
+        cells = [points(of_evaluation(key, column)[position].effect(group)) for column in catalogue.COLUMNS]
+        body.append(row(_named(rule.removeprefix("published, "), what), [*cells, ""]))
+    for rule in catalogue.PROTOCOLS:
+        body.append(_part(f"Train another network, and evaluate both by the {rule} rule: change in points", heads))
+        columns = [of_training(key, column, rule) for column in catalogue.COLUMNS]
+        columns.append(of_training(key, evidence.STRONG, "corrected"))
+        for steps in zip(*columns, strict=True):
+            body.append(row(_named(steps[0].name, steps[0].what), [points(step.effect(group)) for step in steps]))
+    caption = (
+        f"{catalogue.rows()[key].label}: what each switch between the protocols does alone. Intervals are 95 %, "
+        f"paired by "
+        "image; bold where they exclude 0. With one training a protocol they do not include how much another training "
+        f"would differ. {HEADINGS[evidence.STRONG]} is the same attack everywhere."
+    )
+    return table(heads, body, caption)
+
+
+def missing(group: Group, key: str) -> str:
+    """The networks of a row's dissection that were not trained, as a sentence of Markdown; empty if none is missing."""
+    protocols = catalogue.rows()[key].dissection()
+    absent = [protocol for protocol in protocols if not evidence.runs_of(group, key, protocol)]
+    return (
+        f"Not run yet for {catalogue.rows()[key].label}: {', '.join(f'`{name}`' for name in absent)}." if absent else ""
+    )
+
+
+def clamp(group: Group) -> str:
+    """The control without an attack, as HTML: accuracy before and after the published clamp; empty without a run."""
+    body = []
+    for key, paper in catalogue.rows().items():
+        clean, clamped = (evidence.accuracy(group, key, "published", name) for name in ("clean", "clamp-alone"))
+        if clean and paper.paper_table == 1:
+            attacked = evidence.accuracy(group, key, "published", "pgd-0.1")
+            effect = evidence.difference(
+                group, (key, "published", "published:clamp-alone"), (key, "published", "published:clean")
+            )
+            body.append(
+                row(escape(paper.label), [accuracy(clean), accuracy(clamped), points(effect), accuracy(attacked)])
+            )
+    caption = (
+        "The clamp of the released code without any attack, published protocol: accuracy in percent, the change in "
+        "points. "
+        "The last column is its weakest attack, clamp included."
+    )
+    return table(["Row", "Clean", "Clamp alone", "Change", HEADINGS["pgd-0.1"]], body, caption) if body else ""
+
+
+def _together(key: str) -> list[list[str]]:
+    switches = catalogue.rows()[key].switches()
+    return [switches[:k] for k in range(1, len(switches) + 1)]
+
+
+def _part(text: str, heads: list[str]) -> str:
+    return f'<tr class="row-title"><th scope="rowgroup" colspan="{len(heads)}">{text}</th></tr>'
+
+
+def _named(name: str, what: str) -> str:
+    return f'{name}<span class="interval wrap">{what}</span>'

@@ -1,0 +1,344 @@
+"""Records to figures: each function draws one and returns it. No torch.
+
+A row has the same look in every figure: the colour says how it was trained, the marker which of ALS and SAT it has. The
+lines of a legend and the panels' titles say it again in words, so nothing is told by colour alone.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from advlib import catalogue, claims, dissection, evidence, ledger
+from advlib.evidence import HEADINGS, STRONG, Group, runs_of
+from advlib.figures import PALETTE, style
+from advlib.statistics import Estimate
+
+MARKERS = {(False, False): "o", (True, False): "s", (False, True): "^", (True, True): "D"}  # (ALS, SAT)
+PROTOCOL_COLOURS = {"published": PALETTE[1], "corrected": PALETTE[0], "stronger attack": PALETTE[2]}
+PROTOCOL_MARKERS = {"published": "s", "corrected": "o", "stronger attack": "^"}
+SWEEP_EPS = (1, 2, 4, 8, 16)  # of 255
+SWEEP_STEPS = (1, 2, 5, 10, 20, 50)
+EFFECT_COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)
+
+
+def look(row: catalogue.Row) -> dict:
+    """Colour and marker of a row: grey without adversarial training, blue with AdvProp, orange without it."""
+    strength = (row.train_eps, row.train_step_size)
+    usual = tuple(getattr(catalogue.rows()["adversarial"], name) for name in ("train_eps", "train_step_size"))
+    if not row.adversarial:
+        colour = (0.25, 0.25, 0.25)
+    elif strength == usual:
+        colour = PALETTE[0] if row.advprop else PALETTE[1]
+    else:  # trained on larger steps, or larger eps
+        colour = PALETTE[9] if row.advprop else PALETTE[3]
+    return {"color": colour, "marker": MARKERS[row.als, row.sat]}
+
+
+def tradeoff(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part: int = 1) -> Figure:
+    """Clean accuracy against accuracy under attack, with 95 % intervals: the paper's Figure 4, a panel a source.
+
+    The paper and the published protocol under the first of ``columns``, the corrected protocol under the second. Rows
+    of the paper's table ``part``. Raises ValueError if none of them was run.
+    """
+    rows = {key: row for key, row in catalogue.rows().items() if row.paper_table == part}
+    protocols = [p for p in catalogue.PROTOCOLS if any(runs_of(group, key, p) for key in rows)]
+    if not protocols:
+        raise ValueError("no record to draw: run a row first, such as `python -m advlib run advprop --budget lite`")
+    under = dict(zip(catalogue.PROTOCOLS, columns, strict=True))
+    with style():
+        figure, panels = plt.subplots(1, 1 + len(protocols), figsize=(1.4 + 2.9 * (1 + len(protocols)), 4.2))
+        for row in rows.values():
+            panels[0].plot(row.published[columns[0]], row.published["clean"], ls="", ms=8, **look(row), label=row.label)
+        panels[0].set(title="the paper", xlabel=_under(columns[0]), ylabel="clean accuracy (%)")
+        for panel, protocol in zip(panels[1:], protocols, strict=True):
+            column = under[protocol]
+            rule = "corrected" if column == STRONG else None
+            for key, row in rows.items():
+                robust = evidence.accuracy(group, key, protocol, column, rule)
+                if robust:
+                    _cross(panel, robust, evidence.accuracy(group, key, protocol, "clean"), look(row))
+            panel.set(title=f"{protocol} protocol", xlabel=_under(column))
+        figure.legend(loc="outside lower center", ncols=min(5, len(rows)), columnspacing=1.2, handletextpad=0.2)
+    return figure
+
+
+def learning(group: Group, protocol: str = "corrected") -> Figure:
+    """Training loss, and training accuracy on clean and adversarial images, against epochs: the rows of Table 1."""
+    with style():
+        figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.9), sharex=True)
+        names = ("loss", "clean_accuracy", "adversarial_accuracy")
+        titles = ("training loss", "clean images (%)", "adversarial images (%)")
+        for panel, name, heading in zip(panels, names, titles, strict=True):
+            for key, row in catalogue.rows().items():
+                found = runs_of(group, key, protocol) if row.paper_table == 1 else []
+                if found and name in found[0].curve[0]:
+                    values = np.mean([[epoch[name] for epoch in run.curve] for run in found], axis=0)
+                    values = values if name == "loss" else 100 * values
+                    panel.plot(range(1, len(values) + 1), values, ms=5, lw=1.4, label=row.label, **look(row))
+            panel.set(title=heading, xlabel="epoch", ylim=(0, None))
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        handles = {label: handle for handle, label in zip(*panels[0].get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, columnspacing=1.2)
+    return figure
+
+
+def against_eps(group: Group, protocol: str = "corrected") -> Figure:
+    """Accuracy against the size of the attack, a panel a row of Table 1: FGSM, PGD-10 and noise of the same size."""
+    rows = {key: row for key, row in catalogue.rows().items() if row.paper_table == 1 and runs_of(group, key, protocol)}
+    kinds = {
+        "noise": ("noise-{}/255", ":", PALETTE[2], "v"),
+        "FGSM": ("fgsm-{}/255", "--", PALETTE[1], "s"),
+        "PGD-10": ("pgd-10-{}/255", "-", PALETTE[0], "o"),
+    }
+    lines = -(-len(rows) // 3)
+    with style():
+        figure, panels = plt.subplots(
+            lines, 3, figsize=(9.6, 0.8 + 2.2 * lines), sharex=True, sharey=True, squeeze=False
+        )
+        for panel in panels.flat[len(rows) :]:
+            panel.set_visible(False)
+        for panel, (key, row) in zip(panels.flat, rows.items(), strict=False):
+            for name, (column, dashes, colour, marker) in kinds.items():
+                points = [(0, evidence.accuracy(group, key, protocol, "clean", "corrected"))]
+                for eps in SWEEP_EPS:
+                    if _was_measured(group, key, protocol, column.format(eps)):
+                        points.append((eps, evidence.accuracy(group, key, protocol, column.format(eps), "corrected")))
+                _band(panel, points, label=name, color=colour, ls=dashes, marker=marker)
+            panel.set(title=row.label, ylim=(0, 100))
+        figure.supxlabel("eps (of 255)", fontsize=10)
+        figure.supylabel("accuracy (%)", fontsize=10)
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure
+
+
+def against_steps(group: Group, protocol: str = "corrected") -> Figure:
+    """Accuracy against the number of PGD steps at eps 8/255: a curve that still falls says the attack was too short."""
+    with style():
+        figure, panel = plt.subplots(figsize=(6.4, 4.4))
+        for key, row in catalogue.rows().items():
+            if row.paper_table == 1 and runs_of(group, key, protocol):
+                points = [(k, evidence.accuracy(group, key, protocol, f"steps-{k}", "corrected")) for k in SWEEP_STEPS]
+                values = [100 * estimate.value for _, estimate in points]
+                panel.plot(SWEEP_STEPS, values, ms=6, lw=1.4, label=row.label, **look(row))
+        panel.set(xscale="log", xlabel="PGD steps of 2/255, eps 8/255", ylabel="accuracy (%)", ylim=(0, None))
+        panel.set_xticks(SWEEP_STEPS, [str(k) for k in SWEEP_STEPS], minor=False)
+        panel.minorticks_off()
+        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def branches(group: Group, protocol: str = "corrected") -> Figure:
+    """AdvProp's two batch norms: accuracy of each, clean and attacked through itself and through the other one."""
+    rows = {
+        key: row
+        for key, row in catalogue.rows().items()
+        if row.advprop and row.paper_table == 1 and runs_of(group, key, protocol)
+    }
+    cases = [
+        ("clean", "clean", "clean:aux"),
+        ("PGD-20, through itself", STRONG, f"{STRONG}:aux"),
+        ("PGD-20, through the other", f"{STRONG}:aux-to-main", f"{STRONG}:main-to-aux"),
+    ]
+    with style():
+        figure, panels = plt.subplots(1, len(cases), figsize=(9.6, 1.6 + 0.42 * len(rows)), sharey=True)
+        for panel, (heading, main, auxiliary) in zip(panels, cases, strict=True):
+            for position, key in enumerate(rows):
+                for offset, column, name, colour, marker in [
+                    (-0.13, main, "main", PALETTE[0], "o"),
+                    (0.13, auxiliary, "auxiliary", PALETTE[1], "s"),
+                ]:
+                    estimate = evidence.accuracy(group, key, protocol, column, "corrected")
+                    _dot(panel, estimate, position + offset, colour, marker, name if position == 0 else None)
+            panel.set(title=heading, xlabel="accuracy (%)", xlim=(0, None))
+        _rows_on_y(panels[0], [row.label for row in rows.values()])
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def factorial(group: Group) -> Figure:
+    """Effects of AdvProp, ALS and SAT on top of adversarial training, and their interactions, in percentage points.
+
+    Raises ValueError while a row of the 2x2x2 is missing under both protocols.
+    """
+    with style():
+        figure, panels = plt.subplots(1, len(EFFECT_COLUMNS), figsize=(9.8, 4.0), sharey=True)
+        names = []
+        for panel, column in zip(panels, EFFECT_COLUMNS, strict=True):
+            panel.axvline(0, color="black", lw=1)
+            for offset, protocol in [(-0.15, "published"), (0.15, "corrected")]:
+                effects = evidence.factorial(group, protocol, column, "corrected" if column == STRONG else None)
+                for position, (chosen, estimate) in enumerate((effects or {}).items()):
+                    name = " x ".join(chosen)
+                    names += [name] if name not in names else []
+                    look = (PROTOCOL_COLOURS[protocol], PROTOCOL_MARKERS[protocol])
+                    _dot(panel, estimate, position + offset, *look, protocol if position == 0 else None)
+            panel.set(title=HEADINGS[column], xlabel="effect (points)")
+        if not names:
+            raise ValueError(
+                f"the factorial needs the rows {', '.join(catalogue.factorial().values())}: run them first"
+            )
+        _rows_on_y(panels[0], names)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def waterfall(group: Group, key: str, column: str) -> Figure:
+    """Accuracy of one row from the published to the corrected protocol, a switch at a time.
+
+    Raises ValueError while a run on the way is missing.
+    """
+    steps = dissection.path(key, column)
+    if not dissection.complete(group, steps):
+        raise ValueError(f"the way from published to corrected has a gap for {key}: run its dissection first")
+    first = evidence.accuracy(group, key, "published", column)
+    last = evidence.accuracy(group, key, "corrected", column)
+    names = ["published", *(step.name for step in steps), "corrected"]
+    with style():
+        figure, panel = plt.subplots(figsize=(6.8, 0.9 + 0.38 * len(names)))
+        end = _ends(panel, 0, first)
+        for position, step in enumerate(steps, start=1):
+            effect = step.effect(group)
+            change = 100 * effect.value
+            colour, sign = (PALETTE[0], "+") if change >= 0 else (PALETTE[1], "")
+            panel.barh(
+                position, change, left=end, height=0.6, color=colour, hatch=None if change >= 0 else "///", ec="w"
+            )
+            interval = [[change - 100 * effect.low], [100 * effect.high - change]]
+            panel.errorbar(end + change, position, xerr=interval, fmt="none", color="black", capsize=2, lw=1)
+            panel.annotate(f"{sign}{change:.1f}", (1.01, position), xycoords=("axes fraction", "data"), va="center")
+            panel.plot([end, end], [position - 1, position], color="0.6", lw=0.8, zorder=0)
+            end += change
+        _ends(panel, len(names) - 1, last)
+        _rows_on_y(panel, names)
+        panel.set(xlabel=f"accuracy, {HEADINGS[column]} (%)", xlim=(0, None))
+        panel.set_title(catalogue.rows()[key].label)
+    return figure
+
+
+def forest(rulings: Sequence[claims.Ruling]) -> Figure:
+    """Every comparison of the ledger: the paper's difference, and ours with its interval, in percentage points."""
+    by_claim: dict[str, list[claims.Ruling]] = {}
+    for ruling in rulings:
+        if ruling.verdict not in (claims.NOT_RUN, claims.NOT_ASKED):
+            by_claim.setdefault(ruling.claim.id, []).append(ruling)
+    if not by_claim:
+        raise ValueError("no claim can be judged yet: run the rows that one compares")
+    lines = []
+    for judged in by_claim.values():
+        claim = judged[0].claim
+        several = len(claim.comparisons) > 1
+        lines += [(claim, index, several) for index in range(len(claim.comparisons))]
+    names = []
+    with style():
+        figure, panel = plt.subplots(figsize=(9.2, 1.2 + 0.33 * len(lines)))
+        panel.axvline(0, color="black", lw=1)
+        for position, (claim, index, several) in enumerate(lines):
+            comparison = claim.comparisons[index]
+            names.append(ledger.name(comparison))
+            label = "the paper" if position == 0 else None
+            panel.plot(100 * comparison.published, position, "D", mfc="white", mec="black", ms=6, label=label)
+            for offset, trial in [(-0.17, "published"), (0.17, "corrected")]:
+                for ruling in by_claim[claim.id]:
+                    if ruling.trial == trial:
+                        look = (PROTOCOL_COLOURS[trial], PROTOCOL_MARKERS[trial])
+                        first = trial not in panel.get_legend_handles_labels()[1]
+                        _dot(panel, ruling.findings[index].estimate, position + offset, *look, trial if first else None)
+        _rows_on_y(panel, names)
+        panel.set(xlabel="difference in accuracy (points)")
+        panel.tick_params(axis="y", labelsize=8)
+        panel.legend(loc="lower right", frameon=True)
+    return figure
+
+
+def per_class(group: Group, labels: np.ndarray, protocol: str = "corrected", columns=("clean", STRONG)) -> Figure:
+    """Accuracy of each class, a panel a column, a line a row of Table 1. ``labels``: int (n,), of the test images."""
+    rows = {key: row for key, row in catalogue.rows().items() if row.paper_table == 1 and runs_of(group, key, protocol)}
+    classes = group[0].data["classes"]
+    with style():
+        figure, panels = plt.subplots(1, len(columns), figsize=(9.8, 1.6 + 0.36 * len(rows)), sharey=True)
+        for panel, column in zip(panels, columns, strict=True):
+            grid = []
+            for key in rows:
+                masks = [evidence.worst_mask(run, f"corrected:{column}") for run in runs_of(group, key, protocol)]
+                shown = labels[: masks[0].size]
+                grid.append([100 * np.mean([mask[shown == k] for mask in masks]) for k in range(len(classes))])
+            sns.heatmap(
+                grid,
+                ax=panel,
+                vmin=0,
+                vmax=100,
+                cmap="cividis",
+                annot=True,
+                fmt=".0f",
+                annot_kws={"size": 7},
+                cbar=False,
+                xticklabels=classes,
+                yticklabels=[row.label for row in rows.values()],
+            )
+            panel.set_title(f"{HEADINGS[column]} (%)")
+            panel.tick_params(axis="x", rotation=60)
+    return figure
+
+
+def _under(column: str) -> str:
+    return f"accuracy under {HEADINGS[column]} (%)"
+
+
+def _cross(panel, x: Estimate, y: Estimate, look: dict) -> None:
+    """A point with both of its intervals, in percent."""
+    panel.errorbar(
+        100 * x.value,
+        100 * y.value,
+        xerr=[[100 * (x.value - x.low)], [100 * (x.high - x.value)]],
+        yerr=[[100 * (y.value - y.low)], [100 * (y.high - y.value)]],
+        fmt=look["marker"],
+        color=look["color"],
+        ms=8,
+        capsize=2,
+        lw=0.9,
+    )
+
+
+def _dot(panel, estimate: Estimate, position: float, colour, marker: str, label: str | None) -> None:
+    """An estimate and its interval along x, in percent or points."""
+    value, low, high = (100 * v for v in (estimate.value, estimate.low, estimate.high))
+    panel.errorbar(
+        value,
+        position,
+        xerr=[[value - low], [high - value]],
+        fmt=marker,
+        color=colour,
+        ms=5,
+        capsize=2,
+        lw=1,
+        label=label,
+    )
+
+
+def _band(panel, points: list[tuple[float, Estimate]], **line) -> None:
+    x = [at for at, _ in points]
+    value, low, high = (np.array([100 * getattr(e, name) for _, e in points]) for name in ("value", "low", "high"))
+    panel.plot(x, value, ms=4, lw=1.5, **line)
+    panel.fill_between(x, low, high, color=line["color"], alpha=0.15, lw=0)
+
+
+def _ends(panel, position: int, estimate: Estimate) -> float:
+    """The bar at either end of a waterfall; returns where it ends, in percent."""
+    panel.barh(position, 100 * estimate.value, height=0.6, color="0.55")
+    panel.annotate(f"{100 * estimate.value:.1f}", (1.01, position), xycoords=("axes fraction", "data"), va="center")
+    return 100 * estimate.value
+
+
+def _rows_on_y(panel, names: Sequence[str]) -> None:
+    """Names down the y axis, the first on top."""
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.grid(axis="y", visible=False)
+
+
+def _was_measured(group: Group, key: str, protocol: str, column: str) -> bool:
+    return any(m.column == column for m in runs_of(group, key, protocol)[0].measurements)

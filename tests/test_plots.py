@@ -1,0 +1,146 @@
+"""Figures show the records' numbers, say them in words as well, and leave the reader's settings alone."""
+
+import re
+from itertools import pairwise
+
+import fake_records as fake
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from advlib import captions, catalogue, claims, dissection, evidence, figures, plots
+from advlib.evidence import STRONG
+from advlib.show import show
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def group():
+    found = [fake.record(key, protocol) for key in catalogue.rows() for protocol in catalogue.PROTOCOLS]
+    return found + [
+        fake.record(key, protocol)
+        for key in dissection.DISSECTED
+        for protocol in catalogue.rows()[key].dissection()[1:-1]
+    ]
+
+
+def test_the_tradeoff_has_the_papers_points_and_ours(group):
+    paper, published, corrected = plots.tradeoff(group).axes
+    rows = [row for row in catalogue.rows().values() if row.paper_table == 1]
+    assert len(paper.lines) == len(published.containers) == len(corrected.containers) == len(rows)
+    assert paper.lines[2].get_xydata()[0] == pytest.approx([rows[2].published["fgsm-0.1"], rows[2].published["clean"]])
+    x, y = corrected.containers[2].lines[0].get_xydata()[0]
+    record = next(r for r in group if (r.key, r.protocol) == ("advprop", "corrected"))
+    assert (x, y) == pytest.approx([100 * record.measurement(f"corrected:{c}").accuracy for c in (STRONG, "clean")])
+
+
+def test_a_figure_of_no_record_is_refused():
+    with pytest.raises(ValueError, match="no record to draw"):
+        plots.tradeoff([])
+    with pytest.raises(ValueError, match="the factorial needs"):
+        plots.factorial([fake.record()])
+    with pytest.raises(ValueError, match="has a gap for advprop"):
+        plots.waterfall([fake.record(), fake.record(protocol="published")], "advprop", "clean")
+
+
+def test_a_waterfall_leads_from_one_protocol_to_the_other(group):
+    """The bars between the two ends add up to their difference, over the images that each step compares."""
+    panel = plots.waterfall(group, "advprop", "clean").axes[0]
+    first, *steps, last = [bar.get_width() for bar in panel.patches]
+    for end, protocol in ((first, "published"), (last, "corrected")):
+        assert end == pytest.approx(100 * evidence.accuracy(group, "advprop", protocol, "clean").value)
+    effects = [100 * step.effect(group).value for step in dissection.path("advprop", "clean")]
+    assert steps == pytest.approx(effects)
+
+
+def test_the_way_from_published_to_corrected_moves_every_switch_once():
+    for key in dissection.DISSECTED:
+        steps = dissection.path(key, "clean")
+        assert len(steps) == 2 + len(catalogue.rows()[key].switches())
+        assert steps[0].before[1:] == ("published", "published:clean")
+        assert steps[-1].after[1:] == ("corrected", "corrected:clean")
+        for before, after in pairwise(steps):
+            assert before.after == after.before
+
+
+def test_every_comparison_of_the_ledger_is_drawn(group):
+    panel = plots.forest(claims.ledger(group)).axes[0]
+    comparisons = sum(len(claim.comparisons) for claim in claims.claims())
+    assert len(panel.get_yticks()) == comparisons and len(panel.containers) == 2 * comparisons
+
+
+def test_accuracy_by_class_is_the_mean_of_the_masks_of_that_class():
+    record = fake.record("traditional", **{"corrected:clean": 0.5})
+    labels = np.arange(fake.IMAGES) % len(fake.CLASSES)
+    labels[:10] = 0  # of the 100 images that are right, class 0 has more than its share
+    panel = plots.per_class([record], labels).axes[0]
+    shown = [float(text.get_text()) for text in panel.texts]
+    mask = record.measurement("corrected:clean").mask
+    assert shown == [round(100 * mask[labels == k].mean()) for k in range(len(fake.CLASSES))]
+
+
+def test_what_a_figure_says_in_words_has_the_records_numbers(group):
+    accuracy = 100 * evidence.accuracy(group, "sat", "corrected", "clean").value
+    words = captions.tradeoff(group)
+    assert f"SAT {accuracy:.1f} % clean" in words["alt"] and "lite" in words["caption"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tradeoff",
+        "learning",
+        "against_eps",
+        "against_steps",
+        "branches",
+        "factorial",
+        "per_class",
+        "waterfall",
+        "forest",
+    ],
+)
+def test_every_figure_can_be_shown_and_is_described(group, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    more = {
+        "waterfall": (("adversarial", "clean"),) * 2,
+        "per_class": ((np.arange(fake.IMAGES) % len(fake.CLASSES),), ()),
+        "forest": ((), (group,)),
+    }
+    for_figure, for_words = more.get(name, ((), ()))
+    first = claims.ledger(group) if name == "forest" else group
+    words = getattr(captions, name)(first, *for_words)
+    html = show(getattr(plots, name)(first, *for_figure), name, **words).data
+    assert (tmp_path / f"static/figures/{name}.svg").stat().st_size > 1000
+    assert (tmp_path / f"static/figures/{name}.png").stat().st_size > 1000
+    alt = re.search('alt="([^"]*)"', html).group(1)
+    assert len(alt.split()) > 8 and "nan" not in alt
+    assert not plt.get_fignums(), "a figure that was shown is closed"
+
+
+def test_the_same_records_give_the_same_file(group, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = []
+    for _ in range(2):
+        show(plots.against_steps(group), "steps", caption="", alt="")
+        files.append((tmp_path / "static/figures/steps.svg").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_drawing_leaves_the_readers_settings_alone():
+    before = dict(plt.rcParams)
+    figures.surrogate_gradient()
+    figures.attack_paths()
+    plots.against_steps([fake.record("advprop")])
+    assert dict(plt.rcParams) == before
+
+
+def test_the_slopes_drawn_are_the_derivatives_of_the_values_drawn():
+    value, slope = figures.surrogate_gradient(alphas=(1, 3, 10)).axes
+    for curve, derivative in zip(value.lines[1:], slope.lines[1:], strict=True):
+        z, g = curve.get_data()
+        np.testing.assert_allclose(np.gradient(g, z)[1:-1], derivative.get_ydata()[1:-1], atol=1e-3)
