@@ -18,6 +18,7 @@ from pathlib import Path
 from advlib import catalogue, records
 from advlib.config import Config
 from advlib.folders import RESULTS, WORK, alone, project_folder, work_folder
+from advlib.passport import stamp
 from advlib.progress import TERMINAL, terminal_name
 
 
@@ -64,8 +65,10 @@ def execute(
             _papermill(notebook, made / "run.ipynb", parameters, staging, work)
             title = f"{catalogue.rows()[key].label}: {key}, {protocol}, {budget}, seed {seed}"
             anonymise(made / "run.ipynb", title)
-            if records.read(made / "record.json").config != config.to_dict():
+            record = records.read(made / "record.json")
+            if record.config != config.to_dict():
                 raise RunFailed(f"{where}: the notebook ran another config than asked; see its parameters cell")
+            stamp(made / "run.ipynb", record)
             _swap(made, folder)
         (work / "checkpoint.pt").unlink(missing_ok=True)
     return folder / "record.json", "done"
