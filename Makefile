@@ -35,8 +35,8 @@ lint: $(ENV)  ## ruff
 	$(BIN)/ruff check .
 
 picture: $(ENV)  ## Draw the picture of the README from the records
-	@$(PY) -c "from advlib import figures, folders, tables; \
-	    figures.tradeoff(tables.groups(folders.results_folder())[0]).savefig('book/static/results.png')"
+	@$(PY) -c "from advlib import evidence, folders, plots; \
+	    plots.tradeoff(evidence.groups(folders.results_folder())[0]).savefig('book/static/results.png')"
 
 address: $(ENV)  ## Set the repository's address everywhere: make address REPO=owner/name
 	@$(PY) tools/address.py $(REPO)

@@ -1,14 +1,16 @@
-"""``python -m advlib``: run an experiment, list the catalogue, see what is done."""
+"""``python -m advlib``: run an experiment, list the catalogue, see what is done, read tables and verdicts."""
 
 import argparse
 import ast
 import json
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from advlib import catalogue, records
+from advlib import catalogue, evidence, records
 from advlib.data import DATASETS
 from advlib.folders import results_folder
 
@@ -21,6 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave by the front door: nothing partial stays
     try:
         return options.command(options)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         print(f"advlib: {error}", file=sys.stderr)
         return getattr(error, "exit_status", 2)
@@ -54,18 +59,64 @@ def run(options) -> int:
 
 
 def list_rows(options) -> int:
-    """Every row under both protocols: what differs from plain training, and passes a training step takes."""
+    """Every row and protocol: what differs from plain training, and what it costs as a multiple of that."""
     from advlib.run import passes
 
+    print(f"{'row':26s} {'protocol':52s} {'in the paper':12s} {'cost':4s}  what differs from plain training")
     for key, row in catalogue.rows().items():
-        for protocol in catalogue.PROTOCOLS:
-            config = catalogue.config(key, protocol=protocol)
+        for protocol in _protocols(key, options.dissection):
+            cost = passes(catalogue.config(key, protocol=protocol))["forward"]
             changes = ", ".join(f"{name}={value}" for name, value in _rounded(row.changes(protocol)).items())
             place = f"Table {row.paper_table}" if row.paper_table else "results file"
-            print(
-                f"{key:26s} {protocol:9s} {place:12s} {passes(config)['forward']} passes  {changes or 'the baseline'}"
-            )
+            print(f"{key:26s} {protocol:52s} {place:12s} x{cost:<3d}  {changes or 'nothing: the baseline'}")
+    print("cost: forward and backward passes of a batch in one training step, as a multiple of plain training's")
     return 0
+
+
+def _protocols(key: str, dissection: bool) -> Sequence[str]:
+    """The two protocols, or with ``dissection`` all those between them, of the rows that are dissected."""
+    from advlib.dissection import DISSECTED
+
+    if not dissection:
+        return catalogue.PROTOCOLS
+    return catalogue.rows()[key].dissection() if key in DISSECTED else ()
+
+
+def table(options) -> int:
+    """One of the paper's tables from the records: measured with intervals, the paper's numbers below."""
+    from advlib import tables
+
+    group = _group(options)
+    if options.csv:
+        print(tables.frame(group, options.number, options.protocol).to_csv(), end="")
+        return 0
+    print(tables.describe(group).replace("**", ""), f"Protocol {options.protocol}.")
+    print(tables.plain(group, options.number, options.protocol))
+    return 0
+
+
+def claims(options) -> int:
+    """What the paper claims and what the records say of it."""
+    from advlib import ledger, tables
+    from advlib.claims import ledger as judged
+
+    group = _group(options)
+    rulings = judged(group)
+    if options.json:
+        print(json.dumps(ledger.as_json(rulings, group), indent=1, ensure_ascii=False))
+        return 0
+    print(tables.describe(group).replace("**", "") + "\n")
+    print(ledger.text(rulings), end="")
+    return 0
+
+
+def _group(options) -> evidence.Group:
+    root = options.results or results_folder()
+    for group in evidence.groups(root):
+        if options.budget in (None, group[0].budget) and options.dataset in (None, group[0].config["dataset"]):
+            return group
+    asked = " ".join(filter(None, [options.budget, options.dataset])) or "budget lite or full"
+    raise ValueError(f"no record of {asked} counts in {root}: `python -m advlib status --budget lite` says why")
 
 
 def status(options) -> int:
@@ -77,7 +128,7 @@ def status(options) -> int:
     found = [folder.name for folder in sorted((root / options.budget).glob("*")) if folder.name in DATASETS]
     lines = []
     for dataset, key in product([options.dataset] if options.dataset else found or [own], catalogue.rows()):
-        for protocol, seed in product(catalogue.PROTOCOLS, options.seeds):
+        for protocol, seed in product(_protocols(key, options.dissection), options.seeds):
             config = catalogue.config(key, protocol=protocol, budget=options.budget, seed=seed, dataset=dataset)
             where = records.run_folder(options.budget, dataset, protocol, key, seed)
             try:
@@ -85,7 +136,15 @@ def status(options) -> int:
                 state = "done" if why is None else "missing" if why == "missing" else "stale"
             except ValueError as error:
                 state, why = "damaged", str(error)
-            lines.append({"run": where, "state": state, "why": None if why == "missing" else why})
+            record = root / where / "record.json"
+            lines.append(
+                {
+                    "run": where,
+                    "state": state,
+                    "why": None if why == "missing" else why,
+                    "record": str(record) if record.is_file() else None,
+                }
+            )
     if options.json:
         print(json.dumps(lines, indent=1))
         return 0
@@ -113,11 +172,30 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=run)
 
     listing = commands.add_parser("list", help="every row of the paper, and what it differs in")
+    listing.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")
     listing.set_defaults(command=list_rows)
+
+    paper = commands.add_parser("table", help="a table of the paper from the records")
+    paper.add_argument("number", type=int, choices=(1, 2))
+    paper.add_argument("--protocol", default="published", help="of training and evaluation (default: published)")
+    paper.add_argument("--csv", action="store_true", help="comma-separated, with low and high of each interval")
+    paper.set_defaults(command=table)
+
+    verdicts = commands.add_parser("claims", help="the paper's claims and what the records say of them")
+    verdicts.add_argument("--json", action="store_true")
+    verdicts.set_defaults(command=claims)
+
+    for subparser in (paper, verdicts):
+        subparser.add_argument(
+            "--budget", choices=evidence.RESULT_BUDGETS, help="default: the highest that has records"
+        )
+        subparser.add_argument("--dataset", help="default: the one with the most records")
+        subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
 
     state = commands.add_parser("status", help="which runs of a budget are done, missing or stale")
     state.add_argument("--seeds", type=int, nargs="+", default=[0])
-    state.add_argument("--json", action="store_true")
+    state.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")
+    state.add_argument("--json", action="store_true", help="also with the path of each record")
     state.set_defaults(command=status)
 
     for subparser in (command, state):

@@ -93,9 +93,10 @@ def test_every_page_of_the_contents_is_written_and_the_build_says_where(first_bo
 
 def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_book):
     html, _ = first_book
-    for page in ("book/index", "book/results", "book/runs"):
-        assert "There is no result yet" in text(html, page)
-        assert "<td>" not in text(html, page) and "scikit-learn" not in text(html, page)
+    for page in ("index", "claims", "results", "mixtures", "dissection", "robustness", "training", "runs"):
+        shown = text(html, f"book/{page}")
+        assert "There is no result yet" in shown, page
+        assert "<td>" not in shown and "scikit-learn" not in shown, page
     assert not list((html / "results").glob("**/*.html"))
 
 
@@ -141,6 +142,29 @@ def test_a_missing_reference_alone_fails_the_build(tmp_path):
     assert done.returncode != 0 and "eq-that-nobody-wrote" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("prose", "typed"),
+    [
+        ("AdvProp gains 1.29 % here.", ["1.29 %"]),
+        ("It gains +3.2 percentage points, or 4 percent.", ["+3.2 percentage points", "4 percent"]),
+        ("The 95 % interval of `91.9 %`.", []),
+        ("```python\nx = '50 %'\n```\nNothing typed.", []),
+        ("Two steps of 2/255 at 0.1.", []),
+    ],
+)
+def test_a_percentage_typed_into_the_prose_of_a_results_page_is_found(prose, typed):
+    assert build_book.typed_numbers(prose) == typed
+
+
+def test_a_typed_percentage_fails_the_build(tmp_path):
+    folder = project(tmp_path)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/runs\nchapters:\n  - file: book/references\n")
+    with open(folder / "book" / "runs.md", "a") as page:
+        page.write("\nAdvProp gains 1.29 % of accuracy.\n")
+    done = build(folder)
+    assert done.returncode != 0 and "book/runs: '1.29 %' is typed" in done.stdout
+
+
 def test_what_is_not_a_number_is_found_on_a_page_that_was_built(tmp_path):
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: page\n")
     html = tmp_path / "html"
@@ -174,10 +198,16 @@ def test_no_page_tells_whose_machine_built_it(book):
 
 
 def test_every_picture_is_described_in_words(book):
-    seen = 0
+    seen, shown = 0, 0
     for path in [book / f"{page}.html" for page in build_book.pages(ROOT)]:
         for tag, attributes in Tags(path).found:
-            if tag == "img" and "_images" in attributes.get("src", ""):
+            source = attributes.get("src", "") if tag == "img" else ""
+            if "_static/figures" in source:
+                shown += 1
+                assert len(attributes["alt"].split()) > 8, path.name
+                for name in (source, source.replace(".svg", ".png")):
+                    assert (path.parent / name).is_file(), f"{path.name} shows {name}, which is not in the book"
+            if "_images" in source:
                 seen += 1
                 alt = attributes.get("alt", "")
                 assert len(alt.split()) > 5 and "_images" not in alt and not alt.endswith(".png"), (
@@ -188,6 +218,7 @@ def test_every_picture_is_described_in_words(book):
         for page in build_book.pages(ROOT)
         if (ROOT / f"{page}.md").is_file()
     ), "a figure that a page draws is not on it"
+    assert shown >= 7, "the results pages have lost figures"
 
 
 def test_headings_descend_one_level_at_a_time(book):
@@ -212,7 +243,7 @@ def test_no_page_weighs_more_than_three_megabytes(book):
         assert path.stat().st_size + sum((path.parent / image).stat().st_size for image in images) < 3e6, path.name
 
 
-@pytest.mark.parametrize("page", ["book/index", "book/theory", "book/results"])
+@pytest.mark.parametrize("page", ["book/index", "book/theory", "book/claims"])
 def test_a_browser_typesets_every_formula(book, page, tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not browser:

@@ -32,11 +32,24 @@ def pages(root: Path) -> list[str]:
     return list(walk(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))))
 
 
+def typed_numbers(text: str) -> list[str]:
+    """Percentages and points that somebody typed into the prose of a page; a result comes from a record.
+
+    "95 %", the level of an interval, is none.
+    """
+    prose = re.sub(r"^```.*?^```|^---$.*?^---$|`[^`\n]*`", "", text, flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"[+-]?\d+(?:[.,]\d+)?\s*(?:%|per ?cent\b|(?:percentage )?points?\b)", prose)
+    return [number for number in found if not re.fullmatch(r"95\s*%", number)]
+
+
 def faults(root: Path, html: Path) -> list[str]:
     """What is wrong with the built pages, a sentence each."""
     found = []
     for page in pages(root):
         path = html / f"{page}.html"
+        source = root / f"{page}.md"
+        if source.is_file() and "results_folder" in (prose := source.read_text(encoding="utf-8")):  # it shows results
+            found += [f"{page}: {number!r} is typed; results come from records" for number in typed_numbers(prose)]
         if not path.is_file():
             found.append(f"{page}: the table of contents names it and no page was written")
         elif match := NOT_A_NUMBER.search(path.read_text(encoding="utf-8")):
