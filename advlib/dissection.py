@@ -138,6 +138,19 @@ def clamp(group: Group) -> str:
     return table(["Row", "Clean", "Clamp alone", "Change", HEADINGS["pgd-0.1"]], body, caption) if body else ""
 
 
+def step_sizes(group: Group) -> str:
+    """The column "PGD 0.5" with the step of the table's heading and with that of the released code, as HTML."""
+    body = []
+    for key, paper in catalogue.rows().items():
+        if paper.paper_table and evidence.runs_of(group, key, "published"):
+            ours = [evidence.accuracy(group, key, "published", name) for name in ("pgd-0.5", "pgd-0.5-code")]
+            label = f"{paper.label}{' (Table 2)' if paper.paper_table == 2 else ''}"
+            body.append(row(escape(label), [f"{paper.published['pgd-0.5']:.1f}", *map(accuracy, ours)]))
+    caption = "PGD 0.5 under the published protocol with two step sizes: accuracy in percent, 95 % intervals."
+    heads = ["Row", "The paper", "Here, step 0.5", "Here, step 2/255"]
+    return table(heads, body, caption) if body else ""
+
+
 def _together(key: str) -> list[list[str]]:
     switches = catalogue.rows()[key].switches()
     return [switches[:k] for k in range(1, len(switches) + 1)]

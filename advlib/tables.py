@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from advlib import catalogue, evidence, records
-from advlib.evidence import HEADINGS, STRONG, Group, groups, runs_of
+from advlib.evidence import HEADINGS, STRONG, Group, runs_of
 from advlib.markup import NO_NUMBER, accuracy, counts, length, link, links, row, table
 from advlib.records import Record
 from advlib.statistics import rank_correlation
@@ -37,23 +37,30 @@ def describe(group: Group) -> str:
 
 
 def status(root: Path) -> str:
-    """What the results folder holds, in one paragraph of Markdown, generated: also when it holds no result."""
-    parts = [describe(group) for group in groups(root)]
-    if not parts:
-        smoke = len(records.collect(root, budget="smoke"))
-        runs_made = f"{smoke} smoke {'run' if smoke == 1 else 'runs'}"
-        parts.append(
-            f"**There is no result yet.** No run at budget lite or full has been recorded here; the {runs_made} that "
-            "this book was built with show that the machinery works, and nothing else. A first result takes minutes: "
-            "`python -m advlib run advprop --budget lite --seed 0`."
-        )
-    if stale := evidence.stale(root):
-        parts.append(
-            "Left out because they no longer match the code that would make them: "
-            + ", ".join(f"`{record.where}` ({why})" for record, why in stale)
-            + "."
-        )
-    return " ".join(parts)
+    """What a page says in the place of results while there are none, as Markdown."""
+    smoke = len(records.collect(root, budget="smoke"))
+    return (
+        "**There is no result yet.** No run at budget lite or full has been recorded here; the "
+        f"{smoke} smoke {'run' if smoke == 1 else 'runs'} that this book was built with show that the machinery works, "
+        "and nothing else. A first result takes minutes: `python -m advlib run advprop --budget lite --seed 0`."
+    )
+
+
+def left_out(root: Path) -> str:
+    """The records that no longer count and why, as a sentence of Markdown; empty if all of them count."""
+    stale = [f"`{record.where}` ({why})" for record, why in evidence.stale(root)]
+    return f"Left out because the code would make them otherwise today: {', '.join(stale)}." if stale else ""
+
+
+def totals(found: Sequence[Record]) -> str:
+    """How many runs there are, of which protocols, and how long they took, as a sentence of Markdown."""
+    hours = sum(record.cost["training_seconds"] + record.cost["evaluation_seconds"] for record in found) / 3600
+    kinds = {"published": 0, "corrected": 0, "in between": 0}
+    for record in found:
+        kinds[record.protocol if record.protocol in kinds else "in between"] += 1
+    of_kinds = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+    seeds = counts(sorted({record.seed for record in found}))
+    return f"**{len(found)} runs** ({of_kinds}; seed {seeds}) took {hours:.1f} hours of computing."
 
 
 def caution(group: Group) -> str:

@@ -143,6 +143,7 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
         tables.runs(group, root=results),
         *(dissection.effects(group, key) for key in dissection.DISSECTED),
         dissection.clamp(group),
+        dissection.step_sizes(group),
         *(mixtures.effects(group, protocol) for protocol in catalogue.PROTOCOLS),
         ledger.brief(rulings),
         *re.findall("<figure.*?</figure>", ledger.details(rulings, group, root=results), re.DOTALL),
@@ -170,7 +171,12 @@ def test_a_folder_without_results_says_so(results):
 def test_stale_records_are_named(results):
     old = fake.record(seed=3)
     fake.put(dataclasses.replace(old, config=old.config | {"lr": 0.2}), results)
-    assert "seed3` (config: lr 0.2" in tables.status(results)
+    assert "seed3` (config: lr 0.2" in tables.left_out(results)
+
+
+def test_the_runs_are_counted_by_protocol_and_their_hours_added_up():
+    found = [fake.record(protocol=p) for p in ("published", "corrected", "published-space")]
+    assert tables.totals(found).startswith("**3 runs** (1 published, 1 corrected, 1 in between; seed 0) took 0.0 hours")
 
 
 def test_the_machinery_table_names_a_row_that_did_not_run(results):
