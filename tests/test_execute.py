@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from small_notebook import SMALL, environment
 
-from advlib import catalogue, records
+from advlib import catalogue, dissection, records
 from advlib.__main__ import main
 from advlib.execute import RunFailed, _swap, check_parameters, execute, experiment_notebook
 
@@ -144,11 +144,17 @@ def test_a_wrong_command_says_what_is_wrong_and_exits_2(arguments, message, caps
 
 def test_list_shows_every_row_under_both_protocols(capsys):
     assert main(["list"]) == 0
-    printed = capsys.readouterr().out.splitlines()
+    _, *printed, _ = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == [key for key in catalogue.rows() for _ in range(2)]
-    assert (
-        sum(" 4 passes" in line for line in printed) == 2 * 16
-    )  # all but Traditional and ALS attack twice and learn twice
+    dear = [line for line in printed if " x4 " in line]
+    assert len(dear) == 2 * 16, "all but Traditional and ALS attack twice and learn twice"
+
+
+def test_list_shows_the_steps_between_the_protocols(capsys):
+    assert main(["list", "--dissection"]) == 0
+    _, *printed, _ = capsys.readouterr().out.splitlines()
+    expected = [(key, p) for key in dissection.DISSECTED for p in catalogue.rows()[key].dissection()]
+    assert [tuple(line.split()[:2]) for line in printed] == expected
 
 
 def test_status_tells_done_from_missing_and_stale(finished, capsys):
@@ -159,6 +165,8 @@ def test_status_tells_done_from_missing_and_stale(finished, capsys):
     assert states[WHERE]["state"] == "stale"  # it was run with settings of its own
     assert "epochs 1, now 3" in states[WHERE]["why"]
     assert states["smoke/digits/published/advprop/seed0"]["state"] == "missing"
+    assert states["smoke/digits/published/advprop/seed0"]["record"] is None
+    assert states[WHERE]["record"] == str(results / WHERE / "record.json")
 
 
 def test_two_runs_at_once_each_leave_their_own_record(tmp_path):

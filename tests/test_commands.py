@@ -1,0 +1,57 @@
+"""What the commands that read records print, and how they refuse."""
+
+import csv
+import io
+import json
+
+import fake_records as fake
+import pytest
+
+from advlib import catalogue, claims
+from advlib.__main__ import main
+
+
+@pytest.fixture
+def results(tmp_path):
+    for key in ("traditional", "advprop"):
+        for protocol in catalogue.PROTOCOLS:
+            fake.put(fake.record(key, protocol), tmp_path)
+    return tmp_path
+
+
+def printed(capsys, *arguments) -> str:
+    assert main(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def test_table_prints_the_papers_numbers_and_ours(results, capsys):
+    text = printed(capsys, "table", "1", "--protocol", "corrected", "--results", str(results))
+    accuracy = 100 * fake.record("advprop").measurement("corrected:clean").accuracy
+    assert "Budget lite on CIFAR-10, JPEG copy" in text and "Protocol corrected" in text
+    assert f"{accuracy:.1f} [" in text and "93.16" in text and "not run" in text
+
+
+def test_table_as_csv_has_every_row_and_the_ends_of_each_interval(results, capsys):
+    text = printed(capsys, "table", "1", "--csv", "--results", str(results))
+    head, kinds, *lines = csv.reader(io.StringIO(text))
+    assert [line[0] for line in lines] == [key for key, row in catalogue.rows().items() if row.paper_table == 1]
+    assert {"paper", "value", "low", "high"} <= set(kinds) and "FGSM 0.1" in head
+
+
+def test_claims_prints_every_claim_and_json_names_the_records(results, capsys):
+    text = printed(capsys, "claims", "--results", str(results))
+    assert all(claim.title in text for claim in claims.claims())
+    entries = json.loads(printed(capsys, "claims", "--json", "--results", str(results)))
+    (comparison,) = next(e for e in entries if e["id"] == "advprop-accuracy")["comparisons"]
+    assert comparison["records"] == [fake.record(key, "published").where for key in ("advprop", "traditional")]
+
+
+def test_without_a_record_that_counts_the_commands_say_where_to_look(tmp_path, capsys):
+    fake.put(fake.record(budget="smoke"), tmp_path)
+    assert main(["claims", "--results", str(tmp_path)]) == 2
+    assert "status --budget lite" in capsys.readouterr().err
+
+
+def test_an_unknown_protocol_of_a_table_is_refused(results, capsys):
+    assert main(["table", "1", "--protocol", "publisht", "--results", str(results)]) == 2
+    assert "did you mean 'published'" in capsys.readouterr().err
