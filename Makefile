@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env smoke book html test lint picture address lock clean
+.PHONY: help env smoke book html test lint picture explorer address lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,6 +37,9 @@ lint: $(ENV)  ## ruff
 picture: $(ENV)  ## Draw the picture of the README from the records
 	@$(PY) -c "from advlib import evidence, folders, plots; \
 	    plots.tradeoff(evidence.groups(folders.results_folder())[0]).savefig('book/static/results.png')"
+
+explorer: $(ENV)  ## Make the data of the book's explorer page again, from the models and their records (a minute)
+	@$(PY) tools/make_explorer.py
 
 address: $(ENV)  ## Set the repository's address everywhere: make address REPO=owner/name
 	@$(PY) tools/address.py $(REPO)

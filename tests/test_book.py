@@ -100,6 +100,12 @@ def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_b
     assert not list((html / "results").glob("**/*.html"))
 
 
+def test_an_explorer_without_data_says_how_to_make_them(first_book):
+    page = text(first_book[0], "book/explorer")
+    assert "The explorer has no data here" in page and "tools/make_explorer.py" in page
+    assert 'id="explorer" hidden' in page, "no empty controls"
+
+
 def test_the_machinery_check_is_labelled_as_no_result(first_book):
     page = text(first_book[0], "book/first-look")
     assert "Machinery check, not a result" in page and page.count('<th scope="row">') == len(tables.SMOKE_ROWS)

@@ -29,7 +29,7 @@ LAYERS = [
     ],
     ["catalogue", "records", "resnet"],
     ["train", "weights", "evidence", "markup", "passport", "show"],
-    ["evaluate", "execute", "claims", "dissection", "mixtures", "tables"],
+    ["evaluate", "execute", "claims", "dissection", "mixtures", "tables", "explorer"],
     ["run", "ledger", "captions"],
     ["plots", "portrait", "__main__"],
 ]
@@ -53,6 +53,7 @@ WITHOUT_TORCH = [
     "captions",
     "figures",
     "plots",
+    "explorer",
     "execute",
     "__main__",
 ]

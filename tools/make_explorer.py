@@ -1,0 +1,167 @@
+"""Write the data of the book's explorer page: images under attack, and what the published models make of them.
+
+    python tools/make_explorer.py --budget lite --dataset cifar10-jpeg
+
+For each network in ``models/`` of that budget and data set: the first test image of each class in canonical order,
+FGSM and PGD as in the records' sweeps, and uniform noise, all through the branch that classifies and with true
+gradients. Each picture is rounded to whole pixel levels before the network sees it, so that the page shows what the
+network saw. A minute or two on a CPU; the same inputs give the same file.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from advlib import catalogue, explorer, records
+from advlib.attacks import eval_mode
+from advlib.data import Dataset, load
+from advlib.evaluate import PIXEL, SWEEP_EPS, Attack, make_images, suite
+from advlib.folders import project_folder, results_folder
+from advlib.norm import BRANCHES
+from advlib.progress import progress
+from advlib.train import to_pixels
+from advlib.weights import load_model
+
+AGREEMENT = 0.9  # below it, a model's file is hardly that of its record: 16-bit weights flip a verdict here and there
+
+
+def first_of_each_class(labels: Tensor, classes: int) -> list[int]:
+    """Where each of the classes 0 to ``classes`` - 1 is first met in ``labels`` (N,)."""
+    return [int((labels == k).nonzero()[0]) for k in range(classes)]
+
+
+def attacks_of(dual: bool) -> dict[str, list[Attack]]:
+    """The page's gradient attacks by name, a size each, from the suite; the last iterate is shown, fooled or not."""
+    known = {attack.name: attack for attack in suite(dual=dual, surrogate=False)}
+    return {
+        method: [replace(known[f"corrected:{method}-{size}/255"], stop="last-step") for size in SWEEP_EPS]
+        for method in ("fgsm", "pgd-10")
+    }
+
+
+def noise(images: Tensor) -> Tensor:
+    """uint8 (E, N, C, H, W): the images under uniform noise of each size; the same noise for every network."""
+    x, y = to_pixels(images), torch.zeros(len(images), dtype=torch.int64)
+    shown = []
+    for size in SWEEP_EPS:
+        attack = Attack(f"noise-{size}/255", method="noise", eps=size * PIXEL)
+        shown.append(whole_levels(make_images(nn.Identity(), x, y, attack, torch.Generator().manual_seed(size))))
+    return torch.stack(shown)
+
+
+def whole_levels(x: Tensor) -> Tensor:
+    """Pixels in [0, 1] to the nearest of the 256 levels, uint8; an attack of a whole size stays within it."""
+    return (x * 255).round().to(torch.uint8)
+
+
+def seen_through(model: nn.Module, images: Tensor, labels: Tensor, noisy: Tensor, dual: bool, branch: str) -> dict:
+    """What one branch of a network makes of the images, clean and attacked through itself. Shapes: advlib.explorer."""
+    with eval_mode(model):
+        seen = {"clean": ten_thousandths(model, images, branch)}
+        for name, attacks in attacks_of(dual).items():
+            through = [replace(attack, branch=branch, through=branch) for attack in attacks]
+            shown = torch.stack(
+                [whole_levels(make_images(model, to_pixels(images), labels, attack)) for attack in through]
+            )
+            seen[name] = {
+                "perturbation": explorer.pack(perturbation(images, shown)),
+                "probabilities": [ten_thousandths(model, pictures, branch) for pictures in shown],
+            }
+        seen["noise"] = {"probabilities": [ten_thousandths(model, pictures, branch) for pictures in noisy]}
+    return seen
+
+
+def perturbation(images: Tensor, shown: Tensor) -> np.ndarray:
+    """shown - images as int8 (E, N, H, W, C): colour last, as a browser wants its pixels."""
+    return (shown.int() - images.int()).to(torch.int8).permute(0, 1, 3, 4, 2).numpy()
+
+
+@torch.no_grad()
+def ten_thousandths(model: nn.Module, images: Tensor, branch: str) -> list[list[int]]:
+    """Class probabilities [N][K] of uint8 images; raises ValueError where rounding them would change a prediction."""
+    exact = model(to_pixels(images), branch=branch).softmax(dim=1)
+    rounded = (exact * explorer.WHOLE).round().int()
+    if not torch.equal(rounded.argmax(dim=1), exact.argmax(dim=1)):
+        raise ValueError("two classes are equally likely to four digits: keep more digits")
+    return rounded.tolist()
+
+
+def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict:
+    """The page's data. models: the record's place (budget/dataset/...) -> the file of its weights.
+
+    Raises FileNotFoundError for a model without its record, ValueError where its verdicts are not the record's.
+    """
+    index = first_of_each_class(dataset.test_labels, len(dataset.classes))
+    images, labels = dataset.test_images[index], dataset.test_labels[index]
+    noisy = noise(images)
+    data = {
+        "schema": explorer.SCHEMA,
+        "data": {"name": dataset.name, "title": dataset.title, "checksum": dataset.checksum},
+        "classes": list(dataset.classes),
+        "eps": list(SWEEP_EPS),
+        "images": {
+            "index": index,
+            "labels": labels.tolist(),
+            "size": list(images.shape[2:]),
+            "pixels": explorer.pack(images.permute(0, 2, 3, 1).numpy()),
+        },
+        "noise": explorer.pack(perturbation(images, noisy)),
+        "rows": [],
+    }
+    for place, path in progress(models.items(), desc="explore", unit="model"):
+        record = records.read(results / place / "record.json")
+        surrogate, dual = record.config["activation"] == "surrogate-relu", record.config["norm"] != "shared"
+        model = load_model(path, activation="relu" if surrogate else None)
+        row = {
+            "key": record.key,
+            "record": record.where,
+            "record_sha256": explorer.record_digest(record),
+            "model": path.name,
+            "model_sha256": explorer.digest(path.read_bytes()),
+            "branches": {
+                branch: seen_through(model, images, labels, noisy, dual, branch)
+                for branch in (BRANCHES if dual else ("main",))
+            },
+        }
+        if (share := explorer.agreement(row, record, data)) < AGREEMENT:
+            raise ValueError(
+                f"{path.name} and its record agree on {share:.0%} of the verdicts only: publish the model again"
+            )
+        data["rows"].append(row)
+    return data
+
+
+def published(folder: Path, budget: str, dataset: str) -> dict[str, Path]:
+    """The place of the record -> the file, for the models of a budget and data set, in the catalogue's order."""
+    found = {}
+    for key in catalogue.rows():
+        path = folder / f"{key}.safetensors"
+        if path.is_file():
+            with safe_open(path, framework="pt") as file:
+                place = (file.metadata() or {}).get("record", "")
+            if place.startswith(f"{budget}/{dataset}/"):
+                found[place] = path
+    if not found:
+        raise SystemExit(f"no model of budget {budget} on {dataset} in {folder}: run tools/publish_models.py first")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", default="lite")
+    parser.add_argument("--dataset", default="cifar10-jpeg")
+    options = parser.parse_args()
+    models = published(project_folder() / "models", options.budget, options.dataset)
+    data = explore(models, load(options.dataset), results_folder())
+    path = explorer.write(data, results_folder() / options.budget / options.dataset / explorer.NAME)
+    print(f"{path.name}: {len(models)} models, {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
