@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env smoke book html test lint picture explorer address lock clean
+.PHONY: help env smoke book html test check-book check-links pdf lint picture explorer address lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,6 +30,15 @@ smoke: $(ENV)  ## The six small experiments that the book's first look shows (th
 
 html: $(ENV)  ## The book alone, from the records that are there; a warning or a missing number is an error
 	@$(PY) tools/build_book.py
+
+check-book: $(ENV) $(PEERS)  ## The built book in a browser: links, axe-core, light and dark, phone width (needs Chromium)
+	@$(PY) tools/check_book.py
+
+check-links: $(ENV)  ## Every address outside the book that a page links to (needs the network)
+	$(BIN)/jupyter-book build . --builder linkcheck -q
+
+pdf: $(ENV) $(PEERS)  ## The built book as one PDF, _build/book.pdf (needs Chromium)
+	@$(PY) tools/make_pdf.py
 
 lint: $(ENV)  ## ruff
 	$(BIN)/ruff check .

@@ -1,0 +1,102 @@
+"""Check the built book as its readers meet it: every link, every page in a browser with axe-core, light and dark.
+
+    python tools/check_book.py [page ...]     # such as book/claims; without a page, all chapters and one run
+
+Reports accessibility faults that axe-core calls serious or critical, links that lead nowhere, anything that would be
+loaded from elsewhere, pages that are too heavy or wider than a phone. Exits 1 if there is one.
+"""
+
+import re
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import browser
+from build_book import ROOT, pages
+
+HEAVY = 3_000_000  # bytes of a page with its pictures
+AXE = (
+    "axe.run(document, {resultTypes: ['violations']}).then((found) => answer(found.violations"
+    ".filter((v) => ['serious', 'critical'].includes(v.impact)).map((v) => ({id: v.id, impact: v.impact, help: v.help,"
+    "where: v.nodes.slice(0, 3).map((n) => n.target.join(' '))}))));"
+)
+WIDER = "answer(document.documentElement.scrollWidth > window.innerWidth + 1);"
+
+
+def broken_links(html: Path, page: Path) -> list[str]:
+    """Links of a page to files or headings of the book that are not there."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for target in set(re.findall(r'<a\b[^>]*\bhref="([^"]*)"', text)):
+        place, _, anchor = target.partition("#")
+        if re.match(r"\w+:|//", place):
+            continue
+        other = (page.parent / place).resolve() if place else page
+        if not other.exists():
+            found.append(f"links to {target}, which is not there")
+        elif anchor and other.suffix == ".html" and not _has(other, anchor) and "/" not in anchor and "=" not in anchor:
+            found.append(f"links to {target}, and that page has no #{anchor}")
+    return sorted(found)
+
+
+def loads_from_elsewhere(page: Path) -> list[str]:
+    """Scripts, styles, pictures and frames of a page that a reader's browser would fetch from the network."""
+    text = page.read_text(encoding="utf-8")
+    tags = re.findall(r"<(?:script|img|iframe|source|link)\b[^>]*>", text)
+    return [
+        f"loads {address}"
+        for tag in tags
+        if 'rel="canonical"' not in tag
+        for address in re.findall(r'(?:src|href)="((?:https?:)?//[^"]*)"', tag)
+    ]
+
+
+def weight(page: Path) -> int:
+    """Bytes of a page and of the pictures it shows."""
+    pictures = set(re.findall(r'<img\b[^>]*\bsrc="([^":]*)"', page.read_text(encoding="utf-8")))
+    return page.stat().st_size + sum((page.parent / p).stat().st_size for p in pictures if (page.parent / p).is_file())
+
+
+def axe(page: Path, theme: str) -> list[str]:
+    """What axe-core calls serious or critical on a page."""
+    source = Path(str(files("axe_playwright_python") / "axe.min.js"))
+    faults = browser.ask(page, AXE, sources=(source,), theme=theme)
+    return [f"axe, {theme}: {f['impact']} {f['id']}: {f['help']} ({'; '.join(f['where'])})" for f in faults]
+
+
+def check(html: Path, page: Path) -> list[str]:
+    """Every fault of one built page, a sentence each."""
+    faults = broken_links(html, page) + loads_from_elsewhere(page)
+    if (heavy := weight(page)) > HEAVY:
+        faults.append(f"weighs {heavy / 1e6:.1f} MB")
+    if browser.ask(page, WIDER, width=500):  # the narrowest window that headless Chromium opens
+        faults.append("is wider than a narrow window: it scrolls sideways")
+    return faults + axe(page, "light") + axe(page, "dark")
+
+
+def _has(page: Path, anchor: str) -> bool:
+    return bool(re.search(rf'\b(?:id|name)="{re.escape(anchor)}"', page.read_text(encoding="utf-8")))
+
+
+def main(asked: list[str]) -> int:
+    html = ROOT / "_build" / "html"
+    if not (html / "index.html").is_file():
+        print("there is no built book: make book", file=sys.stderr)
+        return 2
+    names = asked or pages(ROOT)
+    run = sorted(html.glob("results/*/*/*/*/*/run.html"))[:1]
+    chosen = [html / f"{name}.html" for name in names] + ([] if asked else run)
+    wrong = 0
+    for page in chosen:
+        name = page.relative_to(html).with_suffix("").as_posix()
+        faults = check(html, page)
+        wrong += len(faults)
+        print(f"{'ok   ' if not faults else 'FAULT'} {name}", flush=True)
+        for fault in faults:
+            print(f"      {fault}", flush=True)
+    print(f"{len(chosen)} pages, {wrong} faults")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
