@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env smoke book html test check-book check-links pdf lint picture explorer address lock clean
+.PHONY: help env smoke book html test check-book check-links pdf colab lint picture explorer address lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +14,7 @@ PEERS := .venv/.peers-installed
 SMOKE_ROWS := traditional adversarial advprop als sat als-sat-advprop
 
 help:  ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 book: $(ENV)  ## Six small experiments on digits, then the book, from nothing (a fresh clone is enough)
 	@$(MAKE) --no-print-directory smoke html
@@ -39,6 +39,13 @@ check-links: $(ENV)  ## Every address outside the book that a page links to (nee
 
 pdf: $(ENV) $(PEERS)  ## The built book as one PDF, _build/book.pdf (needs Chromium)
 	@$(PY) tools/make_pdf.py
+
+colab:  ## The notebooks as Colab starts them: newest packages, advlib without its dependencies (own environment)
+	@$(PYTHON) -m venv --clear .venv-colab
+	@.venv-colab/bin/python -m pip install --quiet torch torchvision matplotlib seaborn pandas scikit-learn scipy \
+	    statsmodels safetensors tqdm pillow jupyter nbclient
+	@.venv-colab/bin/python -m pip install --quiet --no-deps .
+	@.venv-colab/bin/python tools/run_as_colab.py
 
 lint: $(ENV)  ## ruff
 	$(BIN)/ruff check .

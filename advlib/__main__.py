@@ -69,6 +69,10 @@ def list_rows(options) -> int:
             changes = ", ".join(f"{name}={value}" for name, value in _rounded(row.changes(protocol)).items())
             place = f"Table {row.paper_table}" if row.paper_table else "results file"
             print(f"{key:26s} {protocol:52s} {place:12s} x{cost:<3d}  {changes or 'nothing: the baseline'}")
+    for key, extension in ({} if options.dissection else catalogue.extensions()).items():
+        cost = passes(catalogue.config(key))["forward"]
+        changes = ", ".join(f"{name}={value}" for name, value in _rounded(extension.fields).items())
+        print(f"{key:26s} {'corrected':52s} {'extension':12s} x{cost:<3d}  {changes} on top of {extension.base}")
     print("cost: forward and backward passes of a batch in one training step, as a multiple of plain training's")
     return 0
 

@@ -6,6 +6,7 @@ numbers live in records and are never written there.
 """
 
 import csv
+import tomllib
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -131,6 +132,52 @@ class Row:
         return changes
 
 
+@dataclass(frozen=True)
+class Extension:
+    """An experiment beyond the paper: a row of it with some fields of its config changed."""
+
+    key: str
+    label: str
+    base: str  # key of the row
+    question: str  # what it is run for
+    fields: dict
+
+    def changes(self, protocol: str) -> dict:
+        """The config fields in which it differs from the baseline under ``protocol``; errors as for a row."""
+        return rows()[self.base].changes(protocol) | self.fields
+
+
+@cache
+def extensions() -> dict[str, Extension]:
+    """The experiments of ``extensions.toml`` by their keys. Raises ValueError on an entry that cannot be meant."""
+    entries = tomllib.loads((files("advlib") / "extensions.toml").read_text())["experiment"]
+    return extend([Extension(**entry) for entry in entries])
+
+
+def extend(found: list[Extension]) -> dict[str, Extension]:
+    """Extensions by key. Raises ValueError on a key that is taken, an unknown base or field, or no difference."""
+    by_key: dict[str, Extension] = {}
+    for extension in found:
+        if extension.key in rows() or extension.key in by_key:
+            raise ValueError(f"duplicate key {extension.key!r} among the extensions: give every experiment its own")
+        if extension.base not in rows():
+            raise ValueError(
+                f"{extension.key!r} extends an unknown row {extension.base!r}: "
+                f"{did_you_mean(extension.base, rows())}`python -m advlib list` prints the rows"
+            )
+        for protocol in PROTOCOLS:
+            base = Config().change(**rows()[extension.base].changes(protocol))
+            if Config().change(**extension.changes(protocol)) == base:
+                raise ValueError(f"{extension.key!r} differs from {extension.base!r} by nothing: say what it changes")
+        by_key[extension.key] = extension
+    return by_key
+
+
+def experiments() -> "dict[str, Row | Extension]":
+    """Everything that can be run: the paper's rows, then the extensions."""
+    return rows() | extensions()
+
+
 @cache
 def rows() -> dict[str, Row]:
     """Every row by its key, in the order of the paper: Table 1, Table 2, the rows of the results file."""
@@ -168,11 +215,11 @@ def config(key: str, *, protocol: str = "corrected", budget: str = "full", seed:
 
     Raises ValueError on an unknown key, protocol, budget, field or data set, with the nearest known name.
     """
-    for what, name, known in [("row", key, rows()), ("budget", budget, BUDGETS)]:
+    for what, name, known in [("row", key, experiments()), ("budget", budget, BUDGETS)]:
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}: {did_you_mean(name, known)}choose one of {', '.join(known)}")
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    made = Config().change(**{**BUDGETS[budget], **rows()[key].changes(protocol), "seed": seed, **overrides})
+    made = Config().change(**{**BUDGETS[budget], **experiments()[key].changes(protocol), "seed": seed, **overrides})
     check_name(made.dataset)
     return made
 

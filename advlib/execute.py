@@ -63,7 +63,7 @@ def execute(
         with _staging(Path(results).resolve()) as staging:
             made = staging / where
             _papermill(notebook, made / "run.ipynb", parameters, staging, work)
-            title = f"{catalogue.rows()[key].label}: {key}, {protocol}, {budget}, seed {seed}"
+            title = f"{catalogue.experiments()[key].label}: {key}, {protocol}, {budget}, seed {seed}"
             anonymise(made / "run.ipynb", title)
             record = records.read(made / "record.json")
             if record.config != config.to_dict():

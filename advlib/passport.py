@@ -10,7 +10,8 @@ CELL = "passport"  # id of the notebook cell that holds it
 
 def markdown(record: Record) -> str:
     """The passport as Markdown: what it is a run of, what made it, and the command that repeats it."""
-    row, provenance, cost, config = catalogue.rows()[record.key], record.provenance, record.cost, record.config
+    row, provenance = catalogue.experiments()[record.key], record.provenance
+    cost, config = record.cost, record.config
     versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     commit = provenance["commit"] or "unknown"
     state = ", with uncommitted changes" if provenance["dirty"] else ""
@@ -63,5 +64,7 @@ def stamp(notebook: Path, record: Record) -> None:
     nbformat.write(contents, notebook)
 
 
-def _place(row: catalogue.Row) -> str:
+def _place(row: catalogue.Row | catalogue.Extension) -> str:
+    if isinstance(row, catalogue.Extension):
+        return f"an extension of the row `{row.base}`"
     return f"Table {row.paper_table} of the paper" if row.paper_table else "a row of the authors' results file only"

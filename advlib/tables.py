@@ -13,7 +13,8 @@ import pandas as pd
 
 from advlib import catalogue, evidence, records
 from advlib.evidence import HEADINGS, STRONG, Group, runs_of
-from advlib.markup import NO_NUMBER, accuracy, counts, length, link, links, row, table
+from advlib.markup import NO_NUMBER, accuracy, counts, length, link, links, points, row, table
+from advlib.passport import command
 from advlib.records import Record
 from advlib.statistics import rank_correlation
 
@@ -229,6 +230,27 @@ def columns(group: Group) -> str:
     return table(heads, body, "The attack behind each column. Reach: how far it can move a pixel or entry at most.")
 
 
+def extensions(group: Group, *, page: str = "book", root: Path | None = None) -> str:
+    """The experiments beyond the paper beside the rows they extend, corrected protocol, as HTML; empty if none ran."""
+    body = []
+    for key, extension in catalogue.extensions().items():
+        if found := runs_of(group, key, "corrected"):
+            cells = []
+            for column in (*catalogue.COLUMNS, STRONG):
+                places = [(name, "corrected", f"corrected:{column}") for name in (key, extension.base)]
+                cells.append(
+                    f"{accuracy(evidence.accuracy(group, key, 'corrected', column))}<br>"
+                    f"{points(evidence.difference(group, *places))}"
+                )
+            head = f'{escape(extension.label)}<span class="interval wrap">{escape(extension.question)}</span>'
+            body.append(row(head, [escape(catalogue.rows()[extension.base].label), links(found, page, root), *cells]))
+    caption = (
+        "Experiments beyond the paper, corrected protocol: accuracy in percent, and below it the difference to the row "
+        "that is extended, in percentage points; 95 % intervals, bold where they exclude 0."
+    )
+    return table(["Experiment", "Extends", "Runs", *HEADINGS.values()], body, caption) if body else ""
+
+
 def order(group: Group) -> str:
     """Does our published protocol put the rows of Table 1 in the paper's order? As HTML; empty below 5 rows."""
     found = [(key, paper) for key, paper in part_rows(1).items() if runs_of(group, key, "published")]
@@ -277,6 +299,27 @@ def cost(group: Group) -> str:
     )
     heads = ["Row", "Protocol", "Passes", "Steps", "Training (min)", "Evaluation (min)", "Images/s"]
     return table(heads, body, caption)
+
+
+def commands(group: Group) -> str:
+    """The command that repeats each row, what it took, and the clean accuracy to expect, as HTML: from the records."""
+    body = []
+    for key, paper in catalogue.rows().items():
+        for protocol in catalogue.PROTOCOLS:
+            if found := runs_of(group, key, protocol):
+                seconds = [record.cost["training_seconds"] + record.cost["evaluation_seconds"] for record in found]
+                clean = evidence.accuracy(group, key, protocol, "clean")
+                run = f"<code>{command(found[0])}</code>"
+                body.append(row(escape(paper.label), [run, f"{np.mean(seconds) / 60:.0f}", accuracy(clean)]))
+    devices = sorted({f"{record.provenance['device']}, {record.provenance['threads']} thread(s)" for record in group})
+    caption = (
+        f"Every row that was run here. Minutes: training and evaluation together, on {'; '.join(devices)}, beside "
+        f"other work. "
+        "Accuracy: clean, in percent, by the row's own rule; a repetition on another machine or with another seed "
+        "should fall "
+        "into the interval most of the time, or near it while a row has one seed."
+    )
+    return table(["Row", "Command", "Minutes", "Accuracy"], body, caption)
 
 
 def smoke(root: Path, keys: Sequence[str] = SMOKE_ROWS) -> str:

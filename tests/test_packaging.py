@@ -170,6 +170,20 @@ def test_continuous_integration_runs_make_test():
     assert "set -euo pipefail" in script.read_text()
 
 
+def test_every_workflow_is_valid_and_runs_targets_that_the_makefile_has():
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1).split()
+    called = set()
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {"contents": "read"}, f"{path.name}: a job that needs more says so itself"
+        for job in workflow["jobs"].values():
+            for step in job["steps"]:
+                assert ("uses" in step) != ("run" in step), path.name
+                called |= set(re.findall(r"^make ([a-z-]+)", step.get("run", "")))
+    assert called <= set(phony)
+    assert {"test", "lint", "book", "check-book", "check-links", "colab"} <= called
+
+
 def test_a_python_that_is_too_old_gets_one_clear_error(tmp_path):
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)

@@ -1,6 +1,6 @@
 """The whole book as one PDF with bookmarks: every chapter as the browser prints it, in the order of the contents.
 
-    python tools/make_pdf.py          # writes _build/book.pdf
+python tools/make_pdf.py          # writes _build/book.pdf
 """
 
 import re

@@ -46,7 +46,7 @@ def card(record: records.Record) -> str:
     columns = {"clean": "clean", "fgsm": "fgsm-0.1", "pgd": "pgd-0.1", "strong": "pgd-20-8/255"}
     measured = {name: record.measurement(f"corrected:{column}") for name, column in columns.items()}
     return CARD.format(
-        label=catalogue.rows()[record.key].label,
+        label=catalogue.experiments()[record.key].label,
         key=record.key,
         protocol=record.protocol,
         budget=record.budget,
