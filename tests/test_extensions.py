@@ -1,4 +1,4 @@
-"""Experiments beyond the paper: differences from a row, refused if they are none; and the worked example of the book."""
+"""Experiments beyond the paper: differences from a row, refused if they are none. The worked example of the book."""
 
 import os
 import shutil
