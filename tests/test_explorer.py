@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 
 import fake_records as fake
+import matplotlib.pyplot as plt
 import miniature
 import numpy as np
 import pytest
 import torch
 
-from advlib import explorer, records, weights
+from advlib import explorer, gallery, records, weights
 from advlib.evaluate import evaluate, suite
 from advlib.statistics import wilson
 
@@ -383,3 +384,21 @@ def test_the_committed_data_belong_to_the_committed_records_and_agree_with_them(
             delta = added(data, seen, attack).astype(int)
             assert all(np.abs(one).max() <= eps for eps, one in zip(data["eps"], delta, strict=True))
             assert 0 <= (pictures(data) + delta).min() and (pictures(data) + delta).max() <= 255
+
+
+def test_the_gallery_shows_the_very_pixels_and_predictions_of_the_data(first_world):
+    data = json.loads(first_world.file.read_text())
+    figure = gallery.gallery(data, images=3)
+    panels = np.array(figure.axes).reshape(1 + len(data["rows"]), 3)
+    eps, labels = data["eps"].index(gallery.EPS), data["images"]["labels"]
+    for line, row in zip(panels[1:], data["rows"], strict=True):
+        seen = row["branches"]["main"]
+        shown = pictures(data) + added(data, seen, gallery.ATTACK)[eps]
+        for k, panel in enumerate(line):
+            assert (panel.images[0].get_array() == shown[k]).all()
+            predicted = int(np.argmax(seen[gallery.ATTACK]["probabilities"][eps][k]))
+            wrong = predicted != labels[k]
+            assert data["classes"][predicted] in panel.get_title() and ("✗" in panel.get_title()) == wrong
+            assert panel.spines["top"].get_visible() == wrong
+    plt.close(figure)
+    assert gallery.words(data, images=3)["alt"].startswith("A grid")

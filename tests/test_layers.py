@@ -31,7 +31,7 @@ LAYERS = [
     ["train", "weights", "evidence", "markup", "passport", "show"],
     ["evaluate", "execute", "claims", "dissection", "mixtures", "tables", "explorer"],
     ["run", "ledger", "captions"],
-    ["plots", "portrait", "__main__"],
+    ["plots", "portrait", "gallery", "__main__"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 WITHOUT_TORCH = [
@@ -53,6 +53,7 @@ WITHOUT_TORCH = [
     "captions",
     "figures",
     "plots",
+    "gallery",
     "explorer",
     "execute",
     "__main__",

@@ -1,0 +1,73 @@
+"""Images under attack, side by side for every published network: a still from the explorer's data. No torch."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from advlib import catalogue, explorer
+from advlib.figures import PALETTE, style
+
+ATTACK, EPS = "pgd-10", 8  # of 255
+
+
+def gallery(data: dict, images: int = 8) -> Figure:
+    """One line of images as they are, then a line for each network: the image after PGD-10, and what it takes it for.
+
+    A cross and a frame mark a wrong prediction. ``data`` is that of :func:`advlib.explorer.read`.
+    """
+    clean, labels = _clean(data), data["images"]["labels"]
+    lines = list(_attacked(data))
+    with style():
+        figure, panels = plt.subplots(1 + len(lines), images, figsize=(1.2 * images, 1.42 * (1 + len(lines))))
+        for panel, pixels, label in zip(panels[0], clean, labels, strict=False):
+            _picture(panel, pixels, data["classes"][label], wrong=False)
+        panels[0, 0].set_ylabel("the image", fontsize=8)
+        for line, (name, pixels, probabilities) in zip(panels[1:], lines, strict=True):
+            line[0].set_ylabel(name, fontsize=8)
+            for k, panel in enumerate(line):
+                predicted = int(np.argmax(probabilities[k]))
+                sure = f"{data['classes'][predicted]} {100 * probabilities[k][predicted] / explorer.WHOLE:.0f} %"
+                _picture(panel, pixels[k], sure, wrong=predicted != labels[k])
+    return figure
+
+
+def words(data: dict, images: int = 8) -> dict[str, str]:
+    """Caption and description of the gallery, from the data."""
+    labels = data["images"]["labels"][:images]
+    right = [
+        f"{name} {sum(int(np.argmax(p)) == label for p, label in zip(probabilities, labels, strict=False))}"
+        for name, _, probabilities in _attacked(data)
+    ]
+    return {
+        "caption": f"The first test image of each class in {data['data']['title']}, and the same image after PGD-10 "
+        f"of eps "
+        f"{EPS}/255 on each published network, with the class that it sees and how sure it is. Crossed and framed: "
+        f"wrong.",
+        "alt": f"A grid of small pictures that look alike down each column. Of {len(labels)} attacked images each "
+        f"network "
+        f"sees so many right: {', '.join(right)}.",
+    }
+
+
+def _clean(data: dict) -> np.ndarray:
+    return explorer.unpack(
+        data["images"]["pixels"], (len(data["images"]["labels"]), *data["images"]["size"], 3), np.uint8
+    )
+
+
+def _attacked(data: dict):
+    """(name, pixels (N, H, W, C), probabilities (N, K)) of each network, through its main batch norm."""
+    clean, size = _clean(data), data["eps"].index(EPS)
+    for row in data["rows"]:
+        seen = row["branches"]["main"][ATTACK]
+        added = explorer.unpack(seen["perturbation"], (len(data["eps"]), *clean.shape), np.int8)
+        pixels = (clean.astype(int) + added[size]).astype(np.uint8)
+        yield catalogue.rows()[row["key"]].label, pixels, seen["probabilities"][size]
+
+
+def _picture(panel, pixels: np.ndarray, text: str, wrong: bool) -> None:
+    panel.imshow(pixels, interpolation="nearest")
+    panel.set(xticks=[], yticks=[])
+    panel.set_title(("✗ " if wrong else "") + text, fontsize=7, loc="center", pad=3)
+    for spine in panel.spines.values():
+        spine.set(visible=wrong, color=PALETTE[3], linewidth=2.5)
