@@ -18,6 +18,8 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--no-first-run",
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND",  # no network: a page that needs one shows it
 )
 
 
@@ -55,14 +57,29 @@ def pdf(page: Path, target: Path) -> None:
     run(page, f"--print-to-pdf={target}", "--no-pdf-header-footer")
 
 
-def ask(page: Path, script: str, *, sources: tuple[Path, ...] = (), width: int = 1300, theme: str = "light") -> object:
+def ask(
+    page: Path,
+    script: str,
+    *,
+    sources: tuple[Path, ...] = (),
+    address: str = "",
+    width: int = 1300,
+    theme: str = "light",
+) -> object:
     """What ``script`` answers on the page, as a JSON value: it calls ``answer(value)`` once.
 
-    The page is opened as a copy beside the original, so that everything it loads is found.
+    The page is opened as a copy beside the original, so that everything it loads is found; ``complaints`` lists the
+    errors and warnings of its scripts and the files that did not load.
     """
     text = page.read_text(encoding="utf-8")
     loaded = "".join(f"<script>{source.read_text(encoding='utf-8')}</script>" for source in sources)
-    setup = f"<script>localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}');</script>"
+    setup = (
+        f"<script>localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}');"
+        "window.complaints = []; window.addEventListener('error', (e) => complaints.push("
+        "e.message || 'a file did not load: ' + (e.target.src || e.target.href)), true);"
+        "for (const kind of ['error', 'warn']) { const say = console[kind];"
+        "console[kind] = (...words) => { complaints.push(words.join(' ')); say(...words); }; }</script>"
+    )
     answer = (
         "<script>window.addEventListener('load', () => setTimeout(() => {"
         "const answer = (value) => { const pre = document.createElement('pre'); pre.id = 'the-answer';"
@@ -73,7 +90,7 @@ def ask(page: Path, script: str, *, sources: tuple[Path, ...] = (), width: int =
     copy = page.with_name(f".asked-{page.name}")
     copy.write_text(text, encoding="utf-8")
     try:
-        found = re.search(r'<pre id="the-answer">(.*?)</pre>', dom(copy, width=width), re.DOTALL)
+        found = re.search(r'<pre id="the-answer"[^>]*>(.*?)</pre>', dom(copy, address, width), re.DOTALL)
     finally:
         copy.unlink()
     if not found:

@@ -42,6 +42,22 @@ def typed_numbers(text: str) -> list[str]:
     return [number for number in found if not re.fullmatch(r"95\s*%", number)]
 
 
+# What the theme puts on every page and this book does not use: a reader from disk would get errors for it.
+UNUSED = re.compile(
+    r'<link rel="preload" as="font"[^>]*>\s*'  # a font that is read from disk is loaded by its style sheet alone
+    r"|<script>const THEBE_JS_URL = .*?</script>\s*"  # cells that run on a server, declared twice
+    r'|<script[^>]*src="[^"]*sphinx-thebe\.js[^"]*"[^>]*></script>\s*',
+    re.DOTALL,
+)
+
+
+def tidy(html: Path) -> None:
+    """Take out of every page what is not used and would complain in a browser."""
+    for page in html.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(UNUSED.sub("", text), encoding="utf-8")
+
+
 def faults(root: Path, html: Path) -> list[str]:
     """What is wrong with the built pages, a sentence each."""
     found = []
@@ -65,6 +81,8 @@ def build(root: Path) -> int:
     command = [Path(sys.executable).parent / "jupyter-book", "build", ".", "-W", "-n", "--keep-going", "-q"]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     html = root / "_build" / "html"
+    if done.returncode == 0:
+        tidy(html)
     wrong = faults(root, html) if done.returncode == 0 else ["the build failed: see the messages above"]
     if wrong:
         print(*(line for line in done.stdout.splitlines() if "IPKernelApp" not in line), *wrong, sep="\n")

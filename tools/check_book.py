@@ -2,8 +2,9 @@
 
     python tools/check_book.py [page ...]     # such as book/claims; without a page, all chapters and one run
 
-Reports accessibility faults that axe-core calls serious or critical, links that lead nowhere, anything that would be
-loaded from elsewhere, pages that are too heavy or wider than a phone. Exits 1 if there is one.
+Reports accessibility faults that axe-core calls serious or critical, links that lead nowhere, requests to a network,
+complaints of a script, formulas that are not typeset, pages that are too heavy or scroll sideways. Exits 1 if there is
+one.
 """
 
 import re
@@ -20,7 +21,15 @@ AXE = (
     ".filter((v) => ['serious', 'critical'].includes(v.impact)).map((v) => ({id: v.id, impact: v.impact, help: v.help,"
     "where: v.nodes.slice(0, 3).map((n) => n.target.join(' '))}))));"
 )
-WIDER = "answer(document.documentElement.scrollWidth > window.innerWidth + 1);"
+LOOK = (
+    "const requests = performance.getEntriesByType('resource').map((r) => r.name).filter((n) => !/^(file|data|blob):/.test(n));"
+    "const wrong = [...document.querySelectorAll('[data-mjx-error], mjx-merror')].map((e) => e.textContent);"
+    "answer({complaints, requests, formulas: document.querySelectorAll('.math.notranslate').length,"
+    "typeset: document.querySelectorAll('mjx-container').length, wrong,"
+    "wide: document.documentElement.scrollWidth > window.innerWidth + 1});"
+)
+NARROW = 500  # pixels: the narrowest window that headless Chromium opens
+SEARCH = "answer([...document.querySelectorAll('#search-results li a')].map((a) => a.getAttribute('href')));"
 
 
 def broken_links(html: Path, page: Path) -> list[str]:
@@ -69,9 +78,25 @@ def check(html: Path, page: Path) -> list[str]:
     faults = broken_links(html, page) + loads_from_elsewhere(page)
     if (heavy := weight(page)) > HEAVY:
         faults.append(f"weighs {heavy / 1e6:.1f} MB")
-    if browser.ask(page, WIDER, width=500):  # the narrowest window that headless Chromium opens
-        faults.append("is wider than a narrow window: it scrolls sideways")
-    return faults + axe(page, "light") + axe(page, "dark")
+    return faults + looks(page) + axe(page, "light") + axe(page, "dark")
+
+
+def looks(page: Path) -> list[str]:
+    """What is wrong with a page in a narrow window of a browser without a network."""
+    seen = browser.ask(page, LOOK, width=NARROW)
+    faults = [f"the browser complains: {complaint}" for complaint in seen["complaints"]]
+    faults += [f"asks the network for {request}" for request in seen["requests"]]
+    faults += [f"a formula is wrong: {text}" for text in seen["wrong"]]
+    if seen["typeset"] < seen["formulas"]:
+        faults.append(f"{seen['formulas'] - seen['typeset']} of {seen['formulas']} formulas are not typeset")
+    if seen["wide"]:
+        faults.append(f"scrolls sideways in a window of {NARROW} pixels")
+    return faults
+
+
+def search(html: Path, word: str) -> list[str]:
+    """The pages that the book's own search finds for a word, from disk."""
+    return browser.ask(html / "search.html", SEARCH, address=f"?q={word}")
 
 
 def _has(page: Path, anchor: str) -> bool:
@@ -94,6 +119,9 @@ def main(asked: list[str]) -> int:
         print(f"{'ok   ' if not faults else 'FAULT'} {name}", flush=True)
         for fault in faults:
             print(f"      {fault}", flush=True)
+    if not search(html, "AdvProp"):
+        wrong += 1
+        print("FAULT search finds no page for AdvProp")
     print(f"{len(chosen)} pages, {wrong} faults")
     return 1 if wrong else 0
 
