@@ -22,7 +22,8 @@ AXE = (
     "where: v.nodes.slice(0, 3).map((n) => n.target.join(' '))}))));"
 )
 LOOK = (
-    "const requests = performance.getEntriesByType('resource').map((r) => r.name).filter((n) => !/^(file|data|blob):/.test(n));"
+    "const requests = performance.getEntriesByType('resource').map((r) => r.name)"
+    ".filter((name) => !/^(file|data|blob):/.test(name));"
     "const wrong = [...document.querySelectorAll('[data-mjx-error], mjx-merror')].map((e) => e.textContent);"
     "answer({complaints, requests, formulas: document.querySelectorAll('.math.notranslate').length,"
     "typeset: document.querySelectorAll('mjx-container').length, wrong,"
