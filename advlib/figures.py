@@ -47,7 +47,7 @@ def surrogate_gradient(alphas: Sequence[float] = (1, 3, 10)) -> Figure:
     """Value and slope of the ReLU and of the parametric softplus: the paper's Figure 3, computed."""
     z = np.linspace(-2, 2, 801)
     with style():
-        figure, (value, slope) = plt.subplots(1, 2, figsize=(8, 3.2))
+        figure, (value, slope) = plt.subplots(1, 2, figsize=(6.6, 3.2))
         value.plot(z, np.maximum(z, 0), color="black", lw=2.5, label="ReLU")
         slope.plot(z, np.heaviside(z, 0), color="black", lw=2.5)
         for alpha, colour, dashes in zip(alphas, PALETTE, ("--", "-.", ":"), strict=False):

@@ -27,10 +27,10 @@ LAYERS = [
         "data",
         "figures",
     ],
-    ["catalogue", "records", "resnet"],
+    ["catalogue", "records", "resnet", "branches", "diagrams", "toy"],
     ["train", "weights", "evidence", "markup", "passport", "show"],
-    ["evaluate", "execute", "claims", "dissection", "mixtures", "tables", "explorer"],
-    ["run", "ledger", "captions"],
+    ["evaluate", "execute", "claims", "contrasts", "dissection", "mixtures", "tables", "explorer"],
+    ["run", "ledger", "captions", "quirks"],
     ["plots", "portrait", "gallery", "__main__"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -55,6 +55,9 @@ WITHOUT_TORCH = [
     "plots",
     "gallery",
     "explorer",
+    "contrasts",
+    "quirks",
+    "diagrams",
     "execute",
     "__main__",
 ]

@@ -1,0 +1,129 @@
+"""The 17 points in which the paper's released code, its text and the techniques' own papers differ, as data. No torch.
+
+Facts read from the authors' public repository (francoisdavid/AdvProp_ALS_SAT, commit 3e490f7), in our words; none of
+its code, which carries no licence. Each point names the switch of the catalogue that moves it in training, and the
+contrasts that measure it in evaluation.
+"""
+
+from dataclasses import dataclass
+from html import escape
+
+from advlib import catalogue, contrasts
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point: what the released code does, what is intended, and where this project can change one for the other."""
+
+    number: int
+    name: str
+    published: str
+    corrected: str
+    switch: str | None = None  # of catalogue.SWITCHES: it changes the training
+    contrasts: tuple[str, ...] = ()  # of contrasts.CONTRASTS: it changes the evaluation
+    always: str = ""  # where there is no choice: what both protocols do
+
+    @property
+    def anchor(self) -> str:
+        return f"point-{self.number}"
+
+
+POINTS = (
+    Point(
+        1,
+        "space of the attack",
+        "eps, step and clamp in standardised units",
+        "in pixels",
+        switch="space",
+        contrasts=("clamp", "pixels"),
+    ),
+    Point(
+        2,
+        "batch norm at test time",
+        "statistics of each test batch",
+        "running statistics",
+        contrasts=("statistics",),
+    ),
+    Point(
+        3,
+        "batch norm while crafting",
+        "training mode: attack passes move the running statistics",
+        "evaluation mode",
+        switch="mode",
+    ),
+    Point(4, "branch that AdvProp attacks through", "main", "auxiliary", switch="branch"),
+    Point(5, "batch norms with a twin", "17 of 20: none on a shortcut", "all 20", switch="layers"),
+    Point(6, "update", "two optimiser steps a mini-batch", "one step on the mean of both halves", switch="update"),
+    Point(7, "ALS", "log(softmax + 1e-8)", "log-softmax", switch="loss"),
+    Point(
+        8,
+        "SAT",
+        "surrogate slope everywhere, also in the evaluation's attack",
+        "surrogate in training; evaluated with both slopes, the worse counts",
+        contrasts=("true-gradient", "surrogate"),
+    ),
+    Point(9, "step of PGD 0.5", "2/255", "0.5, as the table's header says", contrasts=("step", "reach")),
+    Point(
+        10,
+        "random start, restarts",
+        "none",
+        "none for the paper's columns, both for the stronger attack",
+        contrasts=("random-start",),
+    ),
+    Point(11, "optimiser", "SGD with momentum and weight decay", "the same", always="the same SGD"),
+    Point(
+        12,
+        "schedule",
+        "cosine over the first 80 % of the epochs, then constant",
+        "over all epochs",
+        switch="schedule",
+    ),
+    Point(13, "augmentation", "two paddings, crop, flip, rotation", "padding, crop, flip", switch="augmentation"),
+    Point(14, "initial weights", "Kaiming normal", "the same", always="Kaiming normal"),
+    Point(15, "seeds", "none fixed, one run a row", "fixed, several, with intervals", always="one fixed seed a run"),
+    Point(16, "which epoch is reported", "the best on the test set", "the last", always="the last epoch"),
+    Point(17, "options", "any text given to a yes/no option means yes", "validated", always="a validated config"),
+)
+
+
+def overview() -> str:
+    """All points as an HTML table: what the code does, what is intended, and what moves one to the other here."""
+    lines = "".join(
+        f'<tr><th scope="row"><a href="#{point.anchor}">{point.number}. {escape(point.name)}</a></th>'
+        f'<td class="words">{escape(point.published)}</td><td class="words">{escape(point.corrected)}</td>'
+        f'<td class="words">{_where(point)}</td></tr>'
+        for point in POINTS
+    )
+    caption = (
+        "The points in which code, text and the techniques' own papers differ. Training: the switch, and the field of "
+        "the config. Test: measured by the evaluation of every network."
+    )
+    heads = "".join(
+        f'<th scope="col" class="words">{head}</th>' for head in ("Point", "Released code", "Intended", "Here")
+    )
+    return (
+        f'<figure class="results"><figcaption>{caption}</figcaption><div class="table-scroll" tabindex="0" '
+        f'role="region" aria-label="The points"><table class="results"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div></figure>"
+    )
+
+
+def effects(root, number: int) -> str:
+    """What a point does to the numbers, from the records in ``root``, as HTML: its contrasts, then its switch."""
+    point = POINTS[number - 1]
+    shown = [contrasts.table(root, name) for name in point.contrasts]
+    if point.switch:
+        shown.append(contrasts.switch_table(root, point.switch))
+    if not shown:
+        raise ValueError(f"point {number} has nothing to measure: both protocols have {point.always}")
+    return "".join(shown)
+
+
+def _where(point: Point) -> str:
+    parts = []
+    if point.switch:
+        field, _ = catalogue.SWITCHES[point.switch]
+        parts.append(f"training: <code>{point.switch}</code> (<code>{field}</code>)")
+    if point.contrasts:
+        parts.append("test")
+    return "; ".join(parts) or f"both protocols: {escape(point.always)}"

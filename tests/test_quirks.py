@@ -1,0 +1,96 @@
+"""The paper as published: all the points, and effects that come from records or say that there is none yet."""
+
+import re
+from pathlib import Path
+
+import fake_records as fake
+import pytest
+
+from advlib import catalogue, contrasts, quirks
+from advlib.contrasts import CONTRASTS
+from advlib.evaluate import suite
+
+PAGE = (Path(__file__).resolve().parent.parent / "book" / "as-published.md").read_text()
+MEASURED = [point for point in quirks.POINTS if point.switch or point.contrasts]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Every row of Table 1 under both protocols, with made-up numbers."""
+    for key, row in catalogue.rows().items():
+        for protocol in catalogue.PROTOCOLS:
+            if row.paper_table == 1:
+                fake.put(fake.record(key, protocol), tmp_path)
+    return tmp_path
+
+
+def test_the_seventeen_points_are_all_there():
+    assert [point.number for point in quirks.POINTS] == list(range(1, 18))
+    assert sorted(int(n) for n in re.findall(r"^\(point-(\d+)\)=\n### \1\. ", PAGE, re.MULTILINE)) == list(range(1, 18))
+    for point in quirks.POINTS:
+        assert f'href="#{point.anchor}"' in quirks.overview()
+
+
+def test_every_switch_stands_for_one_point_and_every_measurable_point_shows_its_effect():
+    assert sorted(point.switch for point in quirks.POINTS if point.switch) == sorted(catalogue.SWITCHES)
+    shown = {int(n) for n in re.findall(r"quirks\.effects\(RESULTS, (\d+)\)", PAGE)}
+    assert shown == {point.number for point in MEASURED}
+    for point in quirks.POINTS:
+        assert bool(point.always) != bool(point.switch or point.contrasts), point.name
+
+
+@pytest.mark.parametrize("name", CONTRASTS)
+def test_the_evaluation_measures_what_a_contrast_compares(name):
+    contrast = CONTRASTS[name]
+    for row in catalogue.rows().values():
+        if contrast.applies(row):
+            names = {attack.name for attack in suite(dual=row.advprop, surrogate=row.sat)} | {
+                f"corrected:steps-{k}" for k in (1, 2, 5, 10, 20, 50)
+            }
+            for _, before, after in contrast.pairs:
+                assert {before, after} <= names, row.label
+
+
+def test_every_contrast_is_shown_somewhere():
+    book = "\n".join(path.read_text() for path in (Path(__file__).resolve().parent.parent / "book").rglob("*.md"))
+    used = {name for point in quirks.POINTS for name in point.contrasts}
+    assert used | set(re.findall(r'contrasts\.table\(\S+, "([\w-]+)"\)', book)) == CONTRASTS.keys()
+
+
+@pytest.mark.parametrize("point", MEASURED, ids=lambda point: point.name)
+def test_effects_come_from_records_and_say_what_is_missing(point, results):
+    html = quirks.effects(results, point.number)
+    assert html.count("<figure") == len(point.contrasts)
+    assert ("Not run yet" in html) == bool(point.switch)
+    if point.switch:
+        key = re.search(r"advlib run (\S+) --protocol", html).group(1)
+        assert point.switch in catalogue.rows()[key].switches()
+
+
+def test_without_records_a_point_says_so(tmp_path):
+    assert "There is no result yet" in quirks.effects(tmp_path, 1)
+    with pytest.raises(ValueError, match="Kaiming"):
+        quirks.effects(tmp_path, 14)
+
+
+def test_a_switch_that_was_run_fills_its_table(results):
+    fake.put(fake.record("adversarial", "published-space", **{"published:clean": 0.5}), results)
+    html = contrasts.switch_table(results, "space")
+    before = 100 * fake.record("adversarial", "published").measurement("published:clean").accuracy
+    assert f"{before:.1f} → 50.0" in html and "Not run yet" not in html
+    assert html.count('<th scope="row">') == 1
+    with pytest.raises(ValueError, match="unknown switch"):
+        contrasts.switch_table(results, "tuesday")
+
+
+def test_a_record_that_lacks_what_is_compared_fails(results):
+    fake.put(fake.record("advprop", "published", drop=["published:clamp-alone"]), results)
+    with pytest.raises(KeyError, match="clamp-alone"):
+        contrasts.table(results, "clamp")
+
+
+def test_two_measurements_of_different_length_are_compared_on_the_images_they_share(results):
+    record = fake.record("sat", "corrected", **{"corrected:steps-20": 1.0, "corrected:pgd-20-8/255": 0.3})
+    fake.put(record, results)
+    (line,) = re.findall(r'<th scope="row">SAT</th>(.*?)</tr>', contrasts.table(results, "random-start"))
+    assert "100.0 → 60.0" in line, "the first 60 of 200 images are the first 60 of the sweep's 100"
