@@ -27,7 +27,7 @@ LAYERS = [
         "data",
         "figures",
     ],
-    ["catalogue", "records", "resnet"],
+    ["catalogue", "records", "resnet", "lessons"],
     ["train", "weights", "evidence", "markup", "passport", "show"],
     ["evaluate", "execute", "claims", "dissection", "mixtures", "tables"],
     ["run", "ledger", "captions"],
