@@ -5,7 +5,6 @@ another network, whose effect is looked at by one rule of evaluation. Every effe
 """
 
 from dataclasses import dataclass
-from html import escape
 
 from advlib import catalogue, evidence
 from advlib.catalogue import SWITCHES
@@ -115,40 +114,6 @@ def missing(group: Group, key: str) -> str:
     return (
         f"Not run yet for {catalogue.rows()[key].label}: {', '.join(f'`{name}`' for name in absent)}." if absent else ""
     )
-
-
-def clamp(group: Group) -> str:
-    """The control without an attack, as HTML: accuracy before and after the published clamp; empty without a run."""
-    body = []
-    for key, paper in catalogue.rows().items():
-        clean, clamped = (evidence.accuracy(group, key, "published", name) for name in ("clean", "clamp-alone"))
-        if clean and paper.paper_table == 1:
-            attacked = evidence.accuracy(group, key, "published", "pgd-0.1")
-            effect = evidence.difference(
-                group, (key, "published", "published:clamp-alone"), (key, "published", "published:clean")
-            )
-            body.append(
-                row(escape(paper.label), [accuracy(clean), accuracy(clamped), points(effect), accuracy(attacked)])
-            )
-    caption = (
-        "The clamp of the released code without any attack, published protocol: accuracy in percent, the change in "
-        "points. "
-        "The last column is its weakest attack, clamp included."
-    )
-    return table(["Row", "Clean", "Clamp alone", "Change", HEADINGS["pgd-0.1"]], body, caption) if body else ""
-
-
-def step_sizes(group: Group) -> str:
-    """The column "PGD 0.5" with the step of the table's heading and with that of the released code, as HTML."""
-    body = []
-    for key, paper in catalogue.rows().items():
-        if paper.paper_table and evidence.runs_of(group, key, "published"):
-            ours = [evidence.accuracy(group, key, "published", name) for name in ("pgd-0.5", "pgd-0.5-code")]
-            label = f"{paper.label}{' (Table 2)' if paper.paper_table == 2 else ''}"
-            body.append(row(escape(label), [f"{paper.published['pgd-0.5']:.1f}", *map(accuracy, ours)]))
-    caption = "PGD 0.5 under the published protocol with two step sizes: accuracy in percent, 95 % intervals."
-    heads = ["Row", "The paper", "Here, step 0.5", "Here, step 2/255"]
-    return table(heads, body, caption) if body else ""
 
 
 def _together(key: str) -> list[list[str]]:

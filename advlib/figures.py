@@ -11,6 +11,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -41,6 +42,15 @@ def style() -> Iterator[None]:
     matplotlib.interactive(
         interactive
     )  # a notebook's first figure switches it on: put back off, no later figure would show
+
+
+def picture(panel: Axes, pixels: np.ndarray, caption: str, wrong: bool = False) -> None:
+    """One image (H, W, C), pixels in [0, 1], with a caption; a frame and a cross mark a wrong prediction."""
+    panel.imshow(np.clip(pixels, 0, 1), interpolation="nearest")
+    panel.set(xticks=[], yticks=[])
+    panel.set_title(("✗ " if wrong else "") + caption, fontsize=7, loc="center", pad=3)
+    for spine in panel.spines.values():
+        spine.set(visible=wrong, color=PALETTE[3], linewidth=2.5)
 
 
 def surrogate_gradient(alphas: Sequence[float] = (1, 3, 10)) -> Figure:

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from advlib import catalogue, explorer
-from advlib.figures import PALETTE, style
+from advlib.figures import picture, style
 
 ATTACK, EPS = "pgd-10", 8  # of 255
 
@@ -20,14 +20,14 @@ def gallery(data: dict, images: int = 8) -> Figure:
     with style():
         figure, panels = plt.subplots(1 + len(lines), images, figsize=(1.2 * images, 1.42 * (1 + len(lines))))
         for panel, pixels, label in zip(panels[0], clean, labels, strict=False):
-            _picture(panel, pixels, data["classes"][label], wrong=False)
+            picture(panel, pixels / 255, data["classes"][label])
         panels[0, 0].set_ylabel("the image", fontsize=8)
         for line, (name, pixels, probabilities) in zip(panels[1:], lines, strict=True):
             line[0].set_ylabel(name, fontsize=8)
             for k, panel in enumerate(line):
                 predicted = int(np.argmax(probabilities[k]))
                 sure = f"{data['classes'][predicted]} {100 * probabilities[k][predicted] / explorer.WHOLE:.0f} %"
-                _picture(panel, pixels[k], sure, wrong=predicted != labels[k])
+                picture(panel, pixels[k] / 255, sure, wrong=predicted != labels[k])
     return figure
 
 
@@ -63,11 +63,3 @@ def _attacked(data: dict):
         added = explorer.unpack(seen["perturbation"], (len(data["eps"]), *clean.shape), np.int8)
         pixels = (clean.astype(int) + added[size]).astype(np.uint8)
         yield catalogue.rows()[row["key"]].label, pixels, seen["probabilities"][size]
-
-
-def _picture(panel, pixels: np.ndarray, text: str, wrong: bool) -> None:
-    panel.imshow(pixels, interpolation="nearest")
-    panel.set(xticks=[], yticks=[])
-    panel.set_title(("✗ " if wrong else "") + text, fontsize=7, loc="center", pad=3)
-    for spine in panel.spines.values():
-        spine.set(visible=wrong, color=PALETTE[3], linewidth=2.5)

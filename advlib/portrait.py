@@ -9,7 +9,7 @@ from advlib.attacks import eval_mode
 from advlib.catalogue import rule
 from advlib.evaluate import PAPER_COLUMNS, PGD_20, Attack, make_images
 from advlib.evidence import HEADINGS
-from advlib.figures import PALETTE, style
+from advlib.figures import PALETTE, picture, style
 from advlib.records import Record
 from advlib.run import Experiment
 from advlib.statistics import wilson
@@ -74,13 +74,6 @@ def gallery(
                     confidence, predicted = model(x).softmax(dim=1).max(dim=1)
             panels[0].set_ylabel(LABELS[attack.column], fontsize=8)
             for panel, pixels, p, k, label in zip(panels, x, confidence, predicted, y, strict=True):
-                _picture(panel, pixels, f"{dataset.classes[k]} ({100 * p:.0f} %)", wrong=bool(k != label))
+                caption = f"{dataset.classes[k]} ({100 * p:.0f} %)"
+                picture(panel, pixels.permute(1, 2, 0).cpu().numpy(), caption, wrong=bool(k != label))
     return figure
-
-
-def _picture(panel, pixels, caption: str, wrong: bool) -> None:
-    panel.imshow(pixels.permute(1, 2, 0).clamp(0, 1).cpu().numpy(), interpolation="nearest")
-    panel.set(xticks=[], yticks=[])
-    panel.set_title(("✗ " if wrong else "") + caption, fontsize=7, loc="center", pad=3)
-    for spine in panel.spines.values():
-        spine.set(visible=wrong, color=PALETTE[3], linewidth=2.5)

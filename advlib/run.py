@@ -37,6 +37,19 @@ PACKAGES = ("torch", "torchvision", "numpy")
 
 
 @dataclass(frozen=True)
+class Learned:
+    """A trained network, not yet measured: it under each gradient, its data (on the device), its curve."""
+
+    models: Mapping[str, nn.Module]  # in evaluation mode: "true", and "surrogate" where the activations have one
+    dataset: Dataset
+    curve: list[dict]  # one dict an epoch, as `advlib.train.fit` returns it
+
+    @property
+    def model(self) -> nn.Module:
+        return self.models["true"]
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A finished run: its record, its trained model under each gradient, and the data it saw (on the device)."""
 
@@ -47,6 +60,41 @@ class Experiment:
     @property
     def model(self) -> nn.Module:
         return self.models["true"]
+
+
+def learn(
+    config: Config,
+    *,
+    device: str | torch.device | None = None,
+    data_root: Path | None = None,
+    work: Path | None = None,
+) -> Learned:
+    """Train one config and measure nothing: what :func:`run` starts with, and all that a lesson needs.
+
+    Arguments as for :func:`run`. Raises what loading the data and :func:`advlib.train.fit` raise.
+    """
+    device = _device(device)
+    dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
+    model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint
+    with alone(work / "checkpoint.lock", wait=True) if work else nullcontext():
+        curve = train.fit(
+            model,
+            dataset.train_images,
+            dataset.train_labels,
+            config,
+            step=STEPS[config.update] if config.adversarial else train.clean_step,
+            attack=training_attack(config, generator),
+            loss_fn=LOSSES[config.loss](config.smoothing),
+            augment=AUGMENTATIONS[config.augmentation],
+            generator=generator,
+            precision=training_dtype(config.precision, device),
+            checkpoint=work / "checkpoint.pt" if work else None,
+        )
+    if work:
+        save_weights(model, work / "model.safetensors")
+    return Learned(gradients(model.eval(), config, dataset), dataset, curve)
 
 
 def run(
@@ -66,32 +114,11 @@ def run(
 
     Raises what loading the data, :func:`advlib.train.fit` and :func:`advlib.evaluate.evaluate` raise.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
-    dtype = training_dtype(config.precision, device)
-
-    origin = provenance(device, dtype)  # now: the files may change while it trains
-
-    model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
-    generator = torch.Generator(device).manual_seed(config.seed)
-    # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint
-    with alone(work / "checkpoint.lock", wait=True) if work else nullcontext():
-        curve = train.fit(
-            model,
-            dataset.train_images,
-            dataset.train_labels,
-            config,
-            step=STEPS[config.update] if config.adversarial else train.clean_step,
-            attack=training_attack(config, generator),
-            loss_fn=LOSSES[config.loss](config.smoothing),
-            augment=AUGMENTATIONS[config.augmentation],
-            generator=generator,
-            precision=dtype,
-            checkpoint=work / "checkpoint.pt" if work else None,
-        )
-    if work:
-        save_weights(model, work / "model.safetensors")
-    models = gradients(model.eval(), config, dataset)
+    device = _device(device)
+    # before training: the files may change while it trains
+    origin = provenance(device, training_dtype(config.precision, device))
+    learned = learn(config, device=device, data_root=data_root, work=work)
+    models, dataset = learned.models, learned.dataset
 
     clock = time.perf_counter()
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
@@ -111,8 +138,8 @@ def run(
         config=config.to_dict(),
         data=describe_data(dataset),
         provenance=origin,
-        cost=cost(config, len(dataset.train_images), curve, time.perf_counter() - clock),
-        curve=curve,
+        cost=cost(config, len(dataset.train_images), learned.curve, time.perf_counter() - clock),
+        curve=learned.curve,
         measurements=tuple(measurements),
     )
     return Experiment(record, models, dataset)
@@ -217,6 +244,10 @@ def provenance(device: torch.device, dtype: torch.dtype | None) -> dict:
         "precision": str(dtype or torch.float32).removeprefix("torch."),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,6 +1,6 @@
-"""The experiment notebook at a size for tests. ``python tests/small_notebook.py`` executes the reference anew.
+"""The notebooks at a size for tests. ``python tests/small_notebook.py [name ...]`` executes the references anew.
 
-The reference is an executed copy: nbval compares outputs only with cells that have been executed, so a stripped
+A reference is an executed copy: nbval compares outputs only with cells that have been executed, so a stripped
 notebook would pass whatever it printed.
 """
 
@@ -9,10 +9,33 @@ import sys
 import tempfile
 from pathlib import Path
 
+import advlib
+
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "notebooks" / "experiment.ipynb"
-REFERENCE = ROOT / "tests" / "references" / "experiment.ipynb"
 SMALL = {"epochs": 1, "train_size": 192, "test_size": 64, "sweep_size": 8, "width": 8}
+INJECTED = {  # notebook -> its parameters in tests
+    "experiment": {"key": "advprop", "overrides": SMALL},
+    "attacks": {"overrides": {"epochs": 2, "augmentation": "none"}, "images": 50, "steps": 10},
+    "advprop": {
+        "overrides": {"epochs": 1, "augmentation": "none", "train_step_size": 0.05, "train_size": 512},
+        "images": 100,
+    },
+    "als": {"overrides": {"epochs": 2, "augmentation": "none"}, "images": 50},
+    "sat": {
+        "overrides": {"epochs": 1, "augmentation": "none"},
+        "images": 40,
+        "alphas": [0.1, 10.0],
+        "steps": 5,
+    },
+}
+
+
+def source(name: str) -> Path:
+    return ROOT / "notebooks" / f"{name}.ipynb"
+
+
+def reference(name: str) -> Path:
+    return ROOT / "tests" / "references" / f"{name}.ipynb"
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -21,24 +44,35 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | places | {"OMP_NUM_THREADS": "1"}
 
 
-def write_reference() -> None:
+def bare_environment(home: Path) -> dict[str, str]:
+    """The variables of somebody who has just installed the package: no settings, an empty home, one thread."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "SYSTEMROOT") if name in os.environ}
+    here = {"PYTHONPATH": str(Path(advlib.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return kept | here | {"HOME": str(home), "TMPDIR": tempfile.gettempdir()}
+
+
+def write_reference(name: str) -> None:
     import nbformat
     import papermill
 
     from advlib.execute import anonymise
 
     with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(environment(Path(folder)))
-        papermill.execute_notebook(
-            SOURCE, REFERENCE, {"key": "advprop", "overrides": SMALL}, kernel_name="python3", cwd=SOURCE.parent
-        )
-    anonymise(REFERENCE)
-    notebook = nbformat.read(REFERENCE, as_version=4)
-    for cell in notebook.cells:  # pictures are not compared
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if "image/png" not in output.get("data", {})]
-    nbformat.write(notebook, REFERENCE)
+        for variable in [variable for variable in os.environ if variable.startswith("ADVLIB_")]:
+            del os.environ[variable]
+        papermill.execute_notebook(source(name), reference(name), INJECTED[name], kernel_name="python3", cwd=folder)
+    anonymise(reference(name))
+    notebook = nbformat.read(reference(name), as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # pictures are not compared, and what libraries say of this machine not kept
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if "image/png" not in output.get("data", {}) and output.get("name") != "stderr"
+            ]
+    nbformat.write(notebook, reference(name))
 
 
 if __name__ == "__main__":
-    sys.exit(write_reference())
+    for notebook in sys.argv[1:] or INJECTED:
+        write_reference(notebook)

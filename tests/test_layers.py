@@ -27,7 +27,7 @@ LAYERS = [
         "data",
         "figures",
     ],
-    ["catalogue", "records", "resnet", "branches", "diagrams", "toy"],
+    ["catalogue", "records", "resnet", "branches", "diagrams", "lessons", "toy"],
     ["train", "weights", "evidence", "markup", "passport", "show"],
     ["evaluate", "execute", "claims", "contrasts", "dissection", "mixtures", "tables", "explorer"],
     ["run", "ledger", "captions", "quirks"],

@@ -142,8 +142,6 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
         tables.smoke(results),
         tables.runs(group, root=results),
         *(dissection.effects(group, key) for key in dissection.DISSECTED),
-        dissection.clamp(group),
-        dissection.step_sizes(group),
         *(mixtures.effects(group, protocol) for protocol in catalogue.PROTOCOLS),
         ledger.brief(rulings),
         *re.findall("<figure.*?</figure>", ledger.details(rulings, group, root=results), re.DOTALL),
