@@ -50,3 +50,31 @@ def batch():
     generator = torch.Generator().manual_seed(1)
     x = (torch.rand(5, 3, 16, 16, generator=generator) * 1.2 - 0.1).clamp(0, 1)
     return x, torch.randint(0, 10, (5,), generator=generator)
+
+
+@pytest.fixture(scope="session")
+def first_book(tmp_path_factory):
+    """The book of a fresh clone: no result yet. Returns (folder of the pages, output of the build)."""
+    from made_up_book import build, project
+
+    folder = project(tmp_path_factory.mktemp("first book"))  # with a space, as in a reader's folder
+    done = build(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "_build" / "html", done.stdout
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """A book with lite records of some rows. Returns the folder of its pages."""
+    import fake_records as fake
+    from made_up_book import LITE_ROWS, build, project
+
+    from advlib import catalogue
+
+    folder = project(tmp_path_factory.mktemp("book"))
+    for key in LITE_ROWS:
+        for protocol in catalogue.PROTOCOLS:
+            fake.put(fake.record(key, protocol), folder / "results")
+    done = build(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "_build" / "html"

@@ -1,6 +1,5 @@
 """The built book: complete, honest about what is missing, self-contained. The records are made up, the builds real."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,57 +11,12 @@ from pathlib import Path
 
 import fake_records as fake
 import pytest
+from made_up_book import LITE_ROWS, ROOT, build, project
 
 from advlib import catalogue, tables
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import build_book
-
-LITE_ROWS = ("traditional", "advprop", "sat")
-
-
-def project(folder: Path) -> Path:
-    """A copy of what a build reads, with the six smoke records and what a killed run left behind."""
-    for name in ("book", "advlib", "notebooks", "tools"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "models").mkdir()
-    shutil.copy(ROOT / "models" / "advprop.safetensors", folder / "models")
-    for key in tables.SMOKE_ROWS:
-        fake.put(fake.record(key, budget="smoke"), folder / "results")
-    fake.put(fake.record(), folder / "results" / ".partial-123")
-    return folder
-
-
-def build(folder: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, folder / "tools" / "build_book.py"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ADVLIB")}
-    return subprocess.run(
-        command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
-
-
-@pytest.fixture(scope="session")
-def first_book(tmp_path_factory):
-    """The book of a fresh clone: no result yet. Returns (folder of the pages, output of the build)."""
-    folder = project(tmp_path_factory.mktemp("first book"))  # with a space, as in a reader's folder
-    done = build(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "_build" / "html", done.stdout
-
-
-@pytest.fixture(scope="session")
-def book(tmp_path_factory):
-    """A book with lite records of some rows. Returns the folder of its pages."""
-    folder = project(tmp_path_factory.mktemp("book"))
-    for key in LITE_ROWS:
-        for protocol in catalogue.PROTOCOLS:
-            fake.put(fake.record(key, protocol), folder / "results")
-    done = build(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "_build" / "html"
 
 
 def text(html: Path, page: str) -> str:
