@@ -41,6 +41,18 @@ def brief(rulings: Sequence[Ruling], *, target: str = "", words_only: bool = Fal
     )
 
 
+def summary(rulings: Sequence[Ruling]) -> str:
+    """How the claims came out, trial by trial, in a sentence of Markdown each."""
+    sentences = []
+    for trial in TRIALS:
+        verdicts = [ruling.verdict for ruling in rulings if ruling.trial == trial and ruling.verdict != NOT_ASKED]
+        counted = [(verdicts.count(verdict), verdict) for verdict in (*VERDICTS, NOT_RUN)]
+        found = ", ".join(f"{count} {verdict}" for count, verdict in counted if count)
+        under = "Under a stronger attack" if trial == "stronger attack" else f"Under the `{trial}` protocol"
+        sentences.append(f"{under}, of {len(verdicts)} claims: {found}.")
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
 def details(rulings: Sequence[Ruling], group: Group, *, page: str = "book", root: Path | None = None) -> str:
     """Every claim with its sentence, its place in the paper, and each comparison with estimate, verdict and runs."""
     return "".join(_section(claim, judged, group, page, root) for claim, judged in _by_claim(rulings))

@@ -1,4 +1,4 @@
-"""The check of the built book finds what a reader would stumble over. It needs a browser: without one these tests skip."""
+"""The check of the built book finds what a reader would stumble over. Tests in a browser skip where there is none."""
 
 import sys
 from importlib.util import find_spec

@@ -122,6 +122,16 @@ def test_a_claim_about_what_does_not_exist_is_refused(change, message):
         claims._claim(**good | change)
 
 
+def test_the_summary_counts_every_claim_that_a_trial_asks(group):
+    rulings = claims.ledger(group)
+    for line, trial in zip(ledger.summary(rulings).splitlines(), claims.TRIALS, strict=True):
+        asked = [r.verdict for r in rulings if r.trial == trial and r.verdict != claims.NOT_ASKED]
+        total, *counts = map(int, re.findall(r"\d+", line))
+        assert total == sum(counts) == len(asked)
+        for verdict in set(asked):
+            assert f"{asked.count(verdict)} {verdict}" in line
+
+
 def test_page_terminal_and_json_tell_the_same(group, tmp_path):
     for record in group:
         fake.put(record, tmp_path)

@@ -211,6 +211,8 @@ def test_the_order_of_the_rows_is_compared_with_the_papers_column_by_column():
     reverse = [fake.record(key, "published", **alike[other]) for key, other in zip(keys, keys[::-1], strict=True)]
     assert "<td>+1.00</td>" not in tables.order(reverse)
     assert tables.order(group[:4]) == ""
+    assert "They do not" not in tables.agreement(group) and "They do not in Test accuracy" in tables.agreement(reverse)
+    assert tables.agreement(group[:4]) == ""
 
 
 def test_a_difference_is_bold_only_where_its_interval_excludes_zero():
