@@ -1,10 +1,10 @@
-"""A figure onto a page of the book: drawn once, kept as SVG and PNG, with its caption and its description in words."""
+"""Onto a page of the book: a figure with its files, its caption and its description in words; a generated sentence."""
 
 from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from IPython.display import HTML
+from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
 from advlib.folders import replacing
@@ -30,3 +30,9 @@ def show(figure: Figure, name: str, *, caption: str, alt: str) -> HTML:
         f'<img src="{address}.svg" alt="{escape(alt)}" width="{width}" height="{height}" loading="lazy"/>'
         f'<figcaption>{escape(caption)} <span class="files">{files}</span></figcaption></figure>'
     )
+
+
+def say(*sentences: str) -> None:
+    """Put generated sentences of Markdown onto the page; those that are empty leave no trace."""
+    for sentence in filter(None, sentences):
+        display(Markdown(sentence))

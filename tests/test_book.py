@@ -136,6 +136,7 @@ def test_what_is_not_a_number_is_found_on_a_page_that_was_built(tmp_path):
         ("<td> None </td>", True),
         ("<td>81.2</td>", False),
         ("<td>Nantes</td>", False),
+        ("<td>&lt;IPython.core.display.Markdown object&gt;</td>", True),
     ]:
         (html / "page.html").write_text(f"<table><tr>{cell}</tr></table>")
         assert bool(build_book.faults(tmp_path, html)) == wrong, cell

@@ -15,6 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_A_NUMBER = re.compile(r">\s*(nan|None|inf|NaN|-)\s*(%|</t[dh]>)")
+NOT_A_PAGE = re.compile(r"&lt;IPython\.core[^&]*&gt;|Traceback \(most recent call last\)")  # what a cell failed to show
 
 
 def pages(root: Path) -> list[str]:
@@ -70,6 +71,8 @@ def faults(root: Path, html: Path) -> list[str]:
             found.append(f"{page}: the table of contents names it and no page was written")
         elif match := NOT_A_NUMBER.search(path.read_text(encoding="utf-8")):
             found.append(f"{page}: shows {match.group(1)!r} where a number belongs")
+        elif match := NOT_A_PAGE.search(path.read_text(encoding="utf-8")):
+            found.append(f"{page}: shows {match.group(0)!r}")
     return found
 
 
