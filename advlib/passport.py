@@ -24,7 +24,7 @@ def markdown(record: Record) -> str:
         "and "
         f"{record.data['test_images']:,} test images",
         "network": f"ResNet-18 of width {config['width']}, {config['epochs']} epochs, batches of "
-        "{config['batch_size']}",
+        f"{config['batch_size']}",
         "training": f"{cost['training_seconds'] / 60:.1f} min, {cost['steps']:,} steps of {passes['forward']} "
         "forward and "
         f"{passes['backward']} backward passes, {cost['training_images_per_second']:.0f} images/s",

@@ -20,6 +20,7 @@ def test_a_passport_names_code_data_device_cost_and_the_command_that_repeats_it(
     ):
         assert part in text, part
     assert "python -m advlib run sat --protocol published --budget lite --dataset cifar10-jpeg --seed 2" in text
+    assert f"batches of {record.config['batch_size']}" in text and "{" not in text
     for name, value in record.config.items():
         assert f"<code>{name}</code></td><td><code>{value}</code>" in text
 
