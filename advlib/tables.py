@@ -271,30 +271,6 @@ def order(group: Group) -> str:
     return table(["Column", "Order", "Gap", "Spread: paper", "here"], body, caption)
 
 
-def agreement(group: Group, alike: float = 0.7) -> str:
-    """What of the paper's Table 1 the published protocol brings back and what not, as Markdown; empty below 5 rows.
-
-    Rows are called in the paper's order where their rank correlation with it is at least ``alike``.
-    """
-    found = [(key, paper) for key, paper in part_rows(1).items() if runs_of(group, key, "published")]
-    if len(found) < 5:
-        return ""
-    orders, gaps = {}, {}
-    for column, heading in catalogue.COLUMNS.items():
-        ours = [100 * evidence.accuracy(group, key, "published", column).value for key, _ in found]
-        theirs = [paper.published[column] for _, paper in found]
-        gaps[heading] = float(np.mean(np.subtract(ours, theirs)))
-        orders[heading] = rank_correlation(ours, theirs) if len(set(ours)) > 1 else 0.0
-    agree = [f"{heading} ({rho:+.2f})" for heading, rho in orders.items() if rho >= alike]
-    differ = [f"{heading} ({rho:+.2f})" for heading, rho in orders.items() if rho < alike]
-    low, high = min(gaps.values()), max(gaps.values())
-    place = f"{-high:.1f} to {-low:.1f} points below it" if high < 0 else f"{low:+.1f} to {high:+.1f} points from it"
-    sentences = [f"The rows stand in the paper's order in {', '.join(agree)}." if agree else ""]
-    sentences += [f"They do not in {', '.join(differ)}." if differ else ""]
-    sentences += [f"The level is not the paper's: averaged over the rows, our columns lie {place}."]
-    return " ".join(filter(None, sentences))
-
-
 def cost(group: Group) -> str:
     """What a row of Table 1 took to train and to evaluate, as HTML: the mean over its runs."""
     body = []

@@ -30,7 +30,7 @@ LAYERS = [
     ["catalogue", "records", "resnet", "branches", "diagrams", "lessons", "toy"],
     ["train", "weights", "evidence", "markup", "passport", "show"],
     ["evaluate", "execute", "claims", "contrasts", "dissection", "mixtures", "tables", "explorer"],
-    ["run", "ledger", "captions", "quirks"],
+    ["run", "ledger", "captions", "quirks", "remarks"],
     ["plots", "portrait", "gallery", "__main__"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -49,6 +49,7 @@ WITHOUT_TORCH = [
     "dissection",
     "mixtures",
     "tables",
+    "remarks",
     "ledger",
     "captions",
     "figures",

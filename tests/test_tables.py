@@ -9,7 +9,7 @@ import fake_records as fake
 import numpy as np
 import pytest
 
-from advlib import catalogue, dissection, evidence, ledger, markup, mixtures, records, tables
+from advlib import catalogue, dissection, evidence, ledger, markup, mixtures, records, remarks, tables
 from advlib.claims import ledger as judged
 
 
@@ -211,8 +211,20 @@ def test_the_order_of_the_rows_is_compared_with_the_papers_column_by_column():
     reverse = [fake.record(key, "published", **alike[other]) for key, other in zip(keys, keys[::-1], strict=True)]
     assert "<td>+1.00</td>" not in tables.order(reverse)
     assert tables.order(group[:4]) == ""
-    assert "They do not" not in tables.agreement(group) and "They do not in Test accuracy" in tables.agreement(reverse)
-    assert tables.agreement(group[:4]) == ""
+    assert "They do not" not in remarks.agreement(group) and "They do not in Test accuracy" in remarks.agreement(
+        reverse
+    )
+    assert remarks.agreement(group[:4]) == ""
+
+
+def test_a_row_that_gains_from_a_larger_attack_is_flagged_unless_it_only_guesses():
+    def flags(large: float, small: float) -> str:
+        rates = {"corrected:pgd-0.1": small, "corrected:pgd-0.5": large, "corrected:fgsm-0.5": 0.0}
+        return remarks.red_flags([fake.record("adversarial-large-eps", **rates)])
+
+    assert "Adversarial (Table 2), corrected: 45.0 % under PGD 0.5 and 0.0 % under PGD 0.1" in flags(0.45, 0.0)
+    assert flags(0.2, 0.45) == "", "an honest network"
+    assert flags(0.1, 0.0) == "", "chance"
 
 
 def test_a_difference_is_bold_only_where_its_interval_excludes_zero():
