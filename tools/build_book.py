@@ -79,7 +79,7 @@ def faults(root: Path, html: Path) -> list[str]:
 def build(root: Path) -> int:
     """Build the book at `root` into `root/_build/html`; returns 0, or 1 after printing what is wrong."""
     shutil.rmtree(root / "_build", ignore_errors=True)
-    print("Building the book (under a minute) ...", flush=True)
+    print("Building the book (a minute or two) ...", flush=True)
     begin = time.monotonic()
     command = [Path(sys.executable).parent / "jupyter-book", "build", ".", "-W", "-n", "--keep-going", "-q"]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
