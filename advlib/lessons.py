@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from advlib.figures import MARKERS, PALETTE, picture, style
-from advlib.norm import DualBatchNorm2d
+from advlib.norm import BRANCHES, DualBatchNorm2d
 
 LogitsFn = Callable[[Tensor], Tensor]
 DASHES = ("-", "--", "-.", ":")
@@ -87,38 +87,61 @@ def accuracy_by_steps(needed: Mapping[str, Tensor], steps: int, levels: Mapping[
     return figure
 
 
-def statistics_gap(model: nn.Module) -> list[float]:
-    """For each pair of batch norms, in order: how far the running means of main and aux lie apart.
+@torch.no_grad()
+def statistics_gap(model: nn.Module, images: Tensor | None = None) -> list[float]:
+    """For each pair of batch norms, in order: how far the means of main and aux lie apart.
 
-    In running standard deviations of main, averaged over the channels.
+    The running means; or, with ``images``, the means of what reaches each layer when the same images go through either
+    branch: then whatever lies apart comes from the branches. In running standard deviations of main, averaged over
+    the channels.
     """
-    gaps = []
-    for layer in model.modules():
-        if isinstance(layer, DualBatchNorm2d):
-            main, aux = layer["main"], layer["aux"]
-            gaps.append(((aux.running_mean - main.running_mean).abs() / main.running_var.sqrt()).mean().item())
-    return gaps
+    layers = [layer for layer in model.modules() if isinstance(layer, DualBatchNorm2d)]
+    if images is None:
+        means = {branch: [layer[branch].running_mean for layer in layers] for branch in BRANCHES}
+    else:
+        means = {branch: _arriving(model, layers, images, branch) for branch in BRANCHES}
+    deviations = [layer["main"].running_var.sqrt() for layer in layers]
+    return [
+        ((aux - main).abs() / deviation).mean().item()
+        for main, aux, deviation in zip(means["main"], means["aux"], deviations, strict=True)
+    ]
 
 
-def two_statistics(models: Mapping[str, nn.Module], made: Tensor, learned: Tensor) -> Figure:
-    """Left, :func:`statistics_gap` of each network; right, the shift of the first layer's channel means.
+def _arriving(model: nn.Module, layers: Sequence[nn.Module], images: Tensor, branch: str) -> list[Tensor]:
+    """The channel means (C,) of what arrives at each of ``layers``."""
+    means: dict[nn.Module, Tensor] = {}
+
+    def keep(layer: nn.Module, arguments: tuple) -> None:
+        means[layer] = arguments[0].mean(dim=(0, 2, 3))
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
+    try:
+        model(images, branch=branch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [means[layer] for layer in layers]
+
+
+def two_statistics(gaps: Mapping[str, Sequence[float]], made: Tensor, learned: Tensor) -> Figure:
+    """Left, each of :func:`statistics_gap`; right, the shift of the first layer's channel means.
 
     made (C,): the shift that the attack makes on test images; learned (C,): aux minus main, as training left it.
     """
     with style():
-        figure, (gap, shift) = plt.subplots(1, 2, figsize=(8.4, 3.4), width_ratios=(3, 2))
-        for (name, model), colour, marker in zip(models.items(), PALETTE, MARKERS, strict=False):
-            gaps = statistics_gap(model)
-            gap.plot(range(1, len(gaps) + 1), gaps, color=colour, marker=marker, ms=4, label=name)
+        figure, (gap, shift) = plt.subplots(1, 2, figsize=(8.4, 3.7), width_ratios=(3, 2))
+        for (name, values), colour, marker, dashes in zip(gaps.items(), PALETTE, MARKERS, DASHES, strict=False):
+            numbers = range(1, len(values) + 1)
+            gap.plot(numbers, values, color=colour, marker=marker, ms=4, ls=dashes, label=name)
         gap.set(title="main and aux: distance of means", xlabel="batch norm", ylabel="standard deviations")
         gap.xaxis.get_major_locator().set_params(integer=True)
-        gap.set_ylim(0, 1.25 * gap.get_ylim()[1])  # room for the legend
-        gap.legend(loc="upper right", fontsize=9)
+        gap.set_ylim(0, None)
         made, learned = made.cpu(), learned.cpu()
         limits = [min(made.min(), learned.min()).item(), max(made.max(), learned.max()).item()]
         shift.plot(limits, limits, color="black", lw=1, ls="--")
         shift.plot(made, learned, color=PALETTE[0], marker="o", ls="")
         shift.set(title="first layer, each channel", xlabel="shift the attack makes", ylabel="aux minus main")
+        figure.legend(*gap.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
@@ -232,7 +255,7 @@ def by_surrogate(alphas: Sequence[float], table: pd.DataFrame, agreement: Sequen
         accuracy.set(title="accuracy under attack (%)", ylim=(-3, 103))
         signs.plot(alphas, 100 * np.asarray(agreement), color=PALETTE[1], marker="s")
         signs.axhline(50, color="black", ls=":", lw=1.5)
-        signs.annotate("chance", (alphas[0], 50), (0, 4), textcoords="offset points", fontsize=9)
+        signs.annotate("chance", (alphas[0], 50), (0, -12), textcoords="offset points", fontsize=9)
         signs.set(title="pixels whose gradient has the true sign (%)", ylim=(40, 103))
         for panel in (accuracy, signs):
             panel.set_xscale("log")

@@ -17,7 +17,7 @@ INJECTED = {  # notebook -> its parameters in tests
     "experiment": {"key": "advprop", "overrides": SMALL},
     "attacks": {"overrides": {"epochs": 2, "augmentation": "none"}, "images": 50, "steps": 10},
     "advprop": {
-        "overrides": {"epochs": 1, "augmentation": "none", "train_step_size": 0.05, "train_size": 512},
+        "overrides": {"epochs": 2, "augmentation": "none", "train_step_size": 0.05, "train_size": 1024},
         "images": 100,
     },
     "als": {"overrides": {"epochs": 2, "augmentation": "none"}, "images": 50},

@@ -127,7 +127,7 @@ def test_nbval_passes_a_lesson_and_fails_it_with_another_output_and_with_a_wrong
     executed = nbformat.read(reference(name), as_version=4)
     right, wrong, message = BREAKS[name]
     (check,), (maker,) = marked(executed), [cell for cell in code(executed) if right in cell.source]
-    other_output, wrong_value, check_again = copy.deepcopy([check, maker, check])
+    other_output, wrong_value, check_again = (copy.deepcopy(cell) for cell in (check, maker, check))
     other_output.outputs[0].text = check.outputs[0].text.replace(" the ", " no ", 1)
     wrong_value.source = maker.source.replace(right, wrong)
     assert other_output.outputs != check.outputs and wrong_value.source != maker.source
