@@ -214,7 +214,7 @@ def waterfall(group: Group, key: str, column: str) -> Figure:
             end += change
         _ends(panel, len(names) - 1, last)
         _rows_on_y(panel, names)
-        panel.set(xlabel=f"accuracy, {HEADINGS[column]} (%)", xlim=(0, None))
+        panel.set(xlabel="clean accuracy (%)" if column == "clean" else _under(column), xlim=(0, None))
         panel.set_title(catalogue.rows()[key].label)
     return figure
 
