@@ -49,11 +49,10 @@ def run(options) -> int:
         force=options.force,
     )
     record = records.read(path)
-    minutes = (record.cost["training_seconds"] + record.cost["evaluation_seconds"]) / 60
     clean = record.measurement(f"{catalogue.rule(record.protocol)}:clean")
     print(
         f"{record.where}: {state}; clean accuracy {100 * clean.accuracy:.1f} % of {clean.n:,} images of "
-        f"{record.data['title']}, {minutes:.1f} min on {record.provenance['device']}"
+        f"{record.data['title']}, {record.seconds / 60:.1f} min on {record.provenance['device']}"
     )
     return 0
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from advlib import catalogue, claims, dissection, evidence
-from advlib.evidence import HEADINGS, STRONG, Group, runs_of
+from advlib.evidence import HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.markup import counts
 from advlib.statistics import Estimate
 
@@ -12,9 +12,7 @@ Words = dict[str, str]  # "caption" and "alt", for advlib.show.show
 
 def source(group: Group) -> str:
     """Budget, data and seeds of a group, in one sentence without markup."""
-    first = group[0]
-    places = [(record.key, record.protocol) for record in group]
-    seeds = sorted({places.count(place) for place in places})
+    first, seeds = group[0], evidence.seeds_a_row(group)
     noun = "training" if seeds == [1] else "trainings"
     return f"Budget {first.budget}, {first.data['title']}, {counts(seeds)} {noun} a row, 95 % intervals."
 
@@ -22,19 +20,16 @@ def source(group: Group) -> str:
 def tradeoff(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part: int = 1) -> Words:
     sentences = []
     for protocol, column in zip(catalogue.PROTOCOLS, columns, strict=True):
-        rule = "corrected" if column == STRONG else None
         values = [
             f"{row.label} {_percent(evidence.accuracy(group, key, protocol, 'clean'))} clean and "
-            f"{_percent(evidence.accuracy(group, key, protocol, column, rule))} attacked"
-            for key, row in catalogue.rows().items()
-            if row.paper_table == part and runs_of(group, key, protocol)
+            f"{_percent(evidence.accuracy(group, key, protocol, column))} attacked"
+            for key, row in rows_run(group, protocol, part=part).items()
         ]
         if values:
             sentences.append(f"{protocol.capitalize()} protocol under {HEADINGS[column]}: {', '.join(values)}.")
     return {
         "caption": "Clean accuracy against accuracy under attack, as the paper printed it and as measured here. Each "
-        "panel has "
-        f"its own axes. {source(group)}",
+        f"panel has its own axes. {source(group)}",
         "alt": f"Scatter plot in panels, a point a row of Table {part}. {' '.join(sentences)}",
     }
 
@@ -42,16 +37,13 @@ def tradeoff(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part
 def learning(group: Group, protocol: str = "corrected") -> Words:
     last = [
         f"{row.label} {100 * runs_of(group, key, protocol)[0].curve[-1]['clean_accuracy']:.0f} %"
-        for key, row in catalogue.rows().items()
-        if row.paper_table == 1 and runs_of(group, key, protocol)
+        for key, row in rows_run(group, protocol).items()
     ]
     return {
-        "caption": f"How the rows of Table 1 learn, {protocol} protocol: on training images as they are augmented "
-        f"and attacked. "
-        f"{source(group)}",
+        "caption": f"How the rows of Table 1 learn, {protocol} protocol: on training images as they are augmented and "
+        f"attacked. {source(group)}",
         "alt": "Three panels against epochs: training loss, training accuracy on clean images and on adversarial "
-        "images. "
-        f"Clean training accuracy in the last epoch: {', '.join(last)}.",
+        f"images. Clean training accuracy in the last epoch: {', '.join(last)}.",
     }
 
 
@@ -59,8 +51,8 @@ def against_eps(group: Group, protocol: str = "corrected") -> Words:
     values = _by_row(group, protocol, {"FGSM": "fgsm-8/255", "PGD-10": "pgd-10-8/255"})
     return {
         "caption": "Accuracy against the size of the attack. An honest curve falls towards 0 as eps grows, and PGD "
-        "lies below "
-        f"FGSM. Uniform noise of the same size is the control. Networks of the {protocol} protocol. {source(group)}",
+        f"lies below FGSM. Uniform noise of the same size is the control. Networks of the {protocol} protocol. "
+        f"{source(group)}",
         "alt": f"A small panel for each row of Table 1, accuracy falling with eps. At eps 8/255: {values}.",
     }
 
@@ -69,25 +61,23 @@ def against_steps(group: Group, protocol: str = "corrected") -> Words:
     values = _by_row(group, protocol, {"after 2 steps": "steps-2", "after 50": "steps-50"})
     return {
         "caption": "Accuracy against the number of steps of PGD at eps 8/255. Where a curve is flat, more steps of "
-        "this attack find "
-        f"nothing more. The paper's PGD takes two. Networks of the {protocol} protocol. {source(group)}",
+        f"this attack find nothing more. The paper's PGD takes two. Networks of the {protocol} protocol. "
+        f"{source(group)}",
         "alt": f"A falling line for each row of Table 1. {values}.",
     }
 
 
 def branches(group: Group, protocol: str = "corrected") -> Words:
     values = []
-    for key, row in catalogue.rows().items():
-        if row.advprop and row.paper_table == 1 and runs_of(group, key, protocol):
+    for key, row in rows_run(group, protocol).items():
+        if row.advprop:
             main, auxiliary = (
-                _percent(evidence.accuracy(group, key, protocol, column, "corrected"))
-                for column in (STRONG, f"{STRONG}:aux")
+                _percent(evidence.accuracy(group, key, protocol, column)) for column in (STRONG, f"{STRONG}:aux")
             )
             values.append(f"{row.label} main {main}, auxiliary {auxiliary}")
     return {
-        "caption": "The two batch norms of AdvProp's networks, each classifying clean images, images attacked "
-        "through itself, and "
-        f"images attacked through the other one. {protocol.capitalize()} protocol. {source(group)}",
+        "caption": "The two batch norms of AdvProp's networks, each classifying clean images, images attacked through "
+        f"itself, and images attacked through the other one. {protocol.capitalize()} protocol. {source(group)}",
         "alt": f"Three panels with two dots a network. Under PGD-20 through itself: {'; '.join(values)}.",
     }
 
@@ -96,19 +86,17 @@ def factorial(group: Group) -> Words:
     found = []
     for protocol in catalogue.PROTOCOLS:
         for column in ("clean", STRONG):
-            effects = evidence.factorial(group, protocol, column, "corrected" if column == STRONG else None) or {}
             found += [
                 f"{' x '.join(names)} on {HEADINGS[column]}, {protocol}: {100 * effect.value:+.1f}"
-                for names, effect in effects.items()
+                for names, effect in (evidence.factorial(group, protocol, column) or {}).items()
                 if effect.low > 0 or effect.high < 0
             ]
     return {
-        "caption": "What AdvProp, ALS and SAT each change on top of adversarial training, on average over the "
-        "presence of the others, and what they "
-        f"change together. An interval that crosses the line is compatible with no effect. {source(group)}",
+        "caption": "What AdvProp, ALS and SAT each change on top of adversarial training, on average over the presence "
+        "of the others, and what they change together. An interval that crosses the line is compatible with no "
+        f"effect. {source(group)}",
         "alt": "Dots with intervals, an effect a line, a column a panel. Effects in points whose intervals exclude "
-        "zero: "
-        f"{'; '.join(found) or 'none'}.",
+        f"zero: {'; '.join(found) or 'none'}.",
     }
 
 
@@ -116,9 +104,8 @@ def waterfall(group: Group, key: str, column: str) -> Words:
     effects = [f"{step.name} {100 * step.effect(group).value:+.1f}" for step in dissection.path(key, column)]
     first, last = (evidence.accuracy(group, key, protocol, column) for protocol in catalogue.PROTOCOLS)
     return {
-        "caption": f"{catalogue.rows()[key].label}, {HEADINGS[column]}: from the published to the corrected "
-        f"protocol, a switch at a "
-        f"time; each bar starts where the last one ended. {source(group)}",
+        "caption": f"{catalogue.rows()[key].label}, {HEADINGS[column]}: from the published to the corrected protocol, "
+        f"a switch at a time; each bar starts where the last one ended. {source(group)}",
         "alt": f"Waterfall from {_percent(first)} to {_percent(last)}; changes in points: {', '.join(effects)}.",
     }
 
@@ -131,8 +118,8 @@ def forest(rulings: Sequence[claims.Ruling], group: Group) -> Words:
     ]
     return {
         "caption": "Every comparison that a claim rests on: the difference in the paper, and the one measured here "
-        "under either "
-        f"protocol. Intervals are as wide as the claim's number of comparisons asks. {source(group)}",
+        "under either protocol. Intervals are as wide as the claim's number of comparisons asks. "
+        f"{source(group)}",
         "alt": f"Dots with intervals, a comparison a line. Under the published protocol: {'; '.join(verdicts)}.",
     }
 
@@ -148,13 +135,11 @@ def per_class(group: Group, protocol: str = "corrected") -> Words:
 
 def _by_row(group: Group, protocol: str, columns: dict[str, str]) -> str:
     values = []
-    for key, row in catalogue.rows().items():
-        if row.paper_table == 1 and runs_of(group, key, protocol):
-            measured = [
-                f"{name} {_percent(evidence.accuracy(group, key, protocol, column, 'corrected'))}"
-                for name, column in columns.items()
-            ]
-            values.append(f"{row.label} {' and '.join(measured)}")
+    for key, row in rows_run(group, protocol).items():
+        measured = [
+            f"{name} {_percent(evidence.accuracy(group, key, protocol, column))}" for name, column in columns.items()
+        ]
+        values.append(f"{row.label} {' and '.join(measured)}")
     return ", ".join(values)
 
 

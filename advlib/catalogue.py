@@ -23,6 +23,8 @@ COLUMNS = {  # of the paper's tables: key -> heading
     "pgd-0.5": "PGD 0.5",
 }
 
+PARTS = {1: "Table 1", 2: "Table 2", None: "the rows that only the authors' results file has"}
+
 BUDGETS = {  # what a budget changes in the full experiment
     "smoke": {  # seconds a run: shows that the machinery works
         "dataset": "digits",
@@ -110,10 +112,18 @@ class Row:
 
     def dissection(self) -> list[str]:
         """Protocols from published to corrected: one switch moved at a time, then one after the other."""
+        alone = [f"published-{switch}" for switch in self.switches()]
+        return ["published", *dict.fromkeys([*alone, *self.cumulative()])]
+
+    def cumulative(self) -> list[str]:
+        """The protocols in which the switches are moved one after the other; with the last of them it is corrected."""
         switches = self.switches()
-        alone = [f"published-{switch}" for switch in switches]
-        together = ["-".join(["published", *switches[:k]]) for k in range(2, len(switches))]
-        return ["published", *alone, *together, "corrected"]
+        return ["-".join(["published", *switches[:k]]) for k in range(1, len(switches))] + ["corrected"]
+
+    @property
+    def name(self) -> str:
+        """The label, with its place where Table 1 has a row of that label too."""
+        return self.label + {1: "", 2: " (Table 2)", None: " (results file)"}[self.paper_table]
 
     def _reads(self, switch: str) -> bool:
         needs = {"layers": self.advprop, "loss": self.als} | dict.fromkeys(_OF_THE_ATTACK, self.adversarial)
@@ -197,6 +207,13 @@ def index(table: list[Row]) -> dict[str, Row]:
                 raise ValueError(f"{row.key!r} differs from {other.key!r} by nothing: drop one, or say what differs")
         by_key[row.key] = row
     return by_key
+
+
+def part(number: int | None) -> dict[str, Row]:
+    """The rows of the paper's Table 1 or 2, or (None) those of neither. Raises ValueError on another number."""
+    if number not in PARTS:
+        raise ValueError(f"the paper has no table {number}: choose 1 or 2")
+    return {key: row for key, row in rows().items() if row.paper_table == number}
 
 
 def factorial() -> dict[tuple[bool, bool, bool], str]:

@@ -2,8 +2,9 @@
 
 A claim is one or more comparisons, each a difference in accuracy. It is judged three times (:data:`TRIALS`): under
 either protocol on the paper's own columns, and under the corrected protocol with the strongest attack in the place of
-the paper's. The rules are these, and were fixed before the first verdict. Let d be the difference in the paper,
-and the interval ours: 95 % for the whole claim, so that each of its k comparisons has 1 - 0.05 / k (Bonferroni).
+the paper's. The rules are these, and were fixed before the first verdict. Let d be the difference in the paper, or 0 if
+its sign is not the claimed one, and the interval ours: 95 % for the whole claim, so that each of its k comparisons has
+1 - 0.05 / k (Bonferroni).
 
 - *reproduced*: the interval lies on the claimed side of 0, and the estimate is at least d / 2.
 - *smaller*: the interval lies on the claimed side of 0, and the estimate is below d / 2.
@@ -12,7 +13,8 @@ and the interval ours: 95 % for the whole claim, so that each of its k compariso
 - *undecided*: the interval has room for both 0 and d / 2.
 
 A claim of "no more" is *reproduced* if the interval excludes a gain of :data:`MARGIN`, else *contradicted* if it lies
-above 0, else *undecided*. A claim is as good as the worst of its comparisons.
+above 0, else *undecided*. A claim is as good as the worst of its comparisons, in the order of :data:`VERDICTS`, and not
+run while one of them is not.
 """
 
 import tomllib
@@ -60,6 +62,7 @@ class Claim:
     comparisons: tuple[Comparison, ...]
     stated: tuple[float, ...] = ()  # percentage points that the sentence prints
     weak: bool = False  # about weak attackers only
+    quoted: bool = True  # or ours: a pattern of the paper's numbers, in our words
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def supported_by_the_paper(claim: Claim) -> bool:
     return all(SIGN[claim.direction] * comparison.published > 0 for comparison in claim.comparisons)
 
 
-def _claim(*, id, title, sentence, where, direction, comparisons, stated=(), weak=False) -> Claim:
+def _claim(*, id, title, sentence, where, direction, comparisons, stated=(), **flags) -> Claim:
     if direction not in SIGN:
         raise ValueError(f"claim {id}: unknown direction {direction!r}: choose one of {', '.join(SIGN)}")
     expanded = []
@@ -136,7 +139,7 @@ def _claim(*, id, title, sentence, where, direction, comparisons, stated=(), wea
             comparison = Comparison(row, against, column, entry.get("against_column", column))
             _check(id, comparison)
             expanded.append(comparison)
-    return Claim(id, title, sentence, where, direction, tuple(expanded), tuple(stated), weak)
+    return Claim(id, title, sentence, where, direction, tuple(expanded), tuple(stated), **flags)
 
 
 def _check(id: str, comparison: Comparison) -> None:

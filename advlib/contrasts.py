@@ -153,12 +153,8 @@ def masks(runs: list[Record], name: str) -> np.ndarray:
 def _cell(before: np.ndarray, after: np.ndarray) -> str:
     n = min(before.shape[1], after.shape[1])  # both begin with the first test image, so these are the same images
     before, after = before[:, :n], after[:, :n]
-    change = statistics.difference(after, before)
-    value, low, high = (100 * share for share in (change.value, change.low, change.high))
-    return (
-        f"{100 * before.mean():.1f} → {100 * after.mean():.1f}"
-        f'<span class="interval">{value:+.1f} ({low:+.1f} to {high:+.1f})</span>'
-    )
+    change = markup.change(statistics.difference(after, before))
+    return f"{100 * before.mean():.1f} → {100 * after.mean():.1f}{change}"
 
 
 def _title(row: catalogue.Row) -> str:

@@ -5,11 +5,11 @@ another network, whose effect is looked at by one rule of evaluation. Every effe
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from advlib import catalogue, evidence
-from advlib.catalogue import SWITCHES
 from advlib.evidence import HEADINGS, Group, Place
-from advlib.markup import accuracy, points, row, table
+from advlib.markup import accuracy, group_title, points, row, table
 from advlib.statistics import Estimate
 
 DISSECTED = ("adversarial", "advprop")
@@ -28,7 +28,6 @@ TRAINING = {
     "schedule": "the corrected learning rate schedule",
     "augmentation": "crop and flip instead of two paddings, crop, flip and rotation",
 }
-assert TRAINING.keys() == SWITCHES.keys()
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ class Step:
     """A change of protocol and the two places whose difference is its effect."""
 
     name: str
-    what: str
     after: Place
     before: Place
+    what: str = ""
 
     def effect(self, group: Group) -> Estimate | None:
         """Accuracy after minus accuracy before, paired; None where a run is missing."""
@@ -48,30 +47,30 @@ class Step:
 def of_evaluation(key: str, column: str) -> list[Step]:
     """The network of the published protocol, evaluated by other rules than its own: no training."""
     own = (key, "published", f"published:{column}")
-    return [Step(rule, what, (key, "published", f"{rule}:{column}"), own) for rule, what in RULES.items()]
+    return [Step(rule, (key, "published", f"{rule}:{column}"), own, what) for rule, what in RULES.items()]
 
 
 def of_training(key: str, column: str, rule: str) -> list[Step]:
     """One training switch moved at a time, the rest as published, and all moved; each network evaluated by ``rule``."""
     name = f"{rule}:{column}"
-    protocols = {switch: f"published-{switch}" for switch in catalogue.rows()[key].switches()}
+    own = (key, "published", name)
     steps = [
-        Step(switch, TRAINING[switch], (key, protocol, name), (key, "published", name))
-        for switch, protocol in protocols.items()
+        Step(switch, (key, f"published-{switch}", name), own, TRAINING[switch])
+        for switch in catalogue.rows()[key].switches()
     ]
-    return [*steps, Step("corrected", "all of them", (key, "corrected", name), (key, "published", name))]
+    return [*steps, Step("corrected", (key, "corrected", name), own, "all of them")]
 
 
 def path(key: str, column: str) -> list[Step]:
     """From published to corrected one after the other: first how the network is evaluated, then how it is trained."""
+    paper = catalogue.rows()[key]
     rules = ["published", "published, running statistics", "corrected"]
-    names = ["statistics of evaluation", "space of evaluation"]
     places = [(key, "published", f"{rule}:{column}") for rule in rules]
-    for switches in _together(key):
-        protocol = "-".join(["published", *switches])
-        places.append((key, protocol if switches != _together(key)[-1] else "corrected", f"corrected:{column}"))
-        names.append(f"{switches[-1]} of training" if switches[-1] in ("space", "mode", "branch") else switches[-1])
-    return [Step(name, name, after, before) for name, after, before in zip(names, places[1:], places[:-1], strict=True)]
+    places += [(key, protocol, f"corrected:{column}") for protocol in paper.cumulative()]
+    of_the_attack = ("space", "mode", "branch")
+    names = ["statistics of evaluation", "space of evaluation"]
+    names += [f"{switch} of training" if switch in of_the_attack else switch for switch in paper.switches()]
+    return [Step(name, after, before) for name, (before, after) in zip(names, pairwise(places), strict=True)]
 
 
 def complete(group: Group, steps: list[Step]) -> bool:
@@ -82,27 +81,25 @@ def complete(group: Group, steps: list[Step]) -> bool:
 def effects(group: Group, key: str) -> str:
     """The dissection of one row as HTML: evaluation, then training by either rule; effects in percentage points."""
     heads = ["Switch", *HEADINGS.values()]
-    own = [evidence.accuracy(group, key, "published", column) for column in catalogue.COLUMNS]
-    strong = evidence.accuracy(group, key, "published", evidence.STRONG, "corrected")
     body = [
-        _part("The published protocol as it is: accuracy in percent", heads),
-        row("published", [accuracy(cell) for cell in [*own, strong]]),
-        _part("Evaluate the same network otherwise: change in points", heads),
+        group_title("The published protocol as it is: accuracy in percent", len(heads)),
+        row("published", [accuracy(evidence.accuracy(group, key, "published", column)) for column in HEADINGS]),
+        group_title("Evaluate the same network otherwise: change in points", len(heads)),
     ]
     for position, (rule, what) in enumerate(RULES.items()):
         cells = [points(of_evaluation(key, column)[position].effect(group)) for column in catalogue.COLUMNS]
         body.append(row(_named(rule.removeprefix("published, "), what), [*cells, ""]))
     for rule in catalogue.PROTOCOLS:
-        body.append(_part(f"Train another network, and evaluate both by the {rule} rule: change in points", heads))
+        text = f"Train another network, and evaluate both by the {rule} rule: change in points"
+        body.append(group_title(text, len(heads)))
         columns = [of_training(key, column, rule) for column in catalogue.COLUMNS]
         columns.append(of_training(key, evidence.STRONG, "corrected"))
         for steps in zip(*columns, strict=True):
             body.append(row(_named(steps[0].name, steps[0].what), [points(step.effect(group)) for step in steps]))
     caption = (
-        f"{catalogue.rows()[key].label}: what each switch between the protocols does alone. Intervals are 95 %, "
-        f"paired by "
-        "image; bold where they exclude 0. With one training a protocol they do not include how much another training "
-        f"would differ. {HEADINGS[evidence.STRONG]} is the same attack everywhere."
+        f"{catalogue.rows()[key].label}: what each switch between the protocols does alone. Intervals are 95 %, paired "
+        "by image; bold where they exclude 0. With one training a protocol they do not include how much another "
+        f"training would differ. {HEADINGS[evidence.STRONG]} is the same attack everywhere."
     )
     return table(heads, body, caption)
 
@@ -114,15 +111,6 @@ def missing(group: Group, key: str) -> str:
     return (
         f"Not run yet for {catalogue.rows()[key].label}: {', '.join(f'`{name}`' for name in absent)}." if absent else ""
     )
-
-
-def _together(key: str) -> list[list[str]]:
-    switches = catalogue.rows()[key].switches()
-    return [switches[:k] for k in range(1, len(switches) + 1)]
-
-
-def _part(text: str, heads: list[str]) -> str:
-    return f'<tr class="row-title"><th scope="rowgroup" colspan="{len(heads)}">{text}</th></tr>'
 
 
 def _named(name: str, what: str) -> str:

@@ -5,6 +5,7 @@ by image and by seed, with an interval.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -56,13 +57,27 @@ def runs_of(group: Group, key: str, protocol: str) -> Group:
     return sorted((r for r in group if (r.key, r.protocol) == (key, protocol)), key=lambda record: record.seed)
 
 
+def rows_run(group: Group, *protocols: str, part: int | None = 1) -> dict[str, catalogue.Row]:
+    """The rows of a part of the paper that were run under one of ``protocols`` (either of the two, if none is said)."""
+    return {
+        key: row
+        for key, row in catalogue.part(part).items()
+        if any(runs_of(group, key, protocol) for protocol in protocols or catalogue.PROTOCOLS)
+    }
+
+
+def seeds_a_row(group: Group) -> list[int]:
+    """How many seeds the rows have, each number that occurs once, in order."""
+    return sorted(set(Counter((record.key, record.protocol) for record in group).values()))
+
+
 def accuracy(group: Group, key: str, protocol: str, column: str, rule: str | None = None) -> Estimate | None:
-    """Row ``key`` trained under ``protocol`` and tested by ``rule`` (its own, if not said), as a share in [0, 1].
+    """Row ``key`` trained under ``protocol`` and tested by ``rule``, as a share in [0, 1]. The rule: see :func:`_name`.
 
     None if the row was not run under the protocol; KeyError if it was run and lacks the measurement.
     """
     runs = runs_of(group, key, protocol)
-    return statistics.accuracy(_masks(runs, f"{rule or catalogue.rule(protocol)}:{column}")) if runs else None
+    return statistics.accuracy(_masks(runs, _name(protocol, column, rule))) if runs else None
 
 
 Place = tuple[str, str, str]  # key, protocol of training, measurement: "corrected:clean"
@@ -92,14 +107,13 @@ def difference(group: Group, a: Place, b: Place, confidence: float = 0.95) -> Es
     return statistics.difference(*masks, confidence) if masks else None
 
 
-def factorial(group: Group, protocol: str, column: str, rule: str | None = None) -> dict | None:
+def factorial(group: Group, protocol: str, column: str) -> dict | None:
     """Effects of AdvProp, ALS and SAT on top of adversarial training, as a full 2x2x2; None while a row is missing.
 
     Interaction names -> Estimate, as :func:`advlib.statistics.factorial_effects` gives them.
     """
     design = catalogue.factorial()
-    name = f"{rule or catalogue.rule(protocol)}:{column}"
-    masks = paired(group, [(key, protocol, name) for key in design.values()])
+    masks = paired(group, [(key, protocol, _name(protocol, column)) for key in design.values()])
     if masks is None:
         return None
     return statistics.factorial_effects(dict(zip(design, masks, strict=True)), ("AdvProp", "ALS", "SAT"))
@@ -114,6 +128,12 @@ def worst_mask(record: Record, name: str) -> np.ndarray:
     masks += [m.mask for m in record.measurements if m.name == f"{name}:surrogate"]
     n = min(map(len, masks))
     return np.logical_and.reduce([mask[:n] for mask in masks])
+
+
+def _name(protocol: str, column: str, rule: str | None = None) -> str:
+    """The measurement of a column: the paper's by the protocol's own rule, all others by the corrected one."""
+    own = catalogue.rule(protocol) if column in catalogue.COLUMNS else "corrected"
+    return f"{rule or own}:{column}"
 
 
 def _masks(runs: Group, name: str) -> np.ndarray:

@@ -161,7 +161,7 @@ def page(data: dict, found: dict[str, Record], *, to_results: str = "../results"
     """
     about = {
         key: {
-            "label": _label(key),
+            "label": catalogue.rows()[key].name,
             "run": f"{to_results}/{record.where}/run.html",
             "curves": curves(record, data["eps"]),
         }
@@ -174,12 +174,6 @@ def page(data: dict, found: dict[str, Record], *, to_results: str = "../results"
         for name, content in {"data": data, "rows": about, "attacks": ATTACKS}.items()
     ]
     return _curves_as_table(about, title) + "".join(scripts)
-
-
-def _label(key: str) -> str:
-    row = catalogue.rows()[key]
-    place = {1: "", 2: " (Table 2)", None: " (results file)"}[row.paper_table]  # as labels are used twice
-    return row.label + place
 
 
 def _curves_as_table(about: dict, title: str) -> str:

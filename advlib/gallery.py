@@ -1,4 +1,4 @@
-"""Images under attack, side by side for every published network: a still from the explorer's data. No torch."""
+"""Images under attack, side by side for every network in ``models``: a still from the explorer's data. No torch."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,13 +39,11 @@ def words(data: dict, images: int = 8) -> dict[str, str]:
         for name, _, probabilities in _attacked(data)
     ]
     return {
-        "caption": f"The first test image of each class in {data['data']['title']}, and the same image after PGD-10 "
-        f"of eps "
-        f"{EPS}/255 on each published network, with the class that it sees and how sure it is. Crossed and framed: "
-        f"wrong.",
+        "caption": f"The first test image of each of {len(labels)} classes in {data['data']['title']}, and the same "
+        f"image after PGD-10 of eps {EPS}/255 on each network of the folder models, through its main batch norm, with "
+        "the class that it sees and how sure it is. Crossed and framed: wrong.",
         "alt": f"A grid of small pictures that look alike down each column. Of {len(labels)} attacked images each "
-        f"network "
-        f"sees so many right: {', '.join(right)}.",
+        f"network sees so many right: {', '.join(right)}.",
     }
 
 

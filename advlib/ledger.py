@@ -6,8 +6,9 @@ from pathlib import Path
 
 from advlib import catalogue, claims
 from advlib.claims import NOT_ASKED, NOT_RUN, TRIALS, VERDICTS, Claim, Finding, Ruling
-from advlib.evidence import HEADINGS, Group, runs_of
-from advlib.markup import links, points, row, table
+from advlib.evidence import HEADINGS, STRONG, Group, runs_of
+from advlib.markup import change, counts, links, points, row, table
+from advlib.statistics import SEEDS_FOR_SPREAD
 
 SYMBOLS = {
     "reproduced": "✓",
@@ -33,11 +34,9 @@ def brief(rulings: Sequence[Ruling], *, target: str = "", words_only: bool = Fal
     return table(
         ["Claim", "The paper", *map(str.capitalize, TRIALS)],
         body,
-        "What the paper claims, and what the runs say. The paper: its differences, in percentage points. A claim "
-        "with several "
-        "comparisons is as good as its worst. Published, corrected: that protocol's training and evaluation. "
-        "Stronger attack: "
-        "corrected networks under PGD-20 8/255, judged by the sign alone. " + _seeds(rulings),
+        "What the paper claims, and what the runs say. The paper: its differences, in percentage points. A claim with "
+        "several comparisons is as good as its worst. Published, corrected: that protocol's training and evaluation. "
+        f"Stronger attack: corrected networks under {HEADINGS[STRONG]}, judged by the sign alone. {_seeds(rulings)}",
     )
 
 
@@ -66,7 +65,8 @@ def badge(ruling: Ruling, words_only: bool = False) -> str:
     if words_only:
         return text
     if len(ruling.findings) == 1:
-        return text + _estimate(ruling.findings[0])
+        estimate = ruling.findings[0].estimate
+        return text + (change(estimate) if estimate else "")
     return text + f'<span class="interval wrap">{_tally(ruling)}</span>'
 
 
@@ -102,10 +102,10 @@ def as_json(rulings: Sequence[Ruling], group: Group) -> list[dict]:
 
 def name(comparison: claims.Comparison, trial: str = "published") -> str:
     """The comparison in words, such as "AdvProp − Traditional, FGSM 0.1"."""
+    row, against = (catalogue.rows()[key].name for key in (comparison.row, comparison.against))
     if comparison.row == comparison.against:
-        return f"{_label(comparison.row)}, {HEADINGS[comparison.column]} − {HEADINGS[comparison.against_column]}"
-    column = HEADINGS["pgd-20-8/255"] if trial == "stronger attack" else HEADINGS[comparison.column]
-    return f"{_label(comparison.row)} − {_label(comparison.against)}, {column}"
+        return f"{row}, {HEADINGS[comparison.column]} − {HEADINGS[comparison.against_column]}"
+    return f"{row} − {against}, {HEADINGS[STRONG if trial == 'stronger attack' else comparison.column]}"
 
 
 def _section(claim: Claim, judged: dict[str, Ruling], group: Group, page: str, root: Path | None) -> str:
@@ -119,9 +119,10 @@ def _section(claim: Claim, judged: dict[str, Ruling], group: Group, page: str, r
     own = "" if claims.supported_by_the_paper(claim) else " Not all of the paper's own numbers have this sign."
     heads = ["Comparison", "Trial", "The paper", "Here", "Verdict", "p", "Runs"]
     caption = "Differences in percentage points; p adjusted for all comparisons of the trial (Holm)." + own
+    said = f"<p>{escape(claim.sentence)}</p><footer>{escape(claim.where)}</footer>"
     return (
         f'<section class="claim" id="claim-{claim.id}"><h3>{escape(claim.title)}</h3>'
-        f"<blockquote><p>{escape(claim.sentence)}</p><footer>{escape(claim.where)}</footer></blockquote>"
+        f"{f'<blockquote>{said}</blockquote>' if claim.quoted else said}"
         f"{table(heads, body, caption)}</section>"
     )
 
@@ -129,7 +130,7 @@ def _section(claim: Claim, judged: dict[str, Ruling], group: Group, page: str, r
 def _runs(finding: Finding, group: Group, page: str, root: Path | None) -> str:
     places = dict.fromkeys((key, protocol) for key, protocol, _ in (finding.a, finding.b))
     named = [
-        f"{escape(_label(key))}: {links(runs, page, root)}"
+        f"{escape(catalogue.rows()[key].name)}: {links(runs, page, root)}"
         for key, protocol in places
         if (runs := runs_of(group, key, protocol))
     ]
@@ -147,13 +148,6 @@ def _tally(ruling: Ruling) -> str:
     verdicts = [finding.verdict for finding in ruling.findings]
     counted = [(verdict, verdicts.count(verdict)) for verdict in (*VERDICTS, NOT_RUN)]
     return ", ".join(f"{count} {verdict}" for verdict, count in counted if count)
-
-
-def _estimate(finding: Finding) -> str:
-    if finding.estimate is None:
-        return ""
-    value, low, high = (100 * getattr(finding.estimate, part) for part in ("value", "low", "high"))
-    return f'<span class="interval">{value:+.1f} ({low:+.1f} to {high:+.1f})</span>'
 
 
 def _line(finding: Finding, trial: str) -> str:
@@ -183,19 +177,13 @@ def _seeds(rulings: Sequence[Ruling]) -> str:
     seeds = sorted({f.estimate.seeds for ruling in rulings for f in ruling.findings if f.estimate})
     if not seeds:
         return "No row that a claim compares has been run yet."
-    trainings = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     spread = " With fewer than three, an interval does not include how much another training would differ."
-    return f"Trainings a row: {trainings}." + (spread if seeds[0] < 3 else "")
+    return f"Trainings a row: {counts(seeds)}." + (spread if seeds[0] < SEEDS_FOR_SPREAD else "")
 
 
 def _range(values: Sequence[float]) -> str:
     low, high = min(values), max(values)
     return f"{low:+.2f}" if low == high else f"{low:+.2f} to {high:+.2f}"
-
-
-def _label(key: str) -> str:
-    paper = catalogue.rows()[key]
-    return paper.label + (" (Table 2)" if paper.paper_table == 2 else "")
 
 
 def _p(p: float) -> str:

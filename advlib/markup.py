@@ -29,6 +29,12 @@ def points(estimate: Estimate | None) -> str:
     return f"{value}{_below(f'{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}')}"
 
 
+def change(estimate: Estimate) -> str:
+    """A difference in percentage points with its interval behind it, small: what stands below something else."""
+    value, low, high = (100 * share for share in (estimate.value, estimate.low, estimate.high))
+    return _below(f"{value:+.1f} ({low:+.1f} to {high:+.1f})")
+
+
 def _below(text: str) -> str:
     return f'<span class="interval">{text}</span>'
 
@@ -45,20 +51,26 @@ def links(runs: Iterable[Record], page: str = "book", root: Path | None = None) 
     return " ".join(link(record, page, root) for record in runs)
 
 
-def row(head: str, cells: Sequence[str], kind: str = "", *, title: str = "row") -> str:
+def row(head: str, cells: Sequence[str], kind: str = "") -> str:
     """A line of a table: its heading, then its cells."""
     opening = f'<tr class="{kind}">' if kind else "<tr>"
-    return f'{opening}<th scope="{title}">{head}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return f'{opening}<th scope="row">{head}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def table(heads: Sequence[str], body: Sequence[str], caption: str) -> str:
-    """A table of lines, or of row groups (``<tbody>``), as a figure whose caption stands above it."""
+def group_title(text: str, columns: int) -> str:
+    """The line above a group of lines, over all columns."""
+    return f'<tr class="row-title"><th scope="rowgroup" colspan="{columns}">{text}</th></tr>'
+
+
+def table(heads: Sequence[str], body: Sequence[str], caption: str, kind: str = "") -> str:
+    """A table of lines, or of row groups (``<tbody>``), as a figure whose caption stands above it. kind: "words"."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    classes, region = f"results {kind}".strip(), escape(caption.split(".")[0])
     rows = "".join(body) if body[0].startswith("<tbody>") else f"<tbody>{''.join(body)}</tbody>"
     return (
         f'<figure class="results"><figcaption>{escape(caption)}</figcaption>'
-        f'<div class="table-scroll" tabindex="0" role="region" aria-label="{escape(caption.split(".")[0])}">'
-        f'<table class="results"><thead><tr>{head}</tr></thead>{rows}</table></div></figure>'
+        f'<div class="table-scroll" tabindex="0" role="region" aria-label="{region}">'
+        f'<table class="{classes}"><thead><tr>{head}</tr></thead>{rows}</table></div></figure>'
     )
 
 

@@ -1,7 +1,7 @@
 """The full factorial of AdvProp, ALS and SAT as tables: what each adds, and what they add together. No torch."""
 
 from advlib import catalogue, evidence
-from advlib.evidence import HEADINGS, STRONG, Group, runs_of
+from advlib.evidence import HEADINGS, Group, runs_of
 from advlib.markup import points, row, table
 
 
@@ -12,8 +12,7 @@ def protocols(group: Group) -> list[str]:
 
 def effects(group: Group, protocol: str) -> str:
     """Main effects and interactions on every column under one protocol, as HTML, in percentage points."""
-    by_column = [evidence.factorial(group, protocol, column) for column in catalogue.COLUMNS]
-    by_column.append(evidence.factorial(group, protocol, STRONG, "corrected"))
+    by_column = [evidence.factorial(group, protocol, column) for column in HEADINGS]
     body = [row(" × ".join(chosen), [points(effects[chosen]) for effects in by_column]) for chosen in by_column[0]]
     caption = (
         f"Effects on accuracy on top of adversarial training, {protocol} protocol, in percentage points. Intervals are "

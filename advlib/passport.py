@@ -21,13 +21,11 @@ def markdown(record: Record) -> str:
         "protocol": record.protocol,
         "budget": f"{record.budget}, seed {record.seed}",
         "data": f"{record.data['title']}, `{record.data['checksum'][:19]}`: {record.data['train_images']:,} training "
-        "and "
-        f"{record.data['test_images']:,} test images",
-        "network": f"ResNet-18 of width {config['width']}, {config['epochs']} epochs, batches of "
-        f"{config['batch_size']}",
-        "training": f"{cost['training_seconds'] / 60:.1f} min, {cost['steps']:,} steps of {passes['forward']} "
-        "forward and "
-        f"{passes['backward']} backward passes, {cost['training_images_per_second']:.0f} images/s",
+        f"and {record.data['test_images']:,} test images",
+        "network": f"ResNet-18 of width {config['width']}, {config['epochs']} epochs, "
+        f"batches of {config['batch_size']}",
+        "training": f"{cost['training_seconds'] / 60:.1f} min, {cost['steps']:,} steps of {passes['forward']} forward "
+        f"and {passes['backward']} backward passes, {cost['training_images_per_second']:.0f} images/s",
         "evaluation": f"{cost['evaluation_seconds'] / 60:.1f} min, {len(record.measurements)} attacks",
         "device": f"{provenance['device']}, {provenance['threads']} thread(s), training in {provenance['precision']}",
         "code": f"commit `{commit[:12]}`{state}, science version {record.science_version}",

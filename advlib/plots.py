@@ -4,6 +4,7 @@ A row has the same look in every figure: the colour says how it was trained, the
 lines of a legend and the panels' titles say it again in words, so nothing is told by colour alone.
 """
 
+import re
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -13,15 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from advlib import catalogue, claims, dissection, evidence, ledger
-from advlib.evidence import HEADINGS, STRONG, Group, runs_of
+from advlib.evidence import HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.figures import PALETTE, style
 from advlib.statistics import Estimate
 
 MARKERS = {(False, False): "o", (True, False): "s", (False, True): "^", (True, True): "D"}  # (ALS, SAT)
-PROTOCOL_COLOURS = {"published": PALETTE[1], "corrected": PALETTE[0], "stronger attack": PALETTE[2]}
-PROTOCOL_MARKERS = {"published": "s", "corrected": "o", "stronger attack": "^"}
-SWEEP_EPS = (1, 2, 4, 8, 16)  # of 255
-SWEEP_STEPS = (1, 2, 5, 10, 20, 50)
+SIDE_BY_SIDE = {"published": (-1, PALETTE[1], "s"), "corrected": (1, PALETTE[0], "o")}  # place, colour, marker
 EFFECT_COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)
 
 
@@ -44,8 +42,8 @@ def tradeoff(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part
     The paper and the published protocol under the first of ``columns``, the corrected protocol under the second. Rows
     of the paper's table ``part``. Raises ValueError if none of them was run.
     """
-    rows = {key: row for key, row in catalogue.rows().items() if row.paper_table == part}
-    protocols = [p for p in catalogue.PROTOCOLS if any(runs_of(group, key, p) for key in rows)]
+    rows = catalogue.part(part)
+    protocols = [p for p in catalogue.PROTOCOLS if rows_run(group, p, part=part)]
     if not protocols:
         raise ValueError("no record to draw: run a row first, such as `python -m advlib run advprop --budget lite`")
     under = dict(zip(catalogue.PROTOCOLS, columns, strict=True))
@@ -56,11 +54,9 @@ def tradeoff(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part
         panels[0].set(title="the paper", xlabel=_under(columns[0]), ylabel="clean accuracy (%)")
         for panel, protocol in zip(panels[1:], protocols, strict=True):
             column = under[protocol]
-            rule = "corrected" if column == STRONG else None
-            for key, row in rows.items():
-                robust = evidence.accuracy(group, key, protocol, column, rule)
-                if robust:
-                    _cross(panel, robust, evidence.accuracy(group, key, protocol, "clean"), look(row))
+            for key, row in rows_run(group, protocol, part=part).items():
+                robust, clean = (evidence.accuracy(group, key, protocol, name) for name in (column, "clean"))
+                _cross(panel, robust, clean, look(row))
             panel.set(title=f"{protocol} protocol", xlabel=_under(column))
         figure.legend(loc="outside lower center", ncols=min(5, len(rows)), columnspacing=1.2, handletextpad=0.2)
     return figure
@@ -73,26 +69,25 @@ def learning(group: Group, protocol: str = "corrected") -> Figure:
         names = ("loss", "clean_accuracy", "adversarial_accuracy")
         titles = ("training loss", "clean images (%)", "adversarial images (%)")
         for panel, name, heading in zip(panels, names, titles, strict=True):
-            for key, row in catalogue.rows().items():
-                found = runs_of(group, key, protocol) if row.paper_table == 1 else []
-                if found and name in found[0].curve[0]:
+            for key, row in rows_run(group, protocol).items():
+                found = runs_of(group, key, protocol)
+                if name in found[0].curve[0]:
                     values = np.mean([[epoch[name] for epoch in run.curve] for run in found], axis=0)
                     values = values if name == "loss" else 100 * values
                     panel.plot(range(1, len(values) + 1), values, ms=5, lw=1.4, label=row.label, **look(row))
             panel.set(title=heading, xlabel="epoch", ylim=(0, None))
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles = {label: handle for handle, label in zip(*panels[0].get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, columnspacing=1.2)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, columnspacing=1.2)
     return figure
 
 
 def against_eps(group: Group, protocol: str = "corrected") -> Figure:
     """Accuracy against the size of the attack, a panel a row of Table 1: FGSM, PGD-10 and noise of the same size."""
-    rows = {key: row for key, row in catalogue.rows().items() if row.paper_table == 1 and runs_of(group, key, protocol)}
+    rows = rows_run(group, protocol)
     kinds = {
-        "noise": ("noise-{}/255", ":", PALETTE[2], "v"),
-        "FGSM": ("fgsm-{}/255", "--", PALETTE[1], "s"),
-        "PGD-10": ("pgd-10-{}/255", "-", PALETTE[0], "o"),
+        "noise": (r"noise-(\d+)/255", ":", PALETTE[2], "v"),
+        "FGSM": (r"fgsm-(\d+)/255", "--", PALETTE[1], "s"),
+        "PGD-10": (r"pgd-10-(\d+)/255", "-", PALETTE[0], "o"),
     }
     lines = -(-len(rows) // 3)
     with style():
@@ -102,11 +97,9 @@ def against_eps(group: Group, protocol: str = "corrected") -> Figure:
         for panel in panels.flat[len(rows) :]:
             panel.set_visible(False)
         for panel, (key, row) in zip(panels.flat, rows.items(), strict=False):
-            for name, (column, dashes, colour, marker) in kinds.items():
-                points = [(0, evidence.accuracy(group, key, protocol, "clean", "corrected"))]
-                for eps in SWEEP_EPS:
-                    if _was_measured(group, key, protocol, column.format(eps)):
-                        points.append((eps, evidence.accuracy(group, key, protocol, column.format(eps), "corrected")))
+            for name, (pattern, dashes, colour, marker) in kinds.items():
+                clean = evidence.accuracy(group, key, protocol, "clean", "corrected")
+                points = {0: clean} | _sweep(group, key, protocol, pattern)
                 _band(panel, points, label=name, color=colour, ls=dashes, marker=marker)
             panel.set(title=row.label, ylim=(0, 100))
         figure.supxlabel("eps (of 255)", fontsize=10)
@@ -119,13 +112,13 @@ def against_steps(group: Group, protocol: str = "corrected") -> Figure:
     """Accuracy against the number of PGD steps at eps 8/255: a curve that still falls says the attack was too short."""
     with style():
         figure, panel = plt.subplots(figsize=(6.4, 4.4))
-        for key, row in catalogue.rows().items():
-            if row.paper_table == 1 and runs_of(group, key, protocol):
-                points = [(k, evidence.accuracy(group, key, protocol, f"steps-{k}", "corrected")) for k in SWEEP_STEPS]
-                values = [100 * estimate.value for _, estimate in points]
-                panel.plot(SWEEP_STEPS, values, ms=6, lw=1.4, label=row.label, **look(row))
+        steps: dict[int, Estimate] = {}
+        for key, row in rows_run(group, protocol).items():
+            steps = _sweep(group, key, protocol, r"steps-(\d+)")
+            values = [100 * estimate.value for estimate in steps.values()]
+            panel.plot(list(steps), values, ms=6, lw=1.4, label=row.label, **look(row))
         panel.set(xscale="log", xlabel="PGD steps of 2/255, eps 8/255", ylabel="accuracy (%)", ylim=(0, None))
-        panel.set_xticks(SWEEP_STEPS, [str(k) for k in SWEEP_STEPS], minor=False)
+        panel.set_xticks(list(steps), [str(k) for k in steps], minor=False)
         panel.minorticks_off()
         panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -133,11 +126,7 @@ def against_steps(group: Group, protocol: str = "corrected") -> Figure:
 
 def branches(group: Group, protocol: str = "corrected") -> Figure:
     """AdvProp's two batch norms: accuracy of each, clean and attacked through itself and through the other one."""
-    rows = {
-        key: row
-        for key, row in catalogue.rows().items()
-        if row.advprop and row.paper_table == 1 and runs_of(group, key, protocol)
-    }
+    rows = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}
     cases = [
         ("clean", "clean", "clean:aux"),
         ("PGD-20, through itself", STRONG, f"{STRONG}:aux"),
@@ -166,16 +155,14 @@ def factorial(group: Group) -> Figure:
     """
     with style():
         figure, panels = plt.subplots(1, len(EFFECT_COLUMNS), figsize=(9.8, 4.0), sharey=True)
-        names = []
+        names: list[str] = []
         for panel, column in zip(panels, EFFECT_COLUMNS, strict=True):
             panel.axvline(0, color="black", lw=1)
-            for offset, protocol in [(-0.15, "published"), (0.15, "corrected")]:
-                effects = evidence.factorial(group, protocol, column, "corrected" if column == STRONG else None)
-                for position, (chosen, estimate) in enumerate((effects or {}).items()):
-                    name = " x ".join(chosen)
-                    names += [name] if name not in names else []
-                    look = (PROTOCOL_COLOURS[protocol], PROTOCOL_MARKERS[protocol])
-                    _dot(panel, estimate, position + offset, *look, protocol if position == 0 else None)
+            for protocol, (side, *looks) in SIDE_BY_SIDE.items():
+                effects = evidence.factorial(group, protocol, column) or {}
+                for position, estimate in enumerate(effects.values()):
+                    _dot(panel, estimate, position + 0.15 * side, *looks, protocol if position == 0 else None)
+                names = names or [" x ".join(chosen) for chosen in effects]
             panel.set(title=HEADINGS[column], xlabel="effect (points)")
         if not names:
             raise ValueError(
@@ -229,24 +216,22 @@ def forest(rulings: Sequence[claims.Ruling]) -> Figure:
         raise ValueError("no claim can be judged yet: run the rows that one compares")
     lines = []
     for judged in by_claim.values():
-        claim = judged[0].claim
-        several = len(claim.comparisons) > 1
-        lines += [(claim, index, several) for index in range(len(claim.comparisons))]
+        lines += [(judged, index) for index in range(len(judged[0].claim.comparisons))]
     names = []
     with style():
         figure, panel = plt.subplots(figsize=(9.2, 1.2 + 0.33 * len(lines)))
         panel.axvline(0, color="black", lw=1)
-        for position, (claim, index, several) in enumerate(lines):
-            comparison = claim.comparisons[index]
+        for position, (judged, index) in enumerate(lines):
+            comparison = judged[0].claim.comparisons[index]
             names.append(ledger.name(comparison))
             label = "the paper" if position == 0 else None
             panel.plot(100 * comparison.published, position, "D", mfc="white", mec="black", ms=6, label=label)
-            for offset, trial in [(-0.17, "published"), (0.17, "corrected")]:
-                for ruling in by_claim[claim.id]:
+            for trial, (side, *looks) in SIDE_BY_SIDE.items():
+                for ruling in judged:
                     if ruling.trial == trial:
-                        look = (PROTOCOL_COLOURS[trial], PROTOCOL_MARKERS[trial])
                         first = trial not in panel.get_legend_handles_labels()[1]
-                        _dot(panel, ruling.findings[index].estimate, position + offset, *look, trial if first else None)
+                        estimate = ruling.findings[index].estimate
+                        _dot(panel, estimate, position + 0.17 * side, *looks, trial if first else None)
         _rows_on_y(panel, names)
         panel.set(xlabel="difference in accuracy (points)")
         panel.tick_params(axis="y", labelsize=8)
@@ -256,7 +241,7 @@ def forest(rulings: Sequence[claims.Ruling]) -> Figure:
 
 def per_class(group: Group, labels: np.ndarray, protocol: str = "corrected", columns=("clean", STRONG)) -> Figure:
     """Accuracy of each class, a panel a column, a line a row of Table 1. ``labels``: int (n,), of the test images."""
-    rows = {key: row for key, row in catalogue.rows().items() if row.paper_table == 1 and runs_of(group, key, protocol)}
+    rows = rows_run(group, protocol)
     classes = group[0].data["classes"]
     with style():
         figure, panels = plt.subplots(1, len(columns), figsize=(9.8, 1.6 + 0.36 * len(rows)), sharey=True)
@@ -319,9 +304,10 @@ def _dot(panel, estimate: Estimate, position: float, colour, marker: str, label:
     )
 
 
-def _band(panel, points: list[tuple[float, Estimate]], **line) -> None:
-    x = [at for at, _ in points]
-    value, low, high = (np.array([100 * getattr(e, name) for _, e in points]) for name in ("value", "low", "high"))
+def _band(panel, points: dict[int, Estimate], **line) -> None:
+    x = list(points)
+    estimates = points.values()
+    value, low, high = (np.array([100 * getattr(e, name) for e in estimates]) for name in ("value", "low", "high"))
     panel.plot(x, value, ms=4, lw=1.5, **line)
     panel.fill_between(x, low, high, color=line["color"], alpha=0.15, lw=0)
 
@@ -340,5 +326,8 @@ def _rows_on_y(panel, names: Sequence[str]) -> None:
     panel.grid(axis="y", visible=False)
 
 
-def _was_measured(group: Group, key: str, protocol: str, column: str) -> bool:
-    return any(m.column == column for m in runs_of(group, key, protocol)[0].measurements)
+def _sweep(group: Group, key: str, protocol: str, pattern: str) -> dict[int, Estimate]:
+    """What was measured of a sweep: the whole number in the column's name -> accuracy, in order."""
+    names = {measurement.name for measurement in runs_of(group, key, protocol)[0].measurements}
+    found = {int(match[1]): match[0] for name in names if (match := re.fullmatch(f"corrected:{pattern}", name))}
+    return {k: evidence.accuracy(group, key, protocol, found[k].split(":")[1]) for k in sorted(found)}

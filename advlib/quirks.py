@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 from advlib import catalogue, contrasts
+from advlib.markup import row, table
 
 
 @dataclass(frozen=True)
@@ -88,24 +89,18 @@ POINTS = (
 
 def overview() -> str:
     """All points as an HTML table: what the code does, what is intended, and what moves one to the other here."""
-    lines = "".join(
-        f'<tr><th scope="row"><a href="#{point.anchor}">{point.number}. {escape(point.name)}</a></th>'
-        f'<td class="words">{escape(point.published)}</td><td class="words">{escape(point.corrected)}</td>'
-        f'<td class="words">{_where(point)}</td></tr>'
+    lines = [
+        row(
+            f'<a href="#{point.anchor}">{point.number}. {escape(point.name)}</a>',
+            [escape(point.published), escape(point.corrected), _where(point)],
+        )
         for point in POINTS
-    )
+    ]
     caption = (
         "The points in which code, text and the techniques' own papers differ. Training: the switch, and the field of "
         "the config. Test: measured by the evaluation of every network."
     )
-    heads = "".join(
-        f'<th scope="col" class="words">{head}</th>' for head in ("Point", "Released code", "Intended", "Here")
-    )
-    return (
-        f'<figure class="results"><figcaption>{caption}</figcaption><div class="table-scroll" tabindex="0" '
-        f'role="region" aria-label="The points"><table class="results"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div></figure>"
-    )
+    return table(["Point", "Released code", "Intended", "Here"], lines, caption, "words")
 
 
 def effects(root, number: int) -> str:

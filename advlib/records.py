@@ -69,6 +69,11 @@ class Record:
         )
 
     @property
+    def seconds(self) -> float:
+        """What training and evaluation took together."""
+        return self.cost["training_seconds"] + self.cost["evaluation_seconds"]
+
+    @property
     def where(self) -> str:
         """The run's folder below the results folder: budget/dataset/protocol/key/seed."""
         return run_folder(self.budget, self.config["dataset"], self.protocol, self.key, self.seed)

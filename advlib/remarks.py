@@ -5,9 +5,9 @@ from itertools import product
 import numpy as np
 
 from advlib import catalogue, evidence
-from advlib.evidence import HEADINGS, Group, runs_of
+from advlib.evidence import HEADINGS, Group
 from advlib.statistics import rank_correlation
-from advlib.tables import part_rows
+from advlib.tables import beside
 
 LARGER = {"fgsm-0.1": "fgsm-0.5", "pgd-0.1": "pgd-0.5"}  # column -> the same attack with a larger eps
 
@@ -28,20 +28,15 @@ def red_flags(group: Group) -> str:
                 if after.low > 1 / len(group[0].data["classes"]):
                     before = evidence.accuracy(group, key, protocol, small)
                     flags.append(
-                        f"{_place(paper)}, {protocol}: {100 * after.value:.1f} % under {HEADINGS[large]} and "
+                        f"{paper.name}, {protocol}: {100 * after.value:.1f} % under {HEADINGS[large]} and "
                         f"{100 * before.value:.1f} % under {HEADINGS[small]}"
                     )
     if not flags:
         return ""
     return (
         "**A red flag.** Whatever a small attack finds, a larger one could find as well. Where accuracy is higher "
-        "under the "
-        f"larger one, the attack has failed, and the network need not be robust: {'; '.join(flags)}."
+        f"under the larger one, the attack has failed, and the network need not be robust: {'; '.join(flags)}."
     )
-
-
-def _place(paper: catalogue.Row) -> str:
-    return f"{paper.label} ({f'Table {paper.paper_table}' if paper.paper_table else 'results file'})"
 
 
 def agreement(group: Group, alike: float = 0.7) -> str:
@@ -49,15 +44,12 @@ def agreement(group: Group, alike: float = 0.7) -> str:
 
     Rows are called in the paper's order where their rank correlation with it is at least ``alike``.
     """
-    found = [(key, paper) for key, paper in part_rows(1).items() if runs_of(group, key, "published")]
-    if len(found) < 5:
-        return ""
     orders, gaps = {}, {}
-    for column, heading in catalogue.COLUMNS.items():
-        ours = [100 * evidence.accuracy(group, key, "published", column).value for key, _ in found]
-        theirs = [paper.published[column] for _, paper in found]
+    for heading, (ours, theirs) in beside(group).items():
         gaps[heading] = float(np.mean(np.subtract(ours, theirs)))
         orders[heading] = rank_correlation(ours, theirs) if len(set(ours)) > 1 else 0.0
+    if not orders:
+        return ""
     agree = [f"{heading} ({rho:+.2f})" for heading, rho in orders.items() if rho >= alike]
     differ = [f"{heading} ({rho:+.2f})" for heading, rho in orders.items() if rho < alike]
     low, high = min(gaps.values()), max(gaps.values())

@@ -28,11 +28,6 @@ class Estimate:
     n: int
     seeds: int
 
-    @property
-    def knows_the_spread(self) -> bool:
-        """Whether the interval also says how much another training could change the value."""
-        return self.seeds >= SEEDS_FOR_SPREAD
-
 
 def wilson(correct: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval (low, high), in [0, 1], of ``correct`` successes in ``n`` trials (Wilson 1927).

@@ -13,20 +13,18 @@ import pandas as pd
 
 from advlib import catalogue, evidence, records
 from advlib.evidence import HEADINGS, STRONG, Group, runs_of
-from advlib.markup import NO_NUMBER, accuracy, counts, length, link, links, points, row, table
+from advlib.markup import NO_NUMBER, accuracy, counts, group_title, length, link, links, points, row, table
 from advlib.passport import command
 from advlib.records import Record
 from advlib.statistics import rank_correlation
 
 SMOKE_ROWS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # what `make book` runs
-PARTS = {1: "Table 1", 2: "Table 2", None: "the rows that only the authors' results file has"}
 
 
 def describe(group: Group) -> str:
     """Budget, data, sizes and seeds of a group, as the sentence that stands beside its numbers."""
     first = group[0]
-    places = [(record.key, record.protocol) for record in group]
-    seeds = sorted({places.count(place) for place in places})
+    seeds = evidence.seeds_a_row(group)
     columns = {f"{rule}:{column}" for rule in catalogue.PROTOCOLS for column in catalogue.COLUMNS}
     tested = sorted({m.n for record in group for m in record.measurements if m.name in columns})
     trained = sorted({record.data["train_images"] for record in group})
@@ -55,7 +53,7 @@ def left_out(root: Path) -> str:
 
 def totals(found: Sequence[Record]) -> str:
     """How many runs there are, of which protocols, and how long they took, as a sentence of Markdown."""
-    hours = sum(record.cost["training_seconds"] + record.cost["evaluation_seconds"] for record in found) / 3600
+    hours = sum(record.seconds for record in found) / 3600
     kinds = {"published": 0, "corrected": 0, "in between": 0}
     for record in found:
         kinds[record.protocol if record.protocol in kinds else "in between"] += 1
@@ -72,9 +70,8 @@ def caution(group: Group) -> str:
     return (
         '<div class="admonition warning"><p class="admonition-title">Results of a small budget</p>'
         f"<p>{describe(group).replace('**', '')} They can show the sign of an effect and the order of the rows. They "
-        f"cannot "
-        f"reach the paper's numbers, which are of width {full.width}, trained on all images for {full.epochs} "
-        f"epochs.</p></div>"
+        f"cannot reach the paper's numbers, which are of width {full.width}, trained on all images for {full.epochs} "
+        "epochs.</p></div>"
     )
 
 
@@ -82,26 +79,22 @@ def missing(group: Group, part: int | None) -> str:
     """The rows of a part of the paper that a group has not run, as a sentence of Markdown; empty if none is missing."""
     absent = [
         f"{row.label} ({protocol}, `{key}`)"
-        for key, row in part_rows(part).items()
+        for key, row in catalogue.part(part).items()
         for protocol in catalogue.PROTOCOLS
         if not runs_of(group, key, protocol)
     ]
     return f"Not run yet: {', '.join(absent)}." if absent else ""
 
 
-def part_rows(part: int | None) -> dict[str, catalogue.Row]:
-    """The rows of the paper's Table 1 or 2, or (None) those of neither. Raises ValueError on another number."""
-    if part not in PARTS:
-        raise ValueError(f"the paper has no table {part}: choose 1 or 2")
-    return {key: row for key, row in catalogue.rows().items() if row.paper_table == part}
-
-
 def headline(group: Group) -> str:
     """The cover's table as HTML: clean accuracy three times, and accuracy under the one strong attack, row by row."""
     body = []
-    for key, paper in part_rows(1).items():
-        measured = [evidence.accuracy(group, key, protocol, "clean") for protocol in catalogue.PROTOCOLS]
-        measured += [evidence.accuracy(group, key, protocol, STRONG, "corrected") for protocol in catalogue.PROTOCOLS]
+    for key, paper in catalogue.part(1).items():
+        measured = [
+            evidence.accuracy(group, key, protocol, column)
+            for column in ("clean", STRONG)
+            for protocol in catalogue.PROTOCOLS
+        ]
         if any(measured):
             body.append(row(escape(paper.label), [f"{paper.published['clean']:.1f}", *map(accuracy, measured)]))
     heads = ["Row", "Clean: paper", "published", "corrected", f"{HEADINGS[STRONG]}: published", "corrected"]
@@ -122,20 +115,19 @@ def results(group: Group, part: int | None = 1, *, page: str = "book", root: Pat
     """
     heads = ["Protocol", *HEADINGS.values()]
     body = []
-    for key, paper in part_rows(part).items():
+    for key, paper in catalogue.part(part).items():
         lines = []
         for protocol in catalogue.PROTOCOLS:
             if runs := runs_of(group, key, protocol):
-                cells = [evidence.accuracy(group, key, protocol, column) for column in catalogue.COLUMNS]
-                cells.append(evidence.accuracy(group, key, protocol, STRONG, "corrected"))
+                cells = [evidence.accuracy(group, key, protocol, column) for column in HEADINGS]
                 head = f'{protocol}<span class="interval">{_seeds(runs)}{links(runs, page, root)}</span>'
                 lines.append(row(head, [accuracy(cell) for cell in cells], protocol))
         if lines:
             printed = [*(f"{paper.published[column]:.1f}" for column in catalogue.COLUMNS), NO_NUMBER]
-            head = f'<tr class="row-title"><th scope="rowgroup" colspan="{len(heads)}">{title(paper)}</th></tr>'
+            head = group_title(title(paper), len(heads))
             body.append(f"<tbody>{head}{row('paper', printed, 'paper')}{''.join(lines)}</tbody>")
     if not body:
-        raise ValueError(f"this group of records has no row of {PARTS[part]}: run one first")
+        raise ValueError(f"this group of records has no row of {catalogue.PARTS[part]}: run one first")
     caption = (
         f"Accuracy in percent. Paper: as printed there. Published and corrected: measured here, at budget "
         f"{group[0].budget} on {group[0].data['title']}, with the 95 % interval of each number below it. "
@@ -147,16 +139,15 @@ def results(group: Group, part: int | None = 1, *, page: str = "book", root: Pat
 def frame(group: Group, part: int | None, protocol: str) -> pd.DataFrame:
     """One of the paper's tables under one protocol, in percent: row -> column, with low and high of each interval.
 
-    Columns are pairs (column, "accuracy" | "low" | "high" | "paper"); rows that were not run hold the paper's number
+    Columns are pairs (column, "value" | "low" | "high" | "paper"); rows that were not run hold the paper's number
     alone. Raises ValueError on an unknown table or protocol.
     """
     lines = {}
-    for key, paper in part_rows(part).items():
+    for key, paper in catalogue.part(part).items():
         paper.changes(protocol)
         cells = {}
         for column, heading in HEADINGS.items():
-            rule = "corrected" if column == STRONG else None
-            measured = evidence.accuracy(group, key, protocol, column, rule)
+            measured = evidence.accuracy(group, key, protocol, column)
             if column in paper.published:
                 cells[heading, "paper"] = paper.published[column]
             for name in ("value", "low", "high"):
@@ -168,13 +159,13 @@ def frame(group: Group, part: int | None, protocol: str) -> pd.DataFrame:
 def plain(group: Group, part: int | None, protocol: str) -> str:
     """The same table as text for a terminal: measured accuracy with its interval, and the paper's number below it."""
     lines = []
-    for key, paper in part_rows(part).items():
+    for key, paper in catalogue.part(part).items():
         paper.changes(protocol)
         runs = runs_of(group, key, protocol)
         measured = {"row": paper.label, "by": f"here, {len(runs)} seed(s)" if runs else "here: not run"}
         printed = {"row": "", "by": "the paper"}
         for column, heading in HEADINGS.items():
-            cell = evidence.accuracy(group, key, protocol, column, "corrected" if column == STRONG else None)
+            cell = evidence.accuracy(group, key, protocol, column)
             measured[heading] = f"{100 * cell.value:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]" if cell else ""
             printed[heading] = f"{paper.published[column]:.2f}" if column in paper.published else ""
         lines += [measured, printed]
@@ -185,14 +176,13 @@ def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = Non
     """Every record, a line each, with the link to its executed notebook and what made it, as HTML."""
     body = []
     for record in found:
-        seconds = record.cost["training_seconds"] + record.cost["evaluation_seconds"]
         cells = [
             record.protocol,
             record.budget,
             record.data["title"],
             link(record, page, root),
             record.provenance["device"],
-            f"{seconds / 60:.1f}",
+            f"{record.seconds / 60:.1f}",
             (record.provenance["commit"] or "none")[:7],
         ]
         body.append(row(record.key, cells))
@@ -251,20 +241,34 @@ def extensions(group: Group, *, page: str = "book", root: Path | None = None) ->
     return table(["Experiment", "Extends", "Runs", *HEADINGS.values()], body, caption) if body else ""
 
 
+def beside(group: Group) -> dict[str, tuple[list[float], list[float]]]:
+    """Heading of a column -> accuracies in percent of the rows of Table 1: ours, published protocol, and the paper's.
+
+    Empty below five rows: of three, chance puts one in six in the same order.
+    """
+    found = evidence.rows_run(group, "published")
+    if len(found) < 5:
+        return {}
+    return {
+        heading: (
+            [100 * evidence.accuracy(group, key, "published", column).value for key in found],
+            [paper.published[column] for paper in found.values()],
+        )
+        for column, heading in catalogue.COLUMNS.items()
+    }
+
+
 def order(group: Group) -> str:
     """Does our published protocol put the rows of Table 1 in the paper's order? As HTML; empty below 5 rows."""
-    found = [(key, paper) for key, paper in part_rows(1).items() if runs_of(group, key, "published")]
-    if len(found) < 5:
-        return ""  # of three rows, chance puts one in six in the same order
     body = []
-    for column, heading in catalogue.COLUMNS.items():
-        ours = [100 * evidence.accuracy(group, key, "published", column).value for key, _ in found]
-        theirs = [paper.published[column] for _, paper in found]
+    for heading, (ours, theirs) in beside(group).items():
         agreement = f"{rank_correlation(ours, theirs):+.2f}" if len(set(ours)) > 1 else NO_NUMBER
         spread = [f"{max(values) - min(values):.1f}" for values in (theirs, ours)]
         body.append(row(escape(heading), [agreement, f"{np.mean(np.subtract(ours, theirs)):+.1f}", *spread]))
+    if not body:
+        return ""
     caption = (
-        f"The paper's numbers and the published protocol here, over {len(found)} rows of Table 1. Order: Spearman's "
+        f"The paper's numbers and the published protocol here, over {len(ours)} rows of Table 1. Order: Spearman's "
         "rank correlation of the rows. Gap: ours minus the paper's, on average, in percentage points. Spread: best row "
         "minus worst row."
     )
@@ -274,7 +278,7 @@ def order(group: Group) -> str:
 def cost(group: Group) -> str:
     """What a row of Table 1 took to train and to evaluate, as HTML: the mean over its runs."""
     body = []
-    for key, paper in part_rows(1).items():
+    for key, paper in catalogue.part(1).items():
         for protocol in catalogue.PROTOCOLS:
             if found := runs_of(group, key, protocol):
                 passes = found[0].cost["passes_per_step"]
@@ -291,35 +295,31 @@ def cost(group: Group) -> str:
                     f"{speed:,.0f}",
                 ]
                 body.append(row(escape(paper.label), cells))
-    devices = sorted({f"{record.provenance['device']}, {record.provenance['threads']} thread(s)" for record in group})
     caption = (
         "Cost of a run. Passes: forward and backward passes of one batch that a training step takes; compare rows at "
-        f"equal passes before comparing their accuracy. Images: clean training images a second. Made on "
-        f"{'; '.join(devices)}."
+        f"equal passes before comparing their accuracy. Images: clean training images a second. "
+        f"Made on {_devices(group)}."
     )
     heads = ["Row", "Protocol", "Passes", "Steps", "Training (min)", "Evaluation (min)", "Images/s"]
     return table(heads, body, caption)
 
 
 def commands(group: Group) -> str:
-    """The command that repeats each row, what it took, and the clean accuracy to expect, as HTML: from the records."""
+    """The command that repeats each row, what it took, and its clean accuracy, as HTML; empty if no row was run."""
     body = []
     for key, paper in catalogue.rows().items():
         for protocol in catalogue.PROTOCOLS:
             if found := runs_of(group, key, protocol):
-                seconds = [record.cost["training_seconds"] + record.cost["evaluation_seconds"] for record in found]
+                minutes = np.mean([record.seconds for record in found]) / 60
                 clean = evidence.accuracy(group, key, protocol, "clean")
                 run = f"<code>{command(found[0])}</code>"
-                body.append(row(escape(paper.label), [run, f"{np.mean(seconds) / 60:.0f}", accuracy(clean)]))
-    devices = sorted({f"{record.provenance['device']}, {record.provenance['threads']} thread(s)" for record in group})
+                body.append(row(escape(paper.label), [run, f"{minutes:.0f}", accuracy(clean)]))
     caption = (
-        f"Every row that was run here. Minutes: training and evaluation together, on {'; '.join(devices)}, beside "
-        f"other work. "
-        "Accuracy: clean, in percent, by the row's own rule; a repetition on another machine or with another seed "
-        "should fall "
-        "into the interval most of the time, or near it while a row has one seed."
+        f"Every row that was run here. Minutes: training and evaluation together, on {_devices(group)}, beside other "
+        "work. Accuracy: clean, in percent, by the row's own rule; a repetition on another machine or with another "
+        "seed should fall into the interval most of the time, or near it while a row has one seed."
     )
-    return table(["Row", "Command", "Minutes", "Accuracy"], body, caption)
+    return table(["Row", "Command", "Minutes", "Accuracy"], body, caption) if body else ""
 
 
 def smoke(root: Path, keys: Sequence[str] = SMOKE_ROWS) -> str:
@@ -331,7 +331,7 @@ def smoke(root: Path, keys: Sequence[str] = SMOKE_ROWS) -> str:
             raise FileNotFoundError(f"no smoke record of row {key!r}: `make smoke` writes it (in seconds)")
         record = found[key]
         cells = [f"{100 * record.measurement(f'corrected:{column}').accuracy:.1f}" for column in catalogue.COLUMNS]
-        cells.append(f"{record.cost['training_seconds'] + record.cost['evaluation_seconds']:.1f}")
+        cells.append(f"{record.seconds:.1f}")
         body.append(row(escape(catalogue.rows()[key].label), cells))
     record = found[keys[0]]
     caption = (
@@ -339,6 +339,10 @@ def smoke(root: Path, keys: Sequence[str] = SMOKE_ROWS) -> str:
         f"{record.data['title']}, a network of width {record.config['width']} after {record.config['epochs']} epochs."
     )
     return table(["Row", *catalogue.COLUMNS.values(), "Seconds"], body, caption)
+
+
+def _devices(group: Group) -> str:
+    return "; ".join(sorted({f"{r.provenance['device']}, {r.provenance['threads']} thread(s)" for r in group}))
 
 
 def _seeds(runs: Group) -> str:

@@ -223,3 +223,28 @@ def test_published_with_every_switch_moved_trains_as_corrected_does(key):
 def test_a_switch_that_is_unknown_or_does_nothing_to_the_row_is_refused(protocol, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         catalogue.config("adversarial", protocol=protocol)
+
+
+def test_every_switch_of_training_is_put_into_words():
+    from advlib.dissection import TRAINING
+
+    assert TRAINING.keys() == catalogue.SWITCHES.keys()
+
+
+@pytest.mark.parametrize("key", catalogue.rows())
+def test_a_dissection_moves_each_switch_alone_and_then_one_after_the_other(key):
+    row = catalogue.rows()[key]
+    switches, way = row.switches(), row.cumulative()
+    assert way[-1] == "corrected" and way[0] == f"published-{switches[0]}"
+    for k, protocol in enumerate(way[:-1], start=1):
+        assert protocol.split("-")[1:] == switches[:k]
+    assert row.dissection()[0] == "published" and len(set(row.dissection())) == len(row.dissection())
+    assert set(row.dissection()) == {"published", *way, *(f"published-{switch}" for switch in switches)}
+
+
+def test_the_names_of_rows_tell_all_rows_of_a_table_apart():
+    for part in catalogue.PARTS:
+        names = [row.name for row in catalogue.part(part).values()]
+        assert all(("Table 2" in name) == (part == 2) for name in names)
+    with pytest.raises(ValueError, match="no table 3"):
+        catalogue.part(3)
