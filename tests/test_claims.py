@@ -70,6 +70,26 @@ def test_a_claim_is_as_good_as_its_worst_comparison(group):
             assert ruling.verdict == max(verdicts, key=claims.VERDICTS.index)
 
 
+def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group):
+    part = [record for record in group if record.key in ("advprop", "traditional")]
+    for ruling in claims.ledger(part):
+        verdicts = {finding.verdict for finding in ruling.findings}
+        assert (claims.NOT_RUN in verdicts) <= (ruling.verdict == claims.NOT_RUN), ruling.claim.id
+    assert {r.verdict for r in claims.ledger(part) if r.claim.id == "separate-norms-accuracy"} <= {
+        "not run",
+        "not asked",
+    }
+
+
+def test_a_sentence_of_ours_is_not_shown_as_a_quotation(group, tmp_path):
+    for record in group:
+        fake.put(record, tmp_path)
+    sections = ledger.details(claims.ledger(group), group, root=tmp_path).split('<section class="claim"')[1:]
+    for claim, section in zip(claims.claims(), sections, strict=True):
+        assert ("<blockquote>" in section) == claim.quoted
+    assert [claim.id for claim in claims.claims() if not claim.quoted] == ["pgd-above-fgsm"]
+
+
 def test_a_gain_in_every_column_reproduces_a_claim_of_more_robustness():
     columns = [column for column in catalogue.COLUMNS if column != "clean"]
     group = [

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from advlib.statistics import wilson
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+import browser
 import make_explorer
 
 PROBES = [attack for attack in suite(dual=True, surrogate=False) if attack.rule == "corrected"]
@@ -302,14 +302,10 @@ def standing_alone(world: World, folder: Path, act: str) -> Path:
     return path
 
 
-def browse(path: Path, address: str, folder: Path) -> dict:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not browser:
+def browse(path: Path, address: str) -> dict:
+    if not browser.find():
         pytest.skip("no chromium here: a script can only be checked in a browser (apt-get install chromium)")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'profile'}"]
-    command = [browser, *flags, "--virtual-time-budget=10000", "--dump-dom", f"{path.as_uri()}#{address}"]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
+    dom = browser.dom(path, f"#{address}")
     return json.loads(re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL).group(1))
 
 
@@ -321,7 +317,7 @@ def test_a_browser_draws_the_very_pixels_that_the_network_saw(first_world, tmp_p
     data = json.loads(first_world.file.read_text())
     (seen,) = [seen for key, branch, seen in views(data) if (key, branch) == ("advprop", "aux")]
     path = standing_alone(first_world, tmp_path, act="")
-    there = browse(path, "row=advprop&branch=aux&attack=pgd-10&eps=8&image=green", tmp_path)
+    there = browse(path, "row=advprop&branch=aux&attack=pgd-10&eps=8&image=green")
     image, eps = DATA.classes.index("green"), data["eps"].index(8)
     assert (rgb(there["clean"]) == pictures(data)[image]).all()
     assert (rgb(there["shown"]) == pictures(data)[image] + added(data, seen, "pgd-10")[eps, image]).all()
@@ -334,9 +330,9 @@ def test_moving_the_slider_changes_picture_words_curve_and_address(first_world, 
     data = json.loads(first_world.file.read_text())
     (seen,) = [seen for key, _, seen in views(data) if key == "traditional"]
     address = "row=traditional&attack=fgsm&eps=1&image=blue"
-    before = browse(standing_alone(first_world, tmp_path / "a", act=""), address, tmp_path)
+    before = browse(standing_alone(first_world, tmp_path / "a", act=""), address)
     act = 'find("eps").value = 5; find("eps").dispatchEvent(new Event("input"));'
-    after = browse(standing_alone(first_world, tmp_path / "b", act=act), address, tmp_path)
+    after = browse(standing_alone(first_world, tmp_path / "b", act=act), address)
     image = DATA.classes.index("blue")
     assert (rgb(after["shown"]) == pictures(data)[image] + added(data, seen, "fgsm")[-1, image]).all()
     assert (before["slider"], after["slider"]) == ("1 of 255", "16 of 255")
@@ -347,9 +343,7 @@ def test_moving_the_slider_changes_picture_words_curve_and_address(first_world, 
 
 def test_an_address_with_nonsense_shows_the_default(first_world, tmp_path):
     path = standing_alone(first_world, tmp_path, act="")
-    nonsense, plain = (
-        browse(path, a, tmp_path) for a in ("row=constructor&attack=toString&eps=3&image=no&branch=x", "")
-    )
+    nonsense, plain = (browse(path, a) for a in ("row=constructor&attack=toString&eps=3&image=no&branch=x", ""))
     assert nonsense == plain
 
 

@@ -60,7 +60,7 @@ def test_an_extension_stands_beside_its_row_with_the_difference(tmp_path):
     for record in (row, grown):
         fake.put(record, tmp_path)
     html = tables.extensions([row, grown], root=tmp_path)
-    assert "ALS, alpha 0.2" in html and ">70.0" not in html.split("70.0")[0] and "<strong>+20.0</strong>" in html
+    assert "ALS, alpha 0.2" in html and "<td>70.0<" in html and "<strong>+20.0</strong>" in html and "50.0<" not in html
 
 
 @pytest.mark.slow

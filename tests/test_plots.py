@@ -49,7 +49,7 @@ def test_a_figure_of_no_record_is_refused():
 
 
 def test_a_waterfall_leads_from_one_protocol_to_the_other(group):
-    """The bars between the two ends add up to their difference, over the images that each step compares."""
+    """Each bar is a step's own effect. Steps over part of the images need not add up to the difference of the ends."""
     panel = plots.waterfall(group, "advprop", "clean").axes[0]
     first, *steps, last = [bar.get_width() for bar in panel.patches]
     for end, protocol in ((first, "published"), (last, "corrected")):

@@ -50,7 +50,7 @@ def test_a_part_of_the_paper_without_a_run_is_refused_and_so_is_a_table_that_it_
     with pytest.raises(ValueError, match="no row of Table 2"):
         tables.results([fake.record("advprop")], 2)
     with pytest.raises(ValueError, match="no table 3"):
-        tables.part_rows(3)
+        catalogue.part(3)
 
 
 def test_the_results_table_has_each_number_of_paper_and_records(results):
@@ -104,7 +104,7 @@ def test_every_table_recomputed_from_the_masks_has_the_same_digits(everything):
     for part in (1, 2):
         for protocol in catalogue.PROTOCOLS:
             shown = tables.frame(group, part, protocol)
-            for key in tables.part_rows(part):
+            for key in catalogue.part(part):
                 raw = json.loads((results / f"lite/cifar10-jpeg/{protocol}/{key}/seed0/record.json").read_text())
                 bits = {
                     m["name"]: np.unpackbits(

@@ -14,7 +14,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_A_NUMBER = re.compile(r">\s*(nan|None|inf|NaN|-)\s*(%|</t[dh]>)")
+CELL = re.compile(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", re.DOTALL)
+NOT_A_NUMBER = re.compile(r"^\s*(None|-)\s*%?\s*$|(?<![\w-])[+-]?(nan|NaN|inf)(?![\w-])")  # in the text of a cell
 NOT_A_PAGE = re.compile(r"&lt;IPython\.core[^&]*&gt;|Traceback \(most recent call last\)")  # what a cell failed to show
 
 
@@ -36,11 +37,11 @@ def pages(root: Path) -> list[str]:
 def typed_numbers(text: str) -> list[str]:
     """Percentages and points that somebody typed into the prose of a page; a result comes from a record.
 
-    "95 %", the level of an interval, is none.
+    The level of an interval, as in "the 95 % interval" or "holds at 95 %", is none.
     """
-    prose = re.sub(r"^```.*?^```|^---$.*?^---$|`[^`\n]*`", "", text, flags=re.DOTALL | re.MULTILINE)
-    found = re.findall(r"[+-]?\d+(?:[.,]\d+)?\s*(?:%|per ?cent\b|(?:percentage )?points?\b)", prose)
-    return [number for number in found if not re.fullmatch(r"95\s*%", number)]
+    prose = re.sub(r"\A---\n.*?^---$|^```.*?^```|`[^`\n]*`", "", text, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"95 % intervals?|\bat 95 %", "", prose)
+    return re.findall(r"[+-]?\d+(?:[.,]\d+)?\s*(?:%|per ?cent\b|(?:percentage )?points?\b|pp\b)", prose)
 
 
 # What the theme puts on every page and this book does not use: a reader from disk would get errors for it.
@@ -69,16 +70,19 @@ def faults(root: Path, html: Path) -> list[str]:
             found += [f"{page}: {number!r} is typed; results come from records" for number in typed_numbers(prose)]
         if not path.is_file():
             found.append(f"{page}: the table of contents names it and no page was written")
-        elif match := NOT_A_NUMBER.search(path.read_text(encoding="utf-8")):
-            found.append(f"{page}: shows {match.group(1)!r} where a number belongs")
-        elif match := NOT_A_PAGE.search(path.read_text(encoding="utf-8")):
-            found.append(f"{page}: shows {match.group(0)!r}")
+            continue
+        shown = path.read_text(encoding="utf-8")
+        cells = (re.sub(r"<[^>]+>", " ", cell) for cell in CELL.findall(shown))
+        wrong = [match for cell in cells if (match := NOT_A_NUMBER.search(cell))]
+        found += [f"{page}: shows {match.group().strip()!r} where a number belongs" for match in wrong[:1]]
+        found += [f"{page}: shows {match.group()!r}" for match in [NOT_A_PAGE.search(shown)] if match]
     return found
 
 
 def build(root: Path) -> int:
     """Build the book at `root` into `root/_build/html`; returns 0, or 1 after printing what is wrong."""
     shutil.rmtree(root / "_build", ignore_errors=True)
+    shutil.rmtree(root / "book" / "static" / "figures", ignore_errors=True)  # an older build's: pages draw them anew
     print("Building the book (a minute or two) ...", flush=True)
     begin = time.monotonic()
     command = [Path(sys.executable).parent / "jupyter-book", "build", ".", "-W", "-n", "--keep-going", "-q"]

@@ -52,12 +52,12 @@ def broken_links(html: Path, page: Path) -> list[str]:
 def loads_from_elsewhere(page: Path) -> list[str]:
     """Scripts, styles, pictures and frames of a page that a reader's browser would fetch from the network."""
     text = page.read_text(encoding="utf-8")
-    tags = re.findall(r"<(?:script|img|iframe|source|link)\b[^>]*>", text)
+    tags = [tag for tag in re.findall(r"<\w[^>]*>", text) if 'rel="canonical"' not in tag]
     return [
         f"loads {address}"
         for tag in tags
-        if 'rel="canonical"' not in tag
-        for address in re.findall(r'(?:src|href)="((?:https?:)?//[^"]*)"', tag)
+        for address in re.findall(r'\bsrc="((?:https?:)?//[^"]*)"', tag)
+        + (re.findall(r'\bhref="((?:https?:)?//[^"]*)"', tag) if tag.startswith("<link") else [])
     ]
 
 
