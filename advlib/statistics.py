@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
-from scipy.stats import spearmanr, ttest_1samp
+from scipy.stats import sem, spearmanr, ttest_1samp
+from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -47,12 +48,13 @@ def wilson(correct: float, n: int, confidence: float = 0.95) -> tuple[float, flo
 def accuracy(masks: np.ndarray, confidence: float = 0.95) -> Estimate:
     """Share of correct images in ``masks``, bool (S seeds, n images).
 
-    The interval is Wilson's for the n images; from three seeds on, Student's over the seeds where that is wider.
+    The interval is Wilson's for the n images; from three seeds on, the trainings' spread is part of it too.
     """
     masks = _by_seed(masks)
     seeds, n = masks.shape
-    low, high = _wider(wilson(min(masks.mean() * n, n), n, confidence), masks, confidence)
-    return Estimate(float(masks.mean()), max(low, 0.0), min(high, 1.0), n, seeds)
+    value = float(masks.mean())
+    low, high = _and_the_seeds(value, wilson(min(value * n, n), n, confidence), masks, confidence)
+    return Estimate(value, max(low, 0.0), min(high, 1.0), n, seeds)
 
 
 def difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Estimate:
@@ -63,7 +65,7 @@ def difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Estima
 def contrast(parts: Mapping[float, Sequence[np.ndarray]], confidence: float = 0.95) -> Estimate:
     """A weighted sum of accuracies: weight -> masks (S, n) of all networks with that weight. Paired by image and seed.
 
-    The interval is the bootstrap's over images; from three seeds on, Student's over the seeds where that is wider.
+    The interval is the bootstrap's over images; from three seeds on, the trainings' spread is part of it too.
     Raises ValueError if the masks differ in shape: then they are not of the same images, or not of the same seeds.
     """
     shapes = {np.shape(mask) for masks in parts.values() for mask in masks}
@@ -71,24 +73,23 @@ def contrast(parts: Mapping[float, Sequence[np.ndarray]], confidence: float = 0.
         raise ValueError(f"masks of shapes {sorted(shapes)}: compare the same images over the same number of seeds")
     total = _by_seed(sum(weight * np.asarray(mask, float) for weight, masks in parts.items() for mask in masks))
     reach = sum(abs(weight) * len(masks) for weight, masks in parts.items()) / 2
-    low, high = _wider(bootstrap_interval(total.mean(axis=0), confidence, reach=reach), total, confidence)
-    return Estimate(float(total.mean()), low, high, total.shape[1], total.shape[0])
+    value = float(total.mean())
+    interval = bootstrap_interval(total.mean(axis=0), confidence, reach=reach)
+    low, high = _and_the_seeds(value, interval, total, confidence)
+    return Estimate(value, low, high, total.shape[1], total.shape[0])
 
 
 def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, *, reach: float = 1.0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of ``values`` (n,), one value an image (Efron 1979). Seeded.
 
-    An image's value holds the outcomes of all networks compared, so drawing it draws them together. Where no image's
-    value differs there is nothing to resample; the interval is then Wilson's for how often one could have differed, by
-    ``reach`` at most.
+    An image's value holds the outcomes of all networks compared, so drawing it draws them together. What is drawn from
+    are the n images and two made-up ones, with the values ``reach`` and ``-reach``, the largest that an image can have
+    (:func:`_with_two_more`): five images in favour and none against are then no proof, as they are none to McNemar.
     """
     _check_confidence(confidence)
-    values = np.round(np.asarray(values, float), 12)  # equal sums of floats that were added in another order
+    values = np.round(_with_two_more(values, reach), 12)  # equal sums of floats that were added in another order
     n = len(values)
     levels, counts = np.unique(values, return_counts=True)
-    if len(levels) == 1:
-        half = reach * wilson(0, n, confidence)[1]
-        return float(levels[0] - half), float(levels[0] + half)
     # images of one value are alike: a resample is how often each of the few values is drawn
     drawn = np.random.default_rng(0).multinomial(n, counts / n, size=RESAMPLES)
     low, high = np.quantile(drawn @ levels / n, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -110,14 +111,18 @@ def p_value(a: np.ndarray, b: np.ndarray) -> float:
     """How surprising the difference of two rows' masks (S, n) would be if there were none, in [0, 1].
 
     One seed: McNemar's exact test on the images that only one of the two gets right (McNemar 1947). More: a t test over
-    the images' mean differences, and from three seeds on the larger of it and a t test over the seeds' differences.
+    the images' mean differences, whose variance has that of the trainings added from three seeds on (Welch 1947).
     """
     total = _by_seed(np.asarray(a, float) - np.asarray(b, float))
     if len(total) == 1:
         only_a, only_b = int((total > 0).sum()), int((total < 0).sum())
         return float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue) if only_a + only_b else 1.0
-    samples = [total.mean(axis=0)] + ([total.mean(axis=1)] if len(total) >= SEEDS_FOR_SPREAD else [])
-    return max(_t_test(sample) for sample in samples)
+    samples = [_with_two_more(total.mean(axis=0), 1.0)]
+    if len(total) >= SEEDS_FOR_SPREAD:
+        samples.append(total.mean(axis=1))
+    variances = np.array([sem(sample) ** 2 for sample in samples])
+    freedom = variances.sum() ** 2 / sum(v**2 / (len(sample) - 1) for v, sample in zip(variances, samples, strict=True))
+    return float(2 * student.sf(abs(total.mean()) / math.sqrt(variances.sum()), freedom))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -166,16 +171,26 @@ def _by_seed(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _wider(interval: tuple[float, float], values: np.ndarray, confidence: float) -> tuple[float, float]:
-    if len(values) < SEEDS_FOR_SPREAD:
+def _with_two_more(values: np.ndarray, reach: float) -> np.ndarray:
+    """``values`` and one more at either end: the adjustment of Bonett and Price (2012) for paired proportions.
+
+    It matters where few values differ from 0, and nowhere else.
+    """
+    return np.append(np.asarray(values, float), [reach, -reach])
+
+
+def _and_the_seeds(
+    value: float, interval: tuple[float, float], by_seed: np.ndarray, confidence: float
+) -> tuple[float, float]:
+    """The interval over images, with Student's over the trainings added from three seeds on, square and add.
+
+    Two sources of error that know nothing of each other add up as the sides of a right angle do (Newcombe 1998; Zou and
+    Donner 2008). The little that a training's accuracy owes to the images is in both: the interval errs to be wide.
+    """
+    if len(by_seed) < SEEDS_FOR_SPREAD:
         return interval
-    return max(interval, t_interval(values.mean(axis=1), confidence), key=lambda ends: ends[1] - ends[0])
-
-
-def _t_test(sample: np.ndarray) -> float:
-    if np.ptp(sample) == 0:
-        return 1.0 if sample[0] == 0 else 0.0
-    return float(ttest_1samp(sample, 0.0).pvalue)
+    low, high = t_interval(by_seed.mean(axis=1), confidence)
+    return value - math.hypot(value - interval[0], value - low), value + math.hypot(interval[1] - value, high - value)
 
 
 def _check_confidence(confidence: float) -> None:

@@ -88,9 +88,10 @@ def test_a_difference_is_paired_so_networks_that_fail_on_the_same_images_are_tol
 
 
 def test_a_difference_of_twins_is_zero_and_not_certain():
+    """The rule of three: what was never seen in n images happens to at most 3 / n of them, at 95 %."""
     (a,) = masks(0.0, n=100)
     found = statistics.difference(a, a)
-    assert found.value == 0 and found.high == pytest.approx(wilson(0, 100)[1]) and found.low == -found.high
+    assert found.value == 0 and found.high == -found.low == pytest.approx(3 / 100, abs=0.001)
 
 
 def test_nine_in_ten_intervals_of_ninety_percent_hold_the_truth():
@@ -103,15 +104,60 @@ def test_nine_in_ten_intervals_of_ninety_percent_hold_the_truth():
     assert 0.85 < held / 300 < 0.95
 
 
-def test_from_three_seeds_on_the_spread_of_trainings_widens_the_interval():
+@pytest.mark.parametrize("confidence", [0.95, 1 - 0.05 / 4])
+@pytest.mark.parametrize("n", [200, 1000])
+def test_few_images_are_a_proof_to_the_interval_if_and_only_if_they_are_one_to_mcnemar(n, confidence):
+    """All tables of up to 20 images that tell two networks apart, but for those whose p is at the border."""
+    for in_favour, against in product(range(21), repeat=2):
+        if 0 < in_favour + against <= 20:
+            a, b = np.zeros((2, 1, n), bool)
+            a[0, :in_favour], b[0, in_favour : in_favour + against] = True, True
+            found, p = statistics.difference(a, b, confidence), statistics.p_value(a, b)
+            if not 0.9 < p / (1 - confidence) < 1.25:
+                assert (found.low > 0 or found.high < 0) == (p < 1 - confidence), (in_favour, against, p)
+
+
+def test_the_interval_of_a_difference_is_that_of_bonett_and_price():
+    """Their formula, worked out by R's statpsych: ci.prop.ps(.05, 12, 4, 26, 6) gives 0.2548 to 0.6252."""
+    a, b = np.zeros((2, 1, 48), bool)
+    a[0, :26], b[0, 26:30] = True, True
+    found = statistics.difference(a, b)
+    assert (found.low, found.high) == pytest.approx((0.2548, 0.6252), abs=0.02)
+
+
+def test_from_three_seeds_on_the_spread_of_trainings_is_added_to_that_of_images():
     rng = np.random.default_rng(0)
     accuracies = [0.5, 0.6, 0.7]
     spread = np.array([rng.permutation(np.arange(1000) < 1000 * p) for p in accuracies])
     found = statistics.accuracy(spread)
     mean, error = np.mean(accuracies), np.std(accuracies, ddof=1) / math.sqrt(3)
-    half = scipy.stats.t.ppf(0.975, df=2) * error
-    assert (found.low, found.high) == pytest.approx((mean - half, min(mean + half, 1.0)))
-    assert statistics.accuracy(spread[:2]).high < found.high
+    of_seeds = scipy.stats.t.ppf(0.975, df=2) * error
+    low, high = wilson(1000 * mean, 1000)
+    assert found.low == pytest.approx(mean - math.sqrt(of_seeds**2 + (mean - low) ** 2))
+    assert found.high == pytest.approx(mean + math.sqrt(of_seeds**2 + (high - mean) ** 2))
+    assert statistics.accuracy(spread[:2]).high == pytest.approx(wilson(1000 * 0.55, 1000)[1])
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.05])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_over_several_trainings_hold_the_truth_as_often_as_they_say(seeds, spread):
+    """Made-up trainings, each better or worse by its own luck, tested on one made-up set of easy and hard images.
+
+    The definition of a confidence interval. It errs to be wide, so it may hold the truth more often.
+    """
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng([seed, seeds, round(1000 * spread)])
+        difficulty = rng.normal(0, 1, size=500)
+
+        def tested(level, rng=rng, difficulty=difficulty):
+            luck = rng.normal(0, spread, size=(seeds, 1))
+            noise = rng.normal(0, 1, size=(seeds, 500))
+            return (difficulty + noise) / math.sqrt(2) < scipy.stats.norm.ppf(level + luck)
+
+        found = statistics.difference(tested(0.65), tested(0.60), confidence=0.9)
+        held += found.low <= 0.05 <= found.high
+    assert held / 200 > 0.85
 
 
 def test_a_t_interval_is_students():
