@@ -63,6 +63,7 @@ SWITCHES = {
     "schedule": ("schedule", "cosine-80"),
     "augmentation": ("augmentation", "published"),
 }
+PUBLISHED_BATCH = 256  # test images, in canonical order, whose own statistics the released code normalises by
 _OF_THE_ATTACK = ("space", "mode", "branch", "update")  # without adversarial training they are never read
 
 
@@ -105,6 +106,10 @@ class Row:
             if name == "published" and switch not in moved and self._reads(switch):
                 changes[field] = quirk
         return changes
+
+    def has(self, protocol: str) -> bool:
+        """Whether ``protocol`` moves only switches that change this row; every row has the two protocols themselves."""
+        return set(protocol.split("-")[1:]) <= set(self.switches())
 
     def switches(self) -> list[str]:
         """The switches that change this row's training, in the order of :data:`SWITCHES`."""

@@ -100,15 +100,15 @@ NO_RESULT = (
 def table(root: Path, name: str) -> str:
     """The contrast of that name, as HTML, over the best group of records in ``root``."""
     contrast = CONTRASTS[name]
-    found = evidence.groups(root)
+    found = evidence.best(root)
     if not found:
         return NO_RESULT
     rows = {key: row for key, row in catalogue.rows().items() if contrast.applies(row)}
-    lines = [
-        markup.row(_title(row), [_cell(masks(runs, before), masks(runs, after)) for _, before, after in contrast.pairs])
+    lines = {
+        _title(row): [_pair(runs, before, after) for _, before, after in contrast.pairs]
         for key, row in rows.items()
         if (runs := runs_of(found[0], key, contrast.protocol))
-    ]
+    }
     if not lines:
         labels = ", ".join(row.label for row in rows.values() if row.paper_table == 1)
         return f'<p class="generated">Not run yet under the {contrast.protocol} protocol: {escape(labels)}.</p>'
@@ -122,17 +122,17 @@ def switch_table(root: Path, switch: str) -> str:
     """
     if switch not in catalogue.SWITCHES:
         raise ValueError(f"unknown switch {switch!r}: choose one of {', '.join(catalogue.SWITCHES)}")
-    found = evidence.groups(root)
+    found = evidence.best(root)
     if not found:
         return NO_RESULT
     group, moved = found[0], f"published-{switch}"
-    lines = []
+    lines = {}
     for key, row in catalogue.rows().items():
         pairs = [
             evidence.paired(group, [(key, "published", name), (key, moved, name)]) for name in OF_A_SWITCH.values()
         ]
         if all(pairs):
-            lines.append(markup.row(_title(row), [_cell(before, after) for before, after in pairs]))
+            lines[_title(row)] = pairs
     if not lines:
         key = next(key for key, row in catalogue.rows().items() if switch in row.switches())
         return (
@@ -150,9 +150,11 @@ def masks(runs: list[Record], name: str) -> np.ndarray:
     return np.array([record.measurement(name).mask for record in runs])
 
 
+def _pair(runs: list[Record], before: str, after: str) -> list[np.ndarray]:
+    return evidence.same_images([(runs, name, masks(runs, name)) for name in (before, after)])
+
+
 def _cell(before: np.ndarray, after: np.ndarray) -> str:
-    n = min(before.shape[1], after.shape[1])  # both begin with the first test image, so these are the same images
-    before, after = before[:, :n], after[:, :n]
     change = markup.change(statistics.difference(after, before))
     return f"{100 * before.mean():.1f} → {100 * after.mean():.1f}{change}"
 
@@ -162,10 +164,14 @@ def _title(row: catalogue.Row) -> str:
     return escape(row.label) + places[row.paper_table]
 
 
-def _table(headings: Sequence[str], lines: Sequence[str], caption: str, group: Group) -> str:
+def _table(headings: Sequence[str], lines: dict[str, list[list[np.ndarray]]], caption: str, group: Group) -> str:
+    """Lines: title of a row -> a pair of masks for each of the ``headings``."""
     first = group[0]
+    images = sorted({mask.shape[1] for pairs in lines.values() for pair in pairs for mask in pair})
     caption = (
         f"{caption}. Accuracy in percent, before → after; below, the difference with its 95 % interval, paired by "
-        f"image. Budget {first.budget} on {first.data['title']}."
+        f"image, over the {markup.counts(images)} images that both were tested on. "
+        f"Budget {first.budget} on {first.data['title']}."
     )
-    return markup.table(["Row", *headings], lines, caption)
+    body = [markup.row(title, [_cell(*pair) for pair in pairs]) for title, pairs in lines.items()]
+    return markup.table(["Row", *headings], body, caption)

@@ -6,36 +6,48 @@ by image and by seed, with an interval.
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from advlib import catalogue, records, statistics
+from advlib.catalogue import PUBLISHED_BATCH
 from advlib.records import Record
 from advlib.statistics import Estimate
 
 RESULT_BUDGETS = ("full", "lite")  # the highest first; smoke shows that the machinery works and is never a result
+PAPER_DATA = ("cifar10", "cifar10-jpeg")  # what the paper's claims are about: its data, and a copy of it
 STRONG = "pgd-20-8/255"  # the strongest attack that every network went through; no AutoAttack
 HEADINGS = catalogue.COLUMNS | {STRONG: "PGD-20 8/255"}
 Group = list[Record]  # of one budget on one data set
 
 
 def groups(root: Path) -> list[Group]:
-    """The records that count as results, by budget and data set: highest budget and most runs first, none stale.
+    """The records that count as results, by budget and data set, none stale; first the one to judge the paper by.
 
-    Raises ValueError if two of a group saw different data under one name: their numbers do not belong in one table.
+    That is the one on the paper's data that has the most of Table 1 under the two protocols, of the higher budget where
+    two have as much: a first run of a higher budget does not push a whole table aside. Raises ValueError if two of a
+    group saw different data under one name: their numbers do not belong in one table.
     """
     by_place: dict[tuple, Group] = {}
     for record in records.collect(root):
         if record.budget in RESULT_BUDGETS and why_stale(record) is None:
-            place = (RESULT_BUDGETS.index(record.budget), record.config["dataset"])
-            by_place.setdefault(place, []).append(record)
+            by_place.setdefault((record.budget, record.config["dataset"]), []).append(record)
     for group in by_place.values():
         _refuse_other_data(group)
-    return [
-        by_place[place] for place in sorted(by_place, key=lambda place: (place[0], -len(by_place[place]), place[1]))
-    ]
+    return sorted(by_place.values(), key=_rank)
+
+
+def best(root: Path) -> list[Group]:
+    """The group to judge the paper by, alone, or nothing while the paper's data have no result."""
+    return [group for group in groups(root)[:1] if group[0].config["dataset"] in PAPER_DATA]
+
+
+def _rank(group: Group) -> tuple:
+    budget, dataset = group[0].budget, group[0].config["dataset"]
+    table_1 = {(r.key, r.protocol) for r in group if r.key in catalogue.part(1) and r.protocol in catalogue.PROTOCOLS}
+    return dataset not in PAPER_DATA, -len(table_1), RESULT_BUDGETS.index(budget), -len(group), dataset
 
 
 def stale(root: Path) -> list[tuple[Record, str]]:
@@ -46,9 +58,16 @@ def stale(root: Path) -> list[tuple[Record, str]]:
 
 def why_stale(record: Record) -> str | None:
     """Why a record is not what its place in ``results`` would hold if it were run today, or None."""
-    today = catalogue.config(
-        record.key, protocol=record.protocol, budget=record.budget, seed=record.seed, dataset=record.config["dataset"]
-    )
+    try:
+        today = catalogue.config(
+            record.key,
+            protocol=record.protocol,
+            budget=record.budget,
+            seed=record.seed,
+            dataset=record.config["dataset"],
+        )
+    except ValueError as error:  # such as an extension that has been taken out of the catalogue
+        return f"the catalogue has it no more: {error}"
     return record.stale_because(today)
 
 
@@ -83,22 +102,46 @@ def accuracy(group: Group, key: str, protocol: str, column: str, rule: str | Non
 Place = tuple[str, str, str]  # key, protocol of training, measurement: "corrected:clean"
 
 
-def paired(group: Group, places: Iterable[Place]) -> list[np.ndarray] | None:
-    """A mask (S, n) for each place, over the seeds and the images that all of them share; None if they share no seed.
+def shared(group: Group, places: Iterable[Place]) -> list[Group]:
+    """The records that a comparison of ``places`` rests on: for each place those of the seeds that all places have.
 
-    Images are the first n in canonical order for every measurement, so those that two share are the fewer of the two.
+    In the order of seeds; empty lists if they share none.
     """
-    places = list(places)
     runs = [runs_of(group, key, protocol) for key, protocol, _ in places]
     seeds = set.intersection(*({record.seed for record in found} for found in runs))
-    if not seeds:
+    return [[record for record in found if record.seed in seeds] for found in runs]
+
+
+def paired(group: Group, places: Iterable[Place]) -> list[np.ndarray] | None:
+    """A mask (S, n) for each place, over the seeds and images that all of them share; None if they share no seed."""
+    places = list(places)
+    runs = shared(group, places)
+    if not runs[0]:
         return None
-    masks = [
-        _masks([record for record in found if record.seed in seeds], name)
-        for found, (_, _, name) in zip(runs, places, strict=True)
-    ]
-    n = min(mask.shape[1] for mask in masks)
-    return [mask[:, :n] for mask in masks]
+    names = [name for _, _, name in places]
+    return same_images([(found, name, _masks(found, name)) for found, name in zip(runs, names, strict=True)])
+
+
+def same_images(measured: Sequence[tuple[Group, str, np.ndarray]]) -> list[np.ndarray]:
+    """Masks cut to the images that all share. ``measured``: (records, name of the measurement, mask (S, n)) each.
+
+    All begin with the first image in canonical order, so that is the fewer of them. Where batches of two measurements
+    end at different places and their statistics count, the last batch of the shorter is another than that of the
+    longer, and is left out: n is a multiple of the batch, if one is full.
+    """
+    n = min(mask.shape[1] for _, _, mask in measured)
+    of_batches = {
+        mask.shape[1] for runs, name, mask in measured if runs[0].measurement(name).attack["statistics"] == "batch"
+    }
+    if len(of_batches) > 1:
+        n = n - n % PUBLISHED_BATCH or n
+    return [mask[:, :n] for _, _, mask in measured]
+
+
+def accuracies(group: Group, places: Iterable[Place]) -> list[Estimate] | None:
+    """The accuracy at each place, all over the same seeds and images, so that one can be set against another."""
+    masks = paired(group, places)
+    return [statistics.accuracy(mask) for mask in masks] if masks else None
 
 
 def difference(group: Group, a: Place, b: Place, confidence: float = 0.95) -> Estimate | None:

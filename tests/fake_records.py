@@ -43,7 +43,14 @@ def attacks(key: str) -> list[Attack]:
 
 
 def record(
-    key="advprop", protocol="corrected", budget="lite", seed=0, dataset="cifar10-jpeg", drop=(), **accuracies
+    key="advprop",
+    protocol="corrected",
+    budget="lite",
+    seed=0,
+    dataset="cifar10-jpeg",
+    title=None,
+    drop=(),
+    **accuracies,
 ) -> Record:
     """A record that is not stale, with the whole suite of attacks; ``drop`` names measurements left out.
 
@@ -72,7 +79,7 @@ def record(
         config,
         data={
             "name": dataset,
-            "title": TITLES[dataset],
+            "title": title or TITLES[dataset],
             "checksum": "sha256:0",
             "classes": CLASSES,
             "train_images": 1000,

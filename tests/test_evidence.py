@@ -78,6 +78,58 @@ def test_seeds_tested_on_different_numbers_of_images_are_not_averaged():
         evidence.accuracy([fake.record(seed=0), short], "advprop", "corrected", "clean")
 
 
+def test_where_batches_that_count_end_at_different_places_the_broken_one_is_left_out():
+    """400 images end in a batch of 144, 1,000 do not: image 300 was normalised with other companions in each."""
+    record = fake.record("adversarial", "published")
+    record = with_mask(record, "published:clean", np.arange(1000) < 1000)
+    record = with_mask(record, "published, pixels:clean", np.arange(400) < 256)
+    record = with_mask(record, "published, running statistics:clean", np.arange(400) < 256)
+
+    def n_and_value(rule):
+        places = [("adversarial", "published", f"{name}:clean") for name in (rule, "published")]
+        found = evidence.difference([record], *places)
+        return found.n, found.value
+
+    assert n_and_value("published, pixels") == (256, 0)
+    assert n_and_value("published, running statistics") == (400, 256 / 400 - 1)  # running statistics have no companions
+
+
+def test_accuracies_set_against_one_another_are_of_the_same_seeds():
+    group = [fake.record("advprop", seed=seed, **{"corrected:clean": value}) for seed, value in ((0, 0.9), (1, 0.5))]
+    group.append(fake.record("sat", seed=1))
+    first, _ = evidence.accuracies(group, [(key, "corrected", "corrected:clean") for key in ("advprop", "sat")])
+    assert (first.value, first.seeds) == (0.5, 1)
+
+
+def test_an_experiment_that_left_the_catalogue_is_stale_and_breaks_nothing(results):
+    gone = dataclasses.replace(fake.record("advprop"), key="als-0.3")
+    fake.put(gone, results)
+    fake.put(fake.record("sat"), results)
+    ((record, why),) = evidence.stale(results)
+    assert record.key == "als-0.3" and "the catalogue has it no more" in why
+    assert [r.key for group in evidence.groups(results) for r in group] == ["sat"]
+
+
+def test_a_first_full_run_does_not_push_a_whole_table_aside(results):
+    for key in ("traditional", "als", "sat"):
+        fake.put(fake.record(key), results)
+    fake.put(fake.record("traditional", budget="full"), results)
+    (judged,) = evidence.best(results)
+    assert judged[0].budget == "lite"
+    for key in ("als", "sat"):
+        fake.put(fake.record(key, budget="full"), results)
+    (judged,) = evidence.best(results)
+    assert judged[0].budget == "full"
+
+
+def test_the_paper_is_not_judged_by_runs_on_other_data(results):
+    fake.put(fake.record("advprop", budget="full", dataset="svhn", title="SVHN"), results)
+    assert evidence.best(results) == [] and len(evidence.groups(results)) == 1
+    fake.put(fake.record("advprop"), results)
+    (judged,) = evidence.best(results)
+    assert judged[0].config["dataset"] == "cifar10-jpeg"
+
+
 def test_smoke_runs_are_never_results(results):
     fake.put(fake.record(budget="smoke"), results)
     assert evidence.groups(results) == []
