@@ -6,6 +6,9 @@ the paper's. The rules are these, and were fixed before the first verdict. Let d
 its sign is not the claimed one, and the interval ours: 95 % for the whole claim, so that each of its k comparisons has
 1 - 0.05 / k (Bonferroni).
 
+- *no room*: both accuracies are below :data:`MARGIN`. The attack leaves neither network anything to lose, so the
+  comparison says nothing, and none of the rules below is asked. (This rule came last, when the first verdicts had
+  called networks of 0.0 % and 0.2 % "not reproduced".)
 - *reproduced*: the interval lies on the claimed side of 0, and the estimate is at least d / 2.
 - *smaller*: the interval lies on the claimed side of 0, and the estimate is below d / 2.
 - *contradicted*: the interval lies on the other side of 0.
@@ -14,10 +17,11 @@ its sign is not the claimed one, and the interval ours: 95 % for the whole claim
 
 A claim of "no more" is *reproduced* if the interval excludes a gain of :data:`MARGIN`, else *contradicted* if it lies
 above 0, else *undecided*. A claim is as good as the worst of its comparisons, in the order of :data:`VERDICTS`, and not
-run while one of them is not.
+run while one of them is not. A comparison without room leaves its claim undecided, unless all of them are so.
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -28,9 +32,10 @@ from advlib.evidence import STRONG, Group
 from advlib.statistics import Estimate
 
 TRIALS = ("published", "corrected", "stronger attack")
-VERDICTS = ("reproduced", "smaller", "undecided", "not reproduced", "contradicted")  # from best to worst
+NO_ROOM = "no room"
+VERDICTS = ("reproduced", "smaller", NO_ROOM, "undecided", "not reproduced", "contradicted")  # from best to worst
 NOT_RUN, NOT_ASKED = "not run", "not asked"
-MARGIN = 0.01  # of accuracy: a gain below a percentage point adds nothing
+MARGIN = 0.01  # of accuracy: a gain below a percentage point adds nothing, and an accuracy below it is none
 SIGN = {"more": 1, "less": -1, "no more": 1}
 
 
@@ -106,8 +111,13 @@ def ledger(group: Group) -> list[Ruling]:
     return rulings
 
 
-def judge(estimate: Estimate, published: float, direction: str) -> str:
-    """The verdict on one comparison, by the rules above; ``published`` is the paper's difference, in [-1, 1]."""
+def judge(estimate: Estimate, published: float, direction: str, *, higher: float = 1.0) -> str:
+    """The verdict on one comparison, by the rules above; ``published`` is the paper's difference, in [-1, 1].
+
+    ``higher``: the higher accuracy of the two networks, in [0, 1].
+    """
+    if higher < MARGIN:
+        return NO_ROOM
     if direction == "no more":
         if estimate.high < MARGIN:
             return "reproduced"
@@ -158,8 +168,16 @@ def _rule(claim: Claim, trial: str, group: Group) -> Ruling:
     if not asked:
         return Ruling(claim, trial, NOT_ASKED, ())
     findings = tuple(_find(comparison, trial, claim.direction, 0.05 / len(asked), group) for comparison in asked)
-    verdicts = [finding.verdict for finding in findings]
-    return Ruling(claim, trial, NOT_RUN if NOT_RUN in verdicts else max(verdicts, key=VERDICTS.index), findings)
+    return Ruling(claim, trial, overall([finding.verdict for finding in findings]), findings)
+
+
+def overall(verdicts: Sequence[str]) -> str:
+    """The verdict on a claim from those on its comparisons, by the rules above."""
+    if NOT_RUN in verdicts:
+        return NOT_RUN
+    if set(verdicts) == {NO_ROOM}:
+        return NO_ROOM
+    return max(("undecided" if verdict == NO_ROOM else verdict for verdict in verdicts), key=VERDICTS.index)
 
 
 def _asked(claim: Claim, trial: str) -> list[Comparison]:
@@ -183,7 +201,8 @@ def _find(comparison: Comparison, trial: str, direction: str, alpha: float, grou
         return Finding(comparison, a, b, NOT_RUN)
     estimate = statistics.difference(*masks, confidence=1 - alpha)
     # against a stronger attack the size of the published difference says nothing: its sign is what is judged
-    verdict = judge(estimate, 0.0 if stronger else comparison.published, direction)
+    published = 0.0 if stronger else comparison.published
+    verdict = judge(estimate, published, direction, higher=max(mask.mean() for mask in masks))
     return Finding(comparison, a, b, verdict, estimate, statistics.p_value(*masks))
 
 

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from advlib import catalogue, claims
+from advlib import catalogue, claims, evidence
 from advlib.claims import NOT_ASKED, NOT_RUN, TRIALS, VERDICTS, Claim, Finding, Ruling
-from advlib.evidence import HEADINGS, STRONG, Group, runs_of
+from advlib.evidence import HEADINGS, STRONG, Group
 from advlib.markup import change, counts, links, points, row, table
 from advlib.statistics import SEEDS_FOR_SPREAD
 
 SYMBOLS = {
     "reproduced": "✓",
-    "smaller": "✓",
+    "smaller": "↓",
+    "no room": "○",
     "undecided": "?",
     "not reproduced": "✗",
     "contradicted": "✗",
@@ -128,12 +129,10 @@ def _section(claim: Claim, judged: dict[str, Ruling], group: Group, page: str, r
 
 
 def _runs(finding: Finding, group: Group, page: str, root: Path | None) -> str:
-    places = dict.fromkeys((key, protocol) for key, protocol, _ in (finding.a, finding.b))
-    named = [
-        f"{escape(catalogue.rows()[key].name)}: {links(runs, page, root)}"
-        for key, protocol in places
-        if (runs := runs_of(group, key, protocol))
-    ]
+    """The links to the records that the estimate rests on: of a row, those of the seeds that both rows have."""
+    rested_on = evidence.shared(group, (finding.a, finding.b))
+    by_row = {key: runs for (key, _, _), runs in zip((finding.a, finding.b), rested_on, strict=True) if runs}
+    named = [f"{escape(catalogue.rows()[key].name)}: {links(runs, page, root)}" for key, runs in by_row.items()]
     return f'<span class="interval wrap">{"<br>".join(named)}</span>' if named else ""
 
 
@@ -168,8 +167,7 @@ def _plain(finding: Finding, group: Group) -> dict:
     if e is not None:
         plain |= {part: round(100 * getattr(e, part), 2) for part in ("value", "low", "high")}
         plain |= {"images": e.n, "seeds": e.seeds, "p_holm": finding.p}
-        places = [(key, protocol) for key, protocol, _ in (finding.a, finding.b)]
-        plain["records"] = sorted({r.where for place in places for r in runs_of(group, *place)})
+        plain["records"] = sorted({r.where for runs in evidence.shared(group, (finding.a, finding.b)) for r in runs})
     return plain
 
 

@@ -63,11 +63,53 @@ def test_a_verdict_follows_the_written_rules(interval, published, direction, ver
     assert judge(estimate(*interval), published, direction) == verdict
 
 
-def test_a_claim_is_as_good_as_its_worst_comparison(group):
-    for ruling in claims.ledger(group):
-        verdicts = [finding.verdict for finding in ruling.findings]
-        if verdicts:
-            assert ruling.verdict == max(verdicts, key=claims.VERDICTS.index)
+@pytest.mark.parametrize("direction", claims.SIGN)
+@pytest.mark.parametrize("interval", [(0.005, 0.001, 0.009), (0.0, -0.003, 0.003), (-0.005, -0.009, -0.001)])
+def test_where_an_attack_leaves_next_to_nothing_to_either_network_there_is_no_room_for_a_verdict(interval, direction):
+    assert judge(estimate(*interval), 0.03, direction, higher=0.009) == "no room"
+    assert judge(estimate(*interval), 0.03, direction, higher=0.010) != "no room"
+
+
+def test_two_networks_that_lost_every_image_are_not_compared():
+    group = [
+        fake.record(key, "corrected", **{"corrected:pgd-0.5": accuracy})
+        for key, accuracy in {"als": 0.005, "traditional": 0.0}.items()
+    ]
+    found = {r.claim.id: r for r in claims.ledger(group) if r.trial == "corrected"}
+    assert found["als-robustness"].verdict == "no room"
+    assert [f.verdict for f in found["als-all-attackers"].findings].count("no room") == 1
+    assert found["als-all-attackers"].verdict != "no room"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "verdict"),
+    [
+        (["reproduced", "smaller"], "smaller"),
+        (["reproduced", "undecided", "contradicted", "not reproduced"], "contradicted"),
+        (["no room", "no room"], "no room"),
+        (["reproduced", "no room"], "undecided"),
+        (["no room", "not reproduced"], "not reproduced"),
+        (["contradicted", "not run"], "not run"),
+    ],
+)
+def test_a_claim_is_as_good_as_its_worst_comparison(verdicts, verdict):
+    assert claims.overall(verdicts) == verdict
+    assert claims.overall(verdicts[::-1]) == verdict
+
+
+def test_a_claim_cites_the_runs_that_its_estimate_rests_on_and_no_others(tmp_path):
+    group = [fake.record("advprop", "published", seed=seed) for seed in (0, 1)]
+    group += [fake.record("traditional", "published", seed=seed) for seed in (1, 2)]
+    for record in group:
+        fake.put(record, tmp_path)
+    rulings = claims.ledger(group)
+    (plain,) = next(e for e in ledger.as_json(rulings, group) if e["id"] == "advprop-accuracy")["comparisons"]
+    assert plain["seeds"] == 1
+    assert plain["records"] == [record.where for record in group if record.seed == 1]
+    section = (
+        ledger.details(rulings, group, root=tmp_path).split('id="claim-advprop-accuracy"')[1].split("</section>")[0]
+    )
+    assert "traditional/seed1/run.html" in section and "seed0" not in section and "seed2" not in section
 
 
 def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group):
