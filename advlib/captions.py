@@ -77,7 +77,9 @@ def branches(group: Group, protocol: str = "corrected") -> Words:
             values.append(f"{row.label} main {main}, auxiliary {auxiliary}")
     return {
         "caption": "The two batch norms of AdvProp's networks, each classifying clean images, images attacked through "
-        f"itself, and images attacked through the other one. {protocol.capitalize()} protocol. {source(group)}",
+        "itself, and images attacked through the other one. Through itself, an image is lost at the first error of two "
+        "starts; through the other, what counts is the last step of one start. A network's dots are over the same "
+        f"images. {protocol.capitalize()} protocol. {source(group)}",
         "alt": f"Three panels with two dots a network. Under PGD-20 through itself: {'; '.join(values)}.",
     }
 
@@ -101,26 +103,29 @@ def factorial(group: Group) -> Words:
 
 
 def waterfall(group: Group, key: str, column: str) -> Words:
-    effects = [f"{step.name} {100 * step.effect(group).value:+.1f}" for step in dissection.path(key, column)]
-    first, last = (evidence.accuracy(group, key, protocol, column) for protocol in catalogue.PROTOCOLS)
+    walk = dissection.walk(group, key, column)
+    effects = [f"{name} {100 * change.value:+.1f}" for name, change in zip(walk.names, walk.changes, strict=True)]
+    first, last = _percent(walk.start), _percent(walk.end)
+    over = f"{walk.end.n:,} images and {walk.end.seeds} {'training' if walk.end.seeds == 1 else 'trainings'}"
     return {
         "caption": f"{catalogue.rows()[key].label}, {HEADINGS[column]}: from the published to the corrected protocol, "
-        f"a switch at a time; each bar starts where the last one ended. {source(group)}",
-        "alt": f"Waterfall from {_percent(first)} to {_percent(last)}; changes in points: {', '.join(effects)}.",
+        f"a switch at a time; each bar starts where the last one ended. All are over the same {over} a protocol. "
+        f"Budget {group[0].budget}, {group[0].data['title']}, 95 % intervals.",
+        "alt": f"Waterfall from {first} to {last}; changes in points: {', '.join(effects)}.",
     }
 
 
 def forest(rulings: Sequence[claims.Ruling], group: Group) -> Words:
-    verdicts = [
-        f"{ruling.claim.title}: {ruling.verdict}"
-        for ruling in rulings
-        if ruling.trial == "published" and ruling.verdict != claims.NOT_RUN
+    by_trial = [
+        f"Under the {trial} protocol: "
+        + "; ".join(f"{ruling.claim.title}: {ruling.verdict}" for ruling in rulings if ruling.trial == trial)
+        for trial in catalogue.PROTOCOLS
     ]
     return {
         "caption": "Every comparison that a claim rests on: the difference in the paper, and the one measured here "
         "under either protocol. Intervals are as wide as the claim's number of comparisons asks. "
         f"{source(group)}",
-        "alt": f"Dots with intervals, a comparison a line. Under the published protocol: {'; '.join(verdicts)}.",
+        "alt": f"Dots with intervals, a comparison a line. {'. '.join(by_trial)}.",
     }
 
 

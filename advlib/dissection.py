@@ -4,12 +4,13 @@ Two kinds of switch. Those of *evaluation* look at one trained network in two wa
 another network, whose effect is looked at by one rule of evaluation. Every effect is a paired difference in accuracy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from advlib import catalogue, evidence
+from advlib import catalogue, evidence, statistics
 from advlib.evidence import HEADINGS, Group, Place
-from advlib.markup import accuracy, group_title, points, row, table
+from advlib.markup import accuracy, counts, group_title, points, row, table
 from advlib.statistics import Estimate
 
 DISSECTED = ("adversarial", "advprop")
@@ -73,9 +74,28 @@ def path(key: str, column: str) -> list[Step]:
     return [Step(name, after, before) for name, (before, after) in zip(names, pairwise(places), strict=True)]
 
 
-def complete(group: Group, steps: list[Step]) -> bool:
-    """Whether every run that the steps compare is there."""
-    return all(step.effect(group) is not None for step in steps)
+@dataclass(frozen=True)
+class Walk:
+    """A path with its numbers, over the same images and trainings: ``start`` and the ``changes`` add up to ``end``."""
+
+    names: list[str]
+    start: Estimate
+    changes: list[Estimate]
+    end: Estimate
+
+
+def walk(group: Group, key: str, column: str) -> Walk | None:
+    """The path of one row on one column, measured; None while a run on it is missing."""
+    steps = path(key, column)
+    masks = evidence.paired(group, [steps[0].before, *(step.after for step in steps)])
+    if masks is None:
+        return None
+    return Walk(
+        [step.name for step in steps],
+        statistics.accuracy(masks[0]),
+        [statistics.difference(after, before) for before, after in pairwise(masks)],
+        statistics.accuracy(masks[-1]),
+    )
 
 
 def effects(group: Group, key: str) -> str:
@@ -86,19 +106,21 @@ def effects(group: Group, key: str) -> str:
         row("published", [accuracy(evidence.accuracy(group, key, "published", column)) for column in HEADINGS]),
         group_title("Evaluate the same network otherwise: change in points", len(heads)),
     ]
-    for position, (rule, what) in enumerate(RULES.items()):
-        cells = [points(of_evaluation(key, column)[position].effect(group)) for column in catalogue.COLUMNS]
-        body.append(row(_named(rule.removeprefix("published, "), what), [*cells, ""]))
+    by_column = [_effects(group, of_evaluation(key, column)) for column in catalogue.COLUMNS]
+    for (rule, what), *found in zip(RULES.items(), *by_column, strict=True):
+        body.append(row(_named(rule.removeprefix("published, "), what, found), [*map(points, found), ""]))
     for rule in catalogue.PROTOCOLS:
         text = f"Train another network, and evaluate both by the {rule} rule: change in points"
         body.append(group_title(text, len(heads)))
-        columns = [of_training(key, column, rule) for column in catalogue.COLUMNS]
-        columns.append(of_training(key, evidence.STRONG, "corrected"))
-        for steps in zip(*columns, strict=True):
-            body.append(row(_named(steps[0].name, steps[0].what), [points(step.effect(group)) for step in steps]))
+        steps = of_training(key, "clean", rule)
+        by_column = [_effects(group, of_training(key, column, rule)) for column in catalogue.COLUMNS]
+        by_column.append(_effects(group, of_training(key, evidence.STRONG, "corrected")))
+        for step, *found in zip(steps, *by_column, strict=True):
+            body.append(row(_named(step.name, step.what, found), [points(effect) for effect in found]))
     caption = (
         f"{catalogue.rows()[key].label}: what each switch between the protocols does alone. Intervals are 95 %, paired "
-        "by image; bold where they exclude 0. With one training a protocol they do not include how much another "
+        "by image; bold where they exclude 0; n: the images that both sides were tested on. With one training a "
+        "protocol they do not include how much another "
         f"training would differ. {HEADINGS[evidence.STRONG]} is the same attack everywhere."
     )
     return table(heads, body, caption)
@@ -113,5 +135,12 @@ def missing(group: Group, key: str) -> str:
     )
 
 
-def _named(name: str, what: str) -> str:
-    return f'{name}<span class="interval wrap">{what}</span>'
+def _effects(group: Group, steps: Sequence[Step]) -> list[Estimate | None]:
+    return [step.effect(group) for step in steps]
+
+
+def _named(name: str, what: str, effects: Sequence[Estimate | None]) -> str:
+    """The heading of a line: the switch, what it does, and on how many images its effects were measured."""
+    images = sorted({effect.n for effect in effects if effect})
+    on = f"; n = {counts(images)}" if images else ""
+    return f'{name}<span class="interval wrap">{what}{on}</span>'

@@ -5,7 +5,7 @@ lines of a legend and the panels' titles say it again in words, so nothing is to
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -98,8 +98,7 @@ def against_eps(group: Group, protocol: str = "corrected") -> Figure:
             panel.set_visible(False)
         for panel, (key, row) in zip(panels.flat, rows.items(), strict=False):
             for name, (pattern, dashes, colour, marker) in kinds.items():
-                clean = evidence.accuracy(group, key, protocol, "clean", "corrected")
-                points = {0: clean} | _sweep(group, key, protocol, pattern)
+                points = _sweep(group, key, protocol, pattern, start="clean")
                 _band(panel, points, label=name, color=colour, ls=dashes, marker=marker)
             panel.set(title=row.label, ylim=(0, 100))
         figure.supxlabel("eps (of 255)", fontsize=10)
@@ -132,6 +131,11 @@ def branches(group: Group, protocol: str = "corrected") -> Figure:
         ("PGD-20, through itself", STRONG, f"{STRONG}:aux"),
         ("PGD-20, through the other", f"{STRONG}:aux-to-main", f"{STRONG}:main-to-aux"),
     ]
+    columns = [column for _, *both in cases for column in both]
+    measured = {
+        key: dict(zip(columns, evidence.accuracies(group, _places(key, protocol, columns)), strict=True))
+        for key in rows
+    }
     with style():
         figure, panels = plt.subplots(1, len(cases), figsize=(9.6, 1.6 + 0.42 * len(rows)), sharey=True)
         for panel, (heading, main, auxiliary) in zip(panels, cases, strict=True):
@@ -140,7 +144,7 @@ def branches(group: Group, protocol: str = "corrected") -> Figure:
                     (-0.13, main, "main", PALETTE[0], "o"),
                     (0.13, auxiliary, "auxiliary", PALETTE[1], "s"),
                 ]:
-                    estimate = evidence.accuracy(group, key, protocol, column, "corrected")
+                    estimate = measured[key][column]
                     _dot(panel, estimate, position + offset, colour, marker, name if position == 0 else None)
             panel.set(title=heading, xlabel="accuracy (%)", xlim=(0, None))
         _rows_on_y(panels[0], [row.label for row in rows.values()])
@@ -178,17 +182,14 @@ def waterfall(group: Group, key: str, column: str) -> Figure:
 
     Raises ValueError while a run on the way is missing.
     """
-    steps = dissection.path(key, column)
-    if not dissection.complete(group, steps):
+    walk = dissection.walk(group, key, column)
+    if walk is None:
         raise ValueError(f"the way from published to corrected has a gap for {key}: run its dissection first")
-    first = evidence.accuracy(group, key, "published", column)
-    last = evidence.accuracy(group, key, "corrected", column)
-    names = ["published", *(step.name for step in steps), "corrected"]
+    names = ["published", *walk.names, "corrected"]
     with style():
         figure, panel = plt.subplots(figsize=(6.8, 0.9 + 0.38 * len(names)))
-        end = _ends(panel, 0, first)
-        for position, step in enumerate(steps, start=1):
-            effect = step.effect(group)
+        end = _ends(panel, 0, walk.start)
+        for position, effect in enumerate(walk.changes, start=1):
             change = 100 * effect.value
             colour, sign = (PALETTE[0], "+") if change >= 0 else (PALETTE[1], "")
             panel.barh(
@@ -199,7 +200,7 @@ def waterfall(group: Group, key: str, column: str) -> Figure:
             panel.annotate(f"{sign}{change:.1f}", (1.01, position), xycoords=("axes fraction", "data"), va="center")
             panel.plot([end, end], [position - 1, position], color="0.6", lw=0.8, zorder=0)
             end += change
-        _ends(panel, len(names) - 1, last)
+        _ends(panel, len(names) - 1, walk.end)
         _rows_on_y(panel, names)
         panel.set(xlabel="clean accuracy (%)" if column == "clean" else _under(column), xlim=(0, None))
         panel.set_title(catalogue.rows()[key].label)
@@ -326,8 +327,19 @@ def _rows_on_y(panel, names: Sequence[str]) -> None:
     panel.grid(axis="y", visible=False)
 
 
-def _sweep(group: Group, key: str, protocol: str, pattern: str) -> dict[int, Estimate]:
-    """What was measured of a sweep: the whole number in the column's name -> accuracy, in order."""
-    names = {measurement.name for measurement in runs_of(group, key, protocol)[0].measurements}
-    found = {int(match[1]): match[0] for name in names if (match := re.fullmatch(f"corrected:{pattern}", name))}
-    return {k: evidence.accuracy(group, key, protocol, found[k].split(":")[1]) for k in sorted(found)}
+def _sweep(group: Group, key: str, protocol: str, pattern: str, start: str | None = None) -> dict[int, Estimate]:
+    """What was measured of a sweep: the whole number in the column's name -> accuracy, in order, on the same images.
+
+    ``start``: the column of no attack, which stands at 0.
+    """
+    found = {0: start} if start else {}
+    for measurement in runs_of(group, key, protocol)[0].measurements:
+        if match := re.fullmatch(f"corrected:({pattern})", measurement.name):
+            found[int(match[2])] = match[1]
+    found = dict(sorted(found.items()))
+    return dict(zip(found, evidence.accuracies(group, _places(key, protocol, found.values())), strict=True))
+
+
+def _places(key: str, protocol: str, columns: Iterable[str]) -> list[evidence.Place]:
+    """Where the network of a row is measured by the corrected rule, on each of ``columns``."""
+    return [(key, protocol, f"corrected:{column}") for column in columns]

@@ -49,13 +49,35 @@ def test_a_figure_of_no_record_is_refused():
 
 
 def test_a_waterfall_leads_from_one_protocol_to_the_other(group):
-    """Each bar is a step's own effect. Steps over part of the images need not add up to the difference of the ends."""
+    """Ends and steps are over the same images, so the bars add up, though some rules saw half of the images only."""
     panel = plots.waterfall(group, "advprop", "clean").axes[0]
     first, *steps, last = [bar.get_width() for bar in panel.patches]
+    assert first + sum(steps) == pytest.approx(last)
     for end, protocol in ((first, "published"), (last, "corrected")):
-        assert end == pytest.approx(100 * evidence.accuracy(group, "advprop", protocol, "clean").value)
-    effects = [100 * step.effect(group).value for step in dissection.path("advprop", "clean")]
-    assert steps == pytest.approx(effects)
+        run = next(r for r in group if (r.key, r.protocol) == ("advprop", protocol))
+        assert end == pytest.approx(100 * run.measurement(f"{protocol}:clean").mask[: fake.SWEEP].mean())
+    assert f"the same {fake.SWEEP} images" in captions.waterfall(group, "advprop", "clean")["caption"]
+
+
+def test_a_waterfall_is_over_the_seeds_that_every_step_has(group):
+    more = [*group, fake.record("advprop", "published", seed=1, **{"published:clean": 0.1})]
+    panels = [plots.waterfall(g, "advprop", "clean").axes[0] for g in (group, more)]
+    widths = [[bar.get_width() for bar in panel.patches] for panel in panels]
+    assert widths[0] == widths[1]
+
+
+def test_a_curve_against_eps_starts_on_the_images_that_it_goes_on_with():
+    """The first half of the images is easier than the second: the point of no attack must be that of the first half."""
+    record = fake.record("traditional", **{"corrected:clean": 0.5})
+    panel = plots.against_eps([record]).axes[0]
+    assert [line.get_ydata()[0] for line in panel.lines] == [100, 100, 100]  # right on the first 100 of 200
+
+
+def test_the_dots_of_a_network_with_two_branches_are_over_the_same_images():
+    record = fake.record("advprop", **{"corrected:clean": 0.5, f"corrected:{STRONG}": 0.4})
+    clean, itself, _ = plots.branches([record]).axes
+    assert clean.containers[0].lines[0].get_xdata()[0] == 100
+    assert itself.containers[0].lines[0].get_xdata()[0] == 80
 
 
 def test_the_way_from_published_to_corrected_moves_every_switch_once():
