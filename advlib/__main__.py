@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 from advlib import catalogue, evidence, records
-from advlib.data import DATASETS
 from advlib.folders import results_folder
 
 STATES = ("done", "missing", "stale", "damaged")
@@ -26,8 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print(f"advlib: {error}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
+        print(f"advlib: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return getattr(error, "exit_status", 2)
 
 
@@ -77,11 +77,14 @@ def list_rows(options) -> int:
 
 
 def _protocols(key: str, dissection: bool) -> Sequence[str]:
-    """The two protocols, or with ``dissection`` all those between them, of the rows that are dissected."""
+    """The two protocols, or with ``dissection`` all those between them, of the rows that are dissected.
+
+    An extension is of the corrected protocol alone.
+    """
     from advlib.dissection import DISSECTED
 
     if not dissection:
-        return catalogue.PROTOCOLS
+        return catalogue.PROTOCOLS if key in catalogue.rows() else ("corrected",)
     return catalogue.rows()[key].dissection() if key in DISSECTED else ()
 
 
@@ -127,10 +130,8 @@ def status(options) -> int:
     from advlib.execute import why_missing
 
     root = options.results or results_folder()
-    own = catalogue.config("traditional", budget=options.budget).dataset
-    found = [folder.name for folder in sorted((root / options.budget).glob("*")) if folder.name in DATASETS]
     lines = []
-    for dataset, key in product([options.dataset] if options.dataset else found or [own], catalogue.rows()):
+    for dataset, key in product(_datasets(options, root), catalogue.experiments()):
         for protocol, seed in product(_protocols(key, options.dissection), options.seeds):
             config = catalogue.config(key, protocol=protocol, budget=options.budget, seed=seed, dataset=dataset)
             where = records.run_folder(options.budget, dataset, protocol, key, seed)
@@ -156,6 +157,17 @@ def status(options) -> int:
     counts = {state: sum(line["state"] == state for line in lines) for state in STATES}
     print(", ".join(f"{count} {state}" for state, count in counts.items()) + f" of {len(lines)}")
     return 0
+
+
+def _datasets(options, root: Path) -> list[str]:
+    """The data set that was asked for, or all that have records at the budget, or else the budget's own."""
+    if options.dataset:
+        return [options.dataset]
+    found = {path: None for path in sorted((root / options.budget).glob("*/*/*/seed*/record.json"))}
+    for path in found:
+        with suppress(ValueError):  # it is damaged, and its own line will say so
+            found[path] = records.read(path).config["dataset"]
+    return sorted(set(filter(None, found.values()))) or [catalogue.config("traditional", budget=options.budget).dataset]
 
 
 def _parser() -> argparse.ArgumentParser:

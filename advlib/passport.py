@@ -1,5 +1,6 @@
 """The passport of a run: everything its record knows about how it was made, at the top of its page. No torch."""
 
+import shlex
 from pathlib import Path
 
 from advlib import catalogue
@@ -47,7 +48,7 @@ def command(record: Record) -> str:
     """The command that makes this run."""
     return (
         f"python -m advlib run {record.key} --protocol {record.protocol} --budget {record.budget} "
-        f"--dataset {record.config['dataset']} --seed {record.seed}"
+        f"--dataset {shlex.quote(record.config['dataset'])} --seed {record.seed}"
     )
 
 

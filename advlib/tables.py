@@ -63,13 +63,14 @@ def totals(found: Sequence[Record]) -> str:
 
 
 def caution(group: Group) -> str:
-    """What a reader must know before the first number, as HTML; empty for results of the full budget."""
+    """What a reader must know before the first number, as HTML: of which size and data the results are."""
+    said = describe(group).replace("**", "")
     if group[0].budget == "full":
-        return ""
+        return f'<div class="admonition note"><p class="admonition-title">The results</p><p>{said}</p></div>'
     full = catalogue.config("traditional")
     return (
         '<div class="admonition warning"><p class="admonition-title">Results of a small budget</p>'
-        f"<p>{describe(group).replace('**', '')} They can show the sign of an effect and the order of the rows. They "
+        f"<p>{said} They can show the sign of an effect and the order of the rows. They "
         f"cannot reach the paper's numbers, which are of width {full.width}, trained on all images for {full.epochs} "
         "epochs.</p></div>"
     )
@@ -120,7 +121,8 @@ def results(group: Group, part: int | None = 1, *, page: str = "book", root: Pat
         for protocol in catalogue.PROTOCOLS:
             if runs := runs_of(group, key, protocol):
                 cells = [evidence.accuracy(group, key, protocol, column) for column in HEADINGS]
-                head = f'{protocol}<span class="interval">{_seeds(runs)}{links(runs, page, root)}</span>'
+                planned = _planned(runs) if part == 1 else ""
+                head = f'{protocol}<span class="interval">{planned}{links(runs, page, root)}</span>'
                 lines.append(row(head, [accuracy(cell) for cell in cells], protocol))
         if lines:
             printed = [*(f"{paper.published[column]:.1f}" for column in catalogue.COLUMNS), NO_NUMBER]
@@ -140,11 +142,11 @@ def frame(group: Group, part: int | None, protocol: str) -> pd.DataFrame:
     """One of the paper's tables under one protocol, in percent: row -> column, with low and high of each interval.
 
     Columns are pairs (column, "value" | "low" | "high" | "paper"); rows that were not run hold the paper's number
-    alone. Raises ValueError on an unknown table or protocol.
+    alone, and rows that no switch of the protocol changes are left out. Raises ValueError on an unknown table or
+    protocol.
     """
     lines = {}
-    for key, paper in catalogue.part(part).items():
-        paper.changes(protocol)
+    for key, paper in _under(part, protocol).items():
         cells = {}
         for column, heading in HEADINGS.items():
             measured = evidence.accuracy(group, key, protocol, column)
@@ -156,11 +158,19 @@ def frame(group: Group, part: int | None, protocol: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
+def _under(part: int | None, protocol: str) -> dict[str, catalogue.Row]:
+    """The rows of a part that a protocol is for. Raises ValueError if there is none, or no such protocol."""
+    rows = catalogue.part(part)
+    found = {key: row for key, row in rows.items() if row.has(protocol)}
+    for paper in (found or rows).values():
+        paper.changes(protocol)
+    return found
+
+
 def plain(group: Group, part: int | None, protocol: str) -> str:
     """The same table as text for a terminal: measured accuracy with its interval, and the paper's number below it."""
     lines = []
-    for key, paper in catalogue.part(part).items():
-        paper.changes(protocol)
+    for key, paper in _under(part, protocol).items():
         runs = runs_of(group, key, protocol)
         measured = {"row": paper.label, "by": f"here, {len(runs)} seed(s)" if runs else "here: not run"}
         printed = {"row": "", "by": "the paper"}
@@ -236,7 +246,8 @@ def extensions(group: Group, *, page: str = "book", root: Path | None = None) ->
             body.append(row(head, [escape(catalogue.rows()[extension.base].label), links(found, page, root), *cells]))
     caption = (
         "Experiments beyond the paper, corrected protocol: accuracy in percent, and below it the difference to the row "
-        "that is extended, in percentage points; 95 % intervals, bold where they exclude 0."
+        "that is extended, in percentage points, over the seeds that both have. 95 % intervals, bold where they "
+        f"exclude 0. Budget {group[0].budget} on {group[0].data['title']}."
     )
     return table(["Experiment", "Extends", "Runs", *HEADINGS.values()], body, caption) if body else ""
 
@@ -345,7 +356,7 @@ def _devices(group: Group) -> str:
     return "; ".join(sorted({f"{r.provenance['device']}, {r.provenance['threads']} thread(s)" for r in group}))
 
 
-def _seeds(runs: Group) -> str:
+def _planned(runs: Group) -> str:
     """ "1 of 3 seeds: " while a row of Table 1 has fewer runs than it is meant to have."""
     planned = catalogue.SEEDS[runs[0].budget]
     return f"{len(runs)} of {planned} seeds: " if len(runs) < planned else ""

@@ -52,6 +52,20 @@ def test_without_a_record_that_counts_the_commands_say_where_to_look(tmp_path, c
     assert "status --budget lite" in capsys.readouterr().err
 
 
+def test_a_protocol_between_the_two_has_a_table_of_the_rows_that_it_changes(results, capsys):
+    fake.put(fake.record("advprop", "published-space"), results)
+    text = printed(capsys, "table", "1", "--protocol", "published-space", "--csv", "--results", str(results))
+    keys = [line.split(",")[0] for line in text.splitlines()[2:]]
+    assert "advprop" in keys and "traditional" not in keys
+    assert "AdvProp" in printed(capsys, "table", "1", "--protocol", "published-space", "--results", str(results))
+
+
+def test_a_record_that_lacks_a_measurement_is_named(tmp_path, capsys):
+    fake.put(fake.record("advprop", "published", drop=["published:fgsm-0.1"]), tmp_path)
+    assert main(["table", "1", "--results", str(tmp_path)]) == 2
+    assert "advprop/seed0 has no measurement 'published:fgsm-0.1'" in capsys.readouterr().err
+
+
 def test_an_unknown_protocol_of_a_table_is_refused(results, capsys):
     assert main(["table", "1", "--protocol", "publisht", "--results", str(results)]) == 2
     assert "did you mean 'published'" in capsys.readouterr().err

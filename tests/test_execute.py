@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import fake_records as fake
 import nbformat
 import pytest
 import torch
@@ -163,7 +164,7 @@ def test_status_tells_done_from_missing_and_stale(finished, capsys):
     results, _ = finished
     assert main(["status", "--json", "--results", str(results)]) == 0
     states = {line["run"]: line for line in json.loads(capsys.readouterr().out)}
-    assert len(states) == 36
+    assert len(states) == 2 * len(catalogue.rows()) + len(catalogue.extensions())
     assert states[WHERE]["state"] == "stale"  # it was run with settings of its own
     assert "epochs 1, now 3" in states[WHERE]["why"]
     assert states["smoke/digits/published/advprop/seed0"]["state"] == "missing"
@@ -271,4 +272,14 @@ def test_status_names_a_damaged_record_and_goes_on(tmp_path, capsys):
     (folder / "run.ipynb").write_text("{}")
     assert main(["status", "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert f"damaged  {WHERE}" in printed and printed.splitlines()[-1] == "0 done, 35 missing, 0 stale, 1 damaged of 36"
+    whole = 2 * len(catalogue.rows()) + len(catalogue.extensions())
+    assert f"damaged  {WHERE}" in printed
+    assert printed.splitlines()[-1] == f"0 done, {whole - 1} missing, 0 stale, 1 damaged of {whole}"
+
+
+def test_status_shows_the_runs_on_a_folder_of_images(tmp_path, capsys):
+    record = fake.record("traditional", budget="lite", dataset="folder:birds", title="Birds")
+    fake.put(record, tmp_path)
+    assert main(["status", "--budget", "lite", "--results", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"done     {record.where}" in printed and "missing  lite/folder-birds-" in printed

@@ -190,9 +190,10 @@ def test_a_description_counts_images_and_seeds():
     assert "1,000 training images, 200 test images, 1 to 2 seeds a row" in text and "CIFAR-10, JPEG copy" in text
 
 
-def test_results_of_a_small_budget_carry_a_warning_and_full_ones_do_not():
+def test_every_page_of_results_says_of_which_size_and_data_and_a_small_budget_carries_a_warning():
     assert "Results of a small budget" in tables.caution([fake.record()])
-    assert tables.caution([fake.record(budget="full")]) == ""
+    full = tables.caution([fake.record(budget="full")])
+    assert "warning" not in full and "Budget full on CIFAR-10, JPEG copy" in full and "1,000 training images" in full
 
 
 def test_rows_of_one_label_are_told_apart():
