@@ -52,7 +52,7 @@ lint: $(ENV)  ## ruff
 
 picture: $(ENV)  ## Draw the picture of the README from the records
 	@$(PY) -c "from advlib import evidence, folders, plots; \
-	    plots.tradeoff(evidence.groups(folders.results_folder())[0]).savefig('book/static/results.png')"
+	    plots.tradeoff(evidence.best(folders.results_folder())[0]).savefig('book/static/results.png')"
 
 explorer: $(ENV)  ## Make the data of the book's explorer page again, from the models and their records (a minute)
 	@$(PY) tools/make_explorer.py

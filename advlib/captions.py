@@ -123,9 +123,10 @@ def forest(rulings: Sequence[claims.Ruling], group: Group) -> Words:
     ]
     return {
         "caption": "Every comparison that a claim rests on: the difference in the paper, and the one measured here "
-        "under either protocol. Intervals are as wide as the claim's number of comparisons asks. "
+        "under either protocol. Intervals are as wide as the claim's number of comparisons asks; where several claims "
+        "rest on a comparison, the widest. "
         f"{source(group)}",
-        "alt": f"Dots with intervals, a comparison a line. {'. '.join(by_trial)}.",
+        "alt": f"Dots with intervals, a pair of rows a line, a column a panel. {'. '.join(by_trial)}.",
     }
 
 

@@ -103,10 +103,17 @@ def as_json(rulings: Sequence[Ruling], group: Group) -> list[dict]:
 
 def name(comparison: claims.Comparison, trial: str = "published") -> str:
     """The comparison in words, such as "AdvProp − Traditional, FGSM 0.1"."""
+    if comparison.row == comparison.against:
+        return pair(comparison)
+    return f"{pair(comparison)}, {HEADINGS[STRONG if trial == 'stronger attack' else comparison.column]}"
+
+
+def pair(comparison: claims.Comparison) -> str:
+    """The two rows in words, such as "AdvProp − Traditional"; or the two columns, if it is one row."""
     row, against = (catalogue.rows()[key].name for key in (comparison.row, comparison.against))
     if comparison.row == comparison.against:
         return f"{row}, {HEADINGS[comparison.column]} − {HEADINGS[comparison.against_column]}"
-    return f"{row} − {against}, {HEADINGS[STRONG if trial == 'stronger attack' else comparison.column]}"
+    return f"{row} − {against}"
 
 
 def _section(claim: Claim, judged: dict[str, Ruling], group: Group, page: str, root: Path | None) -> str:

@@ -208,35 +208,36 @@ def waterfall(group: Group, key: str, column: str) -> Figure:
 
 
 def forest(rulings: Sequence[claims.Ruling]) -> Figure:
-    """Every comparison of the ledger: the paper's difference, and ours with its interval, in percentage points."""
-    by_claim: dict[str, list[claims.Ruling]] = {}
+    """Every comparison of the ledger, a line a pair of rows, a panel a column: the paper's difference, and ours.
+
+    In percentage points. Where several claims rest on one comparison, the widest of its intervals is drawn.
+    """
+    found: dict[tuple[str, str], dict[str, claims.Finding]] = {}  # (pair, column) -> trial -> finding
     for ruling in rulings:
-        if ruling.verdict not in (claims.NOT_RUN, claims.NOT_ASKED):
-            by_claim.setdefault(ruling.claim.id, []).append(ruling)
-    if not by_claim:
+        if ruling.trial in SIDE_BY_SIDE:
+            for finding in ruling.findings:
+                by_trial = found.setdefault((ledger.pair(finding.comparison), finding.comparison.column), {})
+                by_trial[ruling.trial] = max(by_trial.get(ruling.trial, finding), finding, key=_width)
+    if not any(finding.estimate for by_trial in found.values() for finding in by_trial.values()):
         raise ValueError("no claim can be judged yet: run the rows that one compares")
-    lines = []
-    for judged in by_claim.values():
-        lines += [(judged, index) for index in range(len(judged[0].claim.comparisons))]
-    names = []
+    pairs = list(dict.fromkeys(pair for pair, _ in found))
     with style():
-        figure, panel = plt.subplots(figsize=(9.2, 1.2 + 0.33 * len(lines)))
-        panel.axvline(0, color="black", lw=1)
-        for position, (judged, index) in enumerate(lines):
-            comparison = judged[0].claim.comparisons[index]
-            names.append(ledger.name(comparison))
-            label = "the paper" if position == 0 else None
-            panel.plot(100 * comparison.published, position, "D", mfc="white", mec="black", ms=6, label=label)
-            for trial, (side, *looks) in SIDE_BY_SIDE.items():
-                for ruling in judged:
-                    if ruling.trial == trial:
-                        first = trial not in panel.get_legend_handles_labels()[1]
-                        estimate = ruling.findings[index].estimate
-                        _dot(panel, estimate, position + 0.17 * side, *looks, trial if first else None)
-        _rows_on_y(panel, names)
-        panel.set(xlabel="difference in accuracy (points)")
-        panel.tick_params(axis="y", labelsize=8)
-        panel.legend(loc="lower right", frameon=True)
+        size = (10.4, 1.5 + 0.27 * len(pairs))
+        figure, panels = plt.subplots(1, len(catalogue.COLUMNS), figsize=size, sharey=True)
+        for panel, (column, heading) in zip(panels, catalogue.COLUMNS.items(), strict=True):
+            panel.axvline(0, color="black", lw=1)
+            panel.set_title(heading)
+            for (pair, of_column), by_trial in found.items():
+                if of_column == column:
+                    _compare(panel, pairs.index(pair), by_trial)
+        _rows_on_y(panels[0], pairs)
+        panels[0].tick_params(axis="y", labelsize=8)
+        panels[0].grid(axis="y", visible=True)  # the eye needs a line from a name to the last panel
+        figure.supxlabel("difference in accuracy (points)", fontsize=10)
+        looks = {
+            label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(looks.values(), looks.keys(), loc="outside upper right", ncols=3)
     return figure
 
 
@@ -303,6 +304,20 @@ def _dot(panel, estimate: Estimate, position: float, colour, marker: str, label:
         lw=1,
         label=label,
     )
+
+
+def _compare(panel, position: int, by_trial: dict[str, claims.Finding]) -> None:
+    """One comparison: the paper's difference, and those that were measured."""
+    (published, *_) = (finding.comparison.published for finding in by_trial.values())
+    panel.plot(100 * published, position, "D", mfc="white", mec="black", ms=5, label="the paper")
+    for trial, finding in by_trial.items():
+        if finding.estimate:
+            side, *looks = SIDE_BY_SIDE[trial]
+            _dot(panel, finding.estimate, position + 0.17 * side, *looks, trial)
+
+
+def _width(finding: claims.Finding) -> float:
+    return finding.estimate.high - finding.estimate.low if finding.estimate else -1.0
 
 
 def _band(panel, points: dict[int, Estimate], **line) -> None:

@@ -91,9 +91,29 @@ def test_the_way_from_published_to_corrected_moves_every_switch_once():
 
 
 def test_every_comparison_of_the_ledger_is_drawn(group):
-    panel = plots.forest(claims.ledger(group)).axes[0]
-    comparisons = sum(len(claim.comparisons) for claim in claims.claims())
-    assert len(panel.get_yticks()) == comparisons and len(panel.containers) == 2 * comparisons
+    panels = plots.forest(claims.ledger(group)).axes
+    comparisons = {comparison for claim in claims.claims() for comparison in claim.comparisons}
+    for panel, column in zip(panels, catalogue.COLUMNS, strict=True):
+        drawn = sorted(line.get_xdata()[0] for line in panel.lines if line.get_marker() == "D")
+        of_column = [comparison for comparison in comparisons if comparison.column == column]
+        assert drawn == pytest.approx(sorted(100 * comparison.published for comparison in of_column))
+        assert len(panel.containers) == 2 * len(of_column)
+
+
+def test_a_comparison_that_several_claims_rest_on_is_drawn_with_the_widest_interval(group):
+    """ALS against Traditional under PGD 0.5 is a claim alone, and one of four comparisons of another."""
+    panels = plots.forest(claims.ledger(group)).axes
+    position = [text.get_text() for text in panels[0].get_yticklabels()].index("ALS − Traditional")
+    drawn = [
+        tuple(bars.get_segments()[0][:, 0])
+        for container in panels[-1].containers
+        for bars in container.lines[2]
+        if round(container.lines[0].get_ydata()[0]) == position
+    ]
+    by_claim = {r.claim.id: r for r in claims.ledger(group) if r.trial == "published"}
+    alone, (*_, among_four) = (by_claim[id].findings for id in ("als-robustness", "als-all-attackers"))
+    assert among_four.estimate.low < alone[0].estimate.low
+    assert drawn[0] == pytest.approx((100 * among_four.estimate.low, 100 * among_four.estimate.high))
 
 
 def test_accuracy_by_class_is_the_mean_of_the_masks_of_that_class():
