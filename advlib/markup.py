@@ -1,5 +1,6 @@
 """Numbers to HTML: the cell with its interval, the link to a run, the table that scrolls inside itself. No torch."""
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -77,6 +78,15 @@ def table(heads: Sequence[str], body: Sequence[str], caption: str, kind: str = "
 def length(value: float) -> str:
     """0.1, or 2/255 where that is what was meant."""
     return f"{value:g}" if len(f"{value:g}") <= 4 else f"{value * 255:g}/255"
+
+
+def duration(seconds: float) -> str:
+    """ "50 s", "14 min", "1.9 h", "3.1 days": two digits of what is read best."""
+    for limit, unit, name in [(120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h"), (math.inf, 86_400, "days")]:
+        if seconds < limit:
+            value = seconds / unit
+            return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"
+    raise ValueError(f"{seconds} seconds is no duration")
 
 
 def counts(values: Sequence[int]) -> str:

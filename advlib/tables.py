@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from advlib import catalogue, evidence, records
+from advlib import arithmetic, catalogue, evidence, records
+from advlib.config import Config
 from advlib.evidence import HEADINGS, STRONG, Group, runs_of
-from advlib.markup import NO_NUMBER, accuracy, counts, group_title, length, link, links, points, row, table
+from advlib.markup import NO_NUMBER, accuracy, counts, duration, group_title, length, link, links, points, row, table
 from advlib.passport import command
 from advlib.records import Record
 from advlib.statistics import rank_correlation
 
+CIFAR_TRAINING = 50_000  # training images of CIFAR-10
 SMOKE_ROWS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # what `make book` runs
 
 
@@ -331,6 +333,40 @@ def commands(group: Group) -> str:
         "seed should fall into the interval most of the time, or near it while a row has one seed."
     )
     return table(["Row", "Command", "Minutes", "Accuracy"], body, caption) if body else ""
+
+
+def full_cost(group: Group) -> str:
+    """What a training of the full budget asks for, and the time that it takes at the least or at the rate seen here."""
+    rates = [
+        arithmetic.training(Config(**record.config), record.cost["steps"] * record.config["batch_size"])
+        / record.config["epochs"]
+        / record.cost["training_seconds"]
+        for record in group
+    ]
+    rate = float(np.median(rates))
+    by_operations: dict[float, list[str]] = {}
+    for key, paper in catalogue.part(1).items():
+        operations = arithmetic.training(catalogue.config(key), CIFAR_TRAINING)
+        by_operations.setdefault(operations, []).append(escape(paper.label))
+    body = [
+        row(
+            ", ".join(labels),
+            [
+                f"{operations / 1e15:.1f}",
+                *(duration(operations / peak) for peak in arithmetic.PEAKS.values()),
+                duration(operations / rate),
+            ],
+        )
+        for operations, labels in by_operations.items()
+    ]
+    caption = (
+        "One training of the full budget, without its evaluation. Operations: of convolutions and the linear layer, in "
+        "10¹⁵. At least: at the peak rate of the device's data sheet, which no program reaches; nobody has measured "
+        f"these here. At the rate here: {rate / 1e9:.0f} · 10⁹ operations a second, the median of the "
+        f"{len(group)} {group[0].budget} runs on {_devices(group)}."
+    )
+    heads = ["Rows", "Operations", *(f"{name}, at least" for name in arithmetic.PEAKS), "At the rate here"]
+    return table(heads, body, caption)
 
 
 def smoke(root: Path, keys: Sequence[str] = SMOKE_ROWS) -> str:
