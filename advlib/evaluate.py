@@ -21,6 +21,7 @@ from advlib.norm import BRANCHES
 from advlib.progress import progress
 from advlib.records import Measurement, pack_mask
 from advlib.train import craft, to_pixels
+from advlib.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def evaluate(
     sweep_size: int,
     seed: int = 0,
     batch_size: int = 256,
+    unfinished: Unfinished | None = None,
 ) -> list[Measurement]:
     """Measure every attack on the test images, in canonical order.
 
@@ -166,14 +168,18 @@ def evaluate(
     (N, C, H, W); labels: (N,). Models, their modes and statistics, and torch's generators are left as they were: each
     attack draws from a generator of its own, seeded by ``seed`` and the attack's name.
     """
-    measurements = []
+    kept = unfinished or Unfinished(None, {})
     for attack in progress(attacks, desc="evaluate", unit="attack"):
-        n = min(sweep_size, len(images)) if attack.images == "sweep" else len(images)
-        for spec, correct in _measure(models[attack.gradient], images[:n], labels[:n], attack, seed, batch_size):
-            mask = correct.cpu().numpy()
-            specification = {name: value for name, value in asdict(spec).items() if name != "also_after"}
-            measurements.append(Measurement(spec.name, spec.column, specification, n, pack_mask(mask)))
-    return measurements
+        if kept.get(attack.name) is None:
+            n = min(sweep_size, len(images)) if attack.images == "sweep" else len(images)
+            outcomes = _measure(models[attack.gradient], images[:n], labels[:n], attack, seed, batch_size)
+            kept.add(attack.name, [_measurement(spec, correct, n) for spec, correct in outcomes])
+    return [measurement for attack in attacks for measurement in kept.get(attack.name)]
+
+
+def _measurement(attack: Attack, correct: Tensor, n: int) -> Measurement:
+    specification = {name: value for name, value in asdict(attack).items() if name != "also_after"}
+    return Measurement(attack.name, attack.column, specification, n, pack_mask(correct.cpu().numpy()))
 
 
 def make_images(

@@ -3,7 +3,6 @@
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,9 +20,11 @@ from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
 from advlib.data import Dataset, load
 from advlib.evaluate import evaluate, suite
-from advlib.folders import alone
-from advlib.records import Record
+from advlib.folders import CHECKPOINT, MEASURED, alone
+from advlib.interrupt import Interrupted, on_request
+from advlib.records import SCIENCE_VERSION, Record
 from advlib.resnet import resnet18
+from advlib.unfinished import Unfinished, digest
 from advlib.weights import save_weights
 
 STEPS = {"joint": train.train_step, "two-steps": train.two_step_update}
@@ -78,7 +79,7 @@ def learn(
     model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
     generator = torch.Generator(device).manual_seed(config.seed)
     # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint
-    with alone(work / "checkpoint.lock", wait=True) if work else nullcontext():
+    with alone(work / "checkpoint.lock", wait=True) if work else nullcontext(), on_request() as stop:
         curve = train.fit(
             model,
             dataset.train_images,
@@ -90,8 +91,11 @@ def learn(
             augment=AUGMENTATIONS[config.augmentation],
             generator=generator,
             precision=training_dtype(config.precision, device),
-            checkpoint=work / "checkpoint.pt" if work else None,
+            checkpoint=work / CHECKPOINT if work else None,
+            stop=stop,
         )
+        if stop():  # it came after the last step: the checkpoint holds the whole training
+            raise Interrupted("asked to stop after the training: run it again to go on with the evaluation")
     if work:
         save_weights(model, work / "model.safetensors")
     return Learned(gradients(model.eval(), config, dataset), dataset, curve)
@@ -120,7 +124,10 @@ def run(
     learned = learn(config, device=device, data_root=data_root, work=work)
     models, dataset = learned.models, learned.dataset
 
-    clock = time.perf_counter()
+    unfinished = Unfinished(
+        work / MEASURED if work else None,
+        {"config": config.to_dict(), "science_version": SCIENCE_VERSION, "weights": digest(learned.model)},
+    )
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
         measurements = evaluate(
             models,
@@ -129,6 +136,7 @@ def run(
             suite(dual=config.norm != "shared", surrogate="surrogate" in models),
             sweep_size=config.sweep_size,
             seed=config.seed,
+            unfinished=unfinished,
         )
     record = Record(
         key=key,
@@ -138,7 +146,7 @@ def run(
         config=config.to_dict(),
         data=describe_data(dataset),
         provenance=origin,
-        cost=cost(config, len(dataset.train_images), learned.curve, time.perf_counter() - clock),
+        cost=cost(config, len(dataset.train_images), learned.curve, unfinished.seconds),
         curve=learned.curve,
         measurements=tuple(measurements),
     )

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +18,21 @@ from torch import Tensor, nn
 from advlib.attacks import eval_mode
 from advlib.config import Config
 from advlib.folders import replacing
+from advlib.interrupt import Interrupted
 from advlib.progress import progress
 from advlib.records import SCIENCE_VERSION
 
 Step = Callable[..., tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Epoch:
+    """One pass over the training images, as far as it has come."""
+
+    order: Tensor  # (N,): of the images
+    sums: Tensor  # (3,): of the loss, and of the images classified correctly, clean and adversarial
+    steps: int = 0
+    seconds: float = 0.0
 
 
 def train_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
@@ -115,16 +127,18 @@ def fit(
     precision: torch.dtype | None = None,
     checkpoint: Path | None = None,
     stop_after: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[dict]:
     """Train ``model`` in place and return its curve: one dict an epoch.
 
     images: uint8 (N, C, H, W) on the model's device; labels: (N,). Order and augmentation come from ``generator``. With
     ``checkpoint``, the state is saved after every epoch and a run that was cut off goes on from it, to the same result
-    (bit for bit on a CPU). ``stop_after`` ends early, after so many epochs in all, as a kill would. ``precision`` is
-    what autocast computes in; None is float32.
+    (bit for bit on a CPU). ``stop_after`` ends early, after so many epochs in all, as a kill would. ``stop`` is asked
+    after every step: if it says so, the state is saved there and then. ``precision`` is what autocast computes in; None
+    is float32.
 
-    Raises ValueError if the checkpoint is another config's or the batch is larger than the data, and
-    FloatingPointError if the loss is no longer finite.
+    Raises ValueError if the checkpoint is another config's or the batch is larger than the data, FloatingPointError if
+    the loss is no longer finite, and Interrupted once ``stop`` has said so.
     """
     N, B, device = len(images), config.batch_size, images.device
     if N < B:
@@ -138,31 +152,43 @@ def fit(
         "device": device.type,
         "precision_used": str(precision),
     }
-    curve = load_checkpoint(checkpoint, origin, model, optimizer, generator) if checkpoint else []
+    curve, begun = load_checkpoint(checkpoint, origin, model, optimizer, generator) if checkpoint else ([], None)
     steps = N // B  # the incomplete batch at the end is left out; the next epoch shuffles again
     last = config.epochs if stop_after is None else min(stop_after, config.epochs)
 
     model.train()
     with progress(
-        desc="train", total=config.epochs * steps, initial=len(curve) * steps, unit_scale=B, unit=" images"
+        desc="train",
+        total=config.epochs * steps,
+        initial=len(curve) * steps + (begun.steps if begun else 0),
+        unit_scale=B,
+        unit=" images",
     ) as bar:
         for epoch in range(len(curve), last):
-            start, sums = time.perf_counter(), torch.zeros(3, device=device)
-            order = torch.randperm(N, generator=generator, device=device)
-            for k, batch in enumerate(order[: steps * B].split(B)):
+            now = begun or Epoch(torch.randperm(N, generator=generator, device=device), torch.zeros(3, device=device))
+            begun = None
+            start, batches = time.perf_counter() - now.seconds, now.order[: steps * B].split(B)
+            for k in range(now.steps, steps):
+                if stop():
+                    now.steps, now.seconds = k, time.perf_counter() - start
+                    if checkpoint:
+                        save_checkpoint(checkpoint, origin, model, optimizer, generator, curve, now)
+                    raise Interrupted(
+                        f"asked to stop after {k} of {steps} steps of epoch {epoch + 1}: run it again to go on"
+                    )
                 factor = learning_rate(config.schedule, (epoch + k / steps) / config.epochs, config.epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = config.lr * factor
-                x = to_pixels(augment(images[batch], generator))
-                y = labels[batch]
+                x = to_pixels(augment(images[batches[k]], generator))
+                y = labels[batches[k]]
                 with autocast(device, precision):
                     loss, logits = step(model, optimizer, x, y, attack, loss_fn)
-                sums += _tally(loss, logits, y)
+                now.sums += _tally(loss, logits, y)
                 if bar.update(1):  # true when the bar redraws: only then is the device waited for
-                    averages = _averages(sums, k + 1, B, len(logits) > B)
+                    averages = _averages(now.sums, k + 1, B, len(logits) > B)
                     short = {name.split("_")[0]: value for name, value in averages.items()}
                     bar.set_postfix(short, refresh=False)
-            averages = _averages(sums, steps, B, len(logits) > B)
+            averages = _averages(now.sums, steps, B, len(logits) > B)
             if not math.isfinite(averages["loss"]):
                 raise FloatingPointError(
                     f"the loss is {averages['loss']} in epoch {epoch + 1}: lower lr={config.lr}, or train in float32"
@@ -196,26 +222,41 @@ def _averages(sums: Tensor, steps: int, B: int, adversarial: bool) -> dict[str, 
     return {name: float(f"{value:.6g}") for name, value in averages.items()}  # a record need not hold more digits
 
 
-def save_checkpoint(path: Path, origin: dict, model, optimizer, generator: torch.Generator, curve: list[dict]) -> None:
-    """Everything that the rest of the training depends on, written atomically. ``origin`` says what it is of."""
+def save_checkpoint(
+    path: Path,
+    origin: dict,
+    model,
+    optimizer,
+    generator: torch.Generator,
+    curve: list[dict],
+    begun: Epoch | None = None,
+) -> None:
+    """Everything that the rest of the training depends on, written atomically. ``origin`` says what it is of.
+
+    ``begun``: the epoch that is under way, if one is.
+    """
     state = {
         "origin": origin,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "generator": generator.get_state(),
         "curve": curve,
+        "begun": vars(begun) if begun else None,
     }
     with replacing(path) as partial_path:
         torch.save(state, partial_path)
 
 
-def load_checkpoint(path: Path, origin: dict, model, optimizer, generator: torch.Generator) -> list[dict]:
-    """Restore model, optimiser and generator from ``path`` and return the curve so far; [] if there is no file.
+def load_checkpoint(
+    path: Path, origin: dict, model, optimizer, generator: torch.Generator
+) -> tuple[list[dict], Epoch | None]:
+    """Restore model, optimiser and generator from ``path``; the curve so far, and the epoch that was under way.
 
-    Raises ValueError on a damaged checkpoint or one of another origin. Only tensors and plain values are unpickled.
+    ([], None) if there is no file. Raises ValueError on a damaged checkpoint or one of another origin. Only tensors and
+    plain values are unpickled.
     """
     if not path.exists():
-        return []
+        return [], None
     try:
         state = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
         saved = state["origin"]
@@ -234,4 +275,5 @@ def load_checkpoint(path: Path, origin: dict, model, optimizer, generator: torch
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     generator.set_state(state["generator"].cpu())
-    return state["curve"]
+    begun = state.get("begun")
+    return state["curve"], Epoch(**begun) if begun else None

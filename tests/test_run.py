@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from advlib import catalogue, records, run, train
+from advlib import catalogue, evaluate, records, run, train
 from advlib.config import CHOICES
-from advlib.evaluate import evaluate, suite
+from advlib.evaluate import suite
+from advlib.folders import MEASURED
+from advlib.records import pack_mask
 from advlib.weights import load_weights, save_weights
 
 NAMES = {"key": "als-sat-advprop", "protocol": "corrected", "budget": "smoke"}
@@ -154,6 +156,41 @@ def test_a_run_killed_and_started_again_ends_as_if_it_had_not_been(data, few_att
     assert not list(tmp_path.glob("*partial*"))
 
 
+def test_an_evaluation_cut_off_goes_on_with_the_next_attack(data, few_attacks, tmp_path, monkeypatch):
+    whole = go(**FULL_MIX)
+    measure, measured = evaluate._measure, []
+
+    def count(model, images, labels, attack, *rest):
+        measured.append(attack.name)
+        if len(measured) == 3:
+            raise Killed
+        return measure(model, images, labels, attack, *rest)
+
+    monkeypatch.setattr(evaluate, "_measure", count)
+    with pytest.raises(Killed):
+        go(tmp_path, **FULL_MIX)
+    resumed = go(tmp_path, **FULL_MIX)
+    assert masks(resumed.record) == masks(whole.record)
+    assert len(measured) == len(set(measured)) + 1, "only the attack that was cut off is measured again"
+
+
+@pytest.mark.parametrize("damage", ["other weights", "half a file"])
+def test_measurements_of_another_network_or_half_written_ones_are_not_used(data, few_attacks, tmp_path, damage):
+    whole = go(tmp_path, **FULL_MIX)
+    path = tmp_path / MEASURED
+    text = path.read_text()
+    if damage == "half a file":
+        path.write_text(text[: len(text) // 2])
+    else:
+        wrong = json.loads(text)
+        wrong["origin"]["weights"] = "0" * 64
+        for found in wrong["measured"].values():
+            for measurement in found:
+                measurement["correct"] = pack_mask(np.zeros(measurement["n"], bool))
+        path.write_text(json.dumps(wrong))
+    assert masks(go(tmp_path, **FULL_MIX).record) == masks(whole.record)
+
+
 def test_training_never_sees_the_test_images(data, few_attacks, monkeypatch):
     expected = weights(go(**FULL_MIX))
     inverted = dataclasses.replace(data, test_images=255 - data.test_images, test_labels=(data.test_labels + 1) % 4)
@@ -198,7 +235,7 @@ def test_saved_weights_re_evaluated_give_the_record(whole, tiny):
     models = again(work / "model.safetensors", config, tiny)
     assert miniature.same(miniature.state(models["true"]), weights(experiment))
     attacks = [attack for attack in suite(dual=True, surrogate=True) if attack.images == "all"]
-    measured = evaluate(
+    measured = evaluate.evaluate(
         models, tiny.test_images, tiny.test_labels, attacks, sweep_size=config.sweep_size, seed=config.seed
     )
     assert {m.name: m for m in measured}.items() <= {m.name: m for m in experiment.record.measurements}.items()

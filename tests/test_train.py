@@ -12,6 +12,7 @@ from torch import nn
 from advlib import run, train
 from advlib.attacks import pgd
 from advlib.evaluate import PAPER_COLUMNS, PGD_20, evaluate
+from advlib.interrupt import Interrupted
 from advlib.losses import als, cross_entropy
 from advlib.resnet import resnet18
 
@@ -419,6 +420,22 @@ def test_a_training_cut_off_and_resumed_ends_as_if_it_had_not_been(tmp_path, cha
     cut, _ = miniature.fit(config, data, checkpoint=tmp_path / "c.pt", stop_after=k)
     assert not miniature.same(miniature.state(cut), miniature.state(whole))
     resumed, resumed_curve = miniature.fit(config, data, checkpoint=tmp_path / "c.pt")
+    assert miniature.same(miniature.state(resumed), miniature.state(whole))
+    timeless = [{name: value for name, value in entry.items() if name != "seconds"} for entry in curve]
+    assert [{name: value for name, value in entry.items() if name != "seconds"} for entry in resumed_curve] == timeless
+
+
+@pytest.mark.parametrize("changes", [{}, ADVERSARIAL], ids=["clean", "adversarial"])
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 6])  # of four an epoch: at its beginning, in its middle, in the next one
+def test_a_training_asked_to_stop_saves_where_it_is_and_ends_as_if_it_had_not_been(tmp_path, changes, steps):
+    data, config = miniature.dataset(), miniature.config(epochs=3, **changes)
+    whole, curve = miniature.fit(config, data)
+    answers = iter([False] * steps + [True])
+    with pytest.raises(Interrupted, match=f"after {steps % 4} of 4 steps of epoch {steps // 4 + 1}: run it again"):
+        miniature.fit(config, data, checkpoint=tmp_path / "c.pt", stop=lambda: next(answers))
+    asked = []
+    resumed, resumed_curve = miniature.fit(config, data, checkpoint=tmp_path / "c.pt", stop=lambda: asked.append(1))
+    assert len(asked) == 12 - steps, "no step is done twice"
     assert miniature.same(miniature.state(resumed), miniature.state(whole))
     timeless = [{name: value for name, value in entry.items() if name != "seconds"} for entry in curve]
     assert [{name: value for name, value in entry.items() if name != "seconds"} for entry in resumed_curve] == timeless
