@@ -20,7 +20,7 @@ STATES = ("done", "missing", "stale", "damaged")
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 if all went well, 1 if a run failed, 2 if the command was wrong."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave by the front door: nothing partial stays
+    asked = _leave_on_sigterm()
     try:
         return options.command(options)
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
@@ -28,7 +28,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except (ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
         print(f"advlib: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return getattr(error, "exit_status", 2)
+        return 143 if asked else getattr(error, "exit_status", 2)
+
+
+def _leave_on_sigterm() -> list:
+    """On SIGTERM ask the kernel to save and stop, and wait for it; without one, or at the second, leave at once.
+
+    Either way by the front door: nothing partial stays. Returns what is not empty once SIGTERM has come.
+    """
+    asked: list = []
+
+    def leave(*_) -> None:
+        kernel = sys.modules.get("advlib.kernel")
+        if asked or not (kernel and kernel.ask_to_stop()):
+            sys.exit(143)
+        asked.append(True)
+
+    signal.signal(signal.SIGTERM, leave)
+    return asked
 
 
 def run(options) -> int:
@@ -47,6 +64,7 @@ def run(options) -> int:
         overrides=overrides,
         results=options.results or results_folder(),
         force=options.force,
+        wait=options.wait,
     )
     record = records.read(path)
     clean = record.measurement(f"{catalogue.rule(record.protocol)}:clean")
@@ -184,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the config"
     )
     command.add_argument("--force", action="store_true", help="run again even if it is done")
+    command.add_argument("--wait", action="store_true", help="if another process is at this run, wait for it")
     command.set_defaults(command=run)
 
     listing = commands.add_parser("list", help="every row of the paper, and what it differs in")

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from advlib import catalogue, records
 from advlib.config import Config
-from advlib.folders import RESULTS, WORK, alone, project_folder, work_folder
+from advlib.folders import CHECKPOINT, FAILED, LOCK, MEASURED, RESULTS, WORK, alone, project_folder, work_folder
+from advlib.gpus import one_of_them
+from advlib.interrupt import Interrupted
 from advlib.passport import stamp
 from advlib.progress import TERMINAL, terminal_name
 
@@ -38,11 +40,13 @@ def execute(
     overrides: dict | None = None,
     results: Path,
     force: bool = False,
+    wait: bool = False,
 ) -> tuple[Path, str]:
     """Make sure the run's record exists below ``results``; returns its path, and "done" or "already done".
 
     Everything is validated before papermill starts. Raises ValueError on a bad parameter, RunFailed if the notebook
-    raises, and RuntimeError if the same run is under way elsewhere.
+    raises, Interrupted if SIGTERM came, and RuntimeError if the same run is under way elsewhere; with ``wait`` it waits
+    for that one to end.
     """
     config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset, **(overrides or {}))
     where = records.run_folder(budget, config.dataset, protocol, key, seed)
@@ -55,14 +59,18 @@ def execute(
     notebook = experiment_notebook()
     check_parameters(notebook, parameters)
     work = work_folder(where)
-    with alone(work / "lock"):
+    with alone(work / LOCK, wait=wait):
         _settle(folder)
+        if wait and not force and why_missing(folder, config) is None:
+            return folder / "record.json", "done by another"
         if force:
-            (work / "checkpoint.pt").unlink(missing_ok=True)
-        _discard_foreign_checkpoint(work / "checkpoint.pt", config)
+            for name in (CHECKPOINT, MEASURED):
+                (work / name).unlink(missing_ok=True)
+        _discard_foreign_checkpoint(work / CHECKPOINT, config)
         with _staging(Path(results).resolve()) as staging:
             made = staging / where
-            _papermill(notebook, made / "run.ipynb", parameters, staging, work)
+            with one_of_them(work_folder("gpus")) as gpu:
+                _papermill(notebook, made / "run.ipynb", parameters, staging, work, gpu)
             title = f"{catalogue.experiments()[key].label}: {key}, {protocol}, {budget}, seed {seed}"
             anonymise(made / "run.ipynb", title)
             record = records.read(made / "record.json")
@@ -70,7 +78,8 @@ def execute(
                 raise RunFailed(f"{where}: the notebook ran another config than asked; see its parameters cell")
             stamp(made / "run.ipynb", record)
             _swap(made, folder)
-        (work / "checkpoint.pt").unlink(missing_ok=True)
+        for name in (CHECKPOINT, MEASURED, FAILED, "failed.ipynb"):
+            (work / name).unlink(missing_ok=True)
     return folder / "record.json", "done"
 
 
@@ -121,13 +130,14 @@ def _staging(results: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, work: Path) -> None:
+def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, work: Path, gpu: dict) -> None:
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     output.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
-    environment = {RESULTS: str(staging), WORK: str(work_folder("").resolve())}
+    environment = {RESULTS: str(staging), WORK: str(work_folder("").resolve()), **gpu}
     if terminal := terminal_name():
         environment[TERMINAL] = terminal
     options = {} if os.name == "nt" else {"kernel_manager_class": "advlib.kernel.IPCKernelManager"}
@@ -137,9 +147,20 @@ def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, wo
                 notebook, output, parameters, kernel_name="python3", progress_bar=False, cwd=Path.cwd(), **options
             )
         except PapermillExecutionError as error:
-            kept = work / "failed.ipynb"
-            shutil.move(output, kept)
-            raise RunFailed(f"{error.ename}: {error.evalue}\nThe notebook, as far as it came: {kept}") from error
+            if error.ename == Interrupted.__name__:
+                raise Interrupted(error.evalue) from error
+            raise _failed(f"{error.ename}: {error.evalue}", output, work) from error
+        except DeadKernelError as error:
+            raise _failed("the process died, perhaps for want of memory: run fewer at once", output, work) from error
+
+
+def _failed(why: str, notebook: Path, work: Path) -> RunFailed:
+    """Keep what a failed run leaves to look at: its last words, and the notebook as far as it came."""
+    if "out of memory" in why:
+        why += " (run fewer at once, or on another device: half a batch would be another experiment)"
+    (work / FAILED).write_text(why)
+    shutil.move(notebook, work / "failed.ipynb")
+    return RunFailed(f"{why}\nThe notebook, as far as it came: {work / 'failed.ipynb'}")
 
 
 def anonymise(path: Path, title: str | None = None) -> None:

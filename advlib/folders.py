@@ -7,6 +7,10 @@ from pathlib import Path
 
 RESULTS = "ADVLIB_RESULTS"  # the results folder, if set
 WORK = "ADVLIB_WORK"  # checkpoints and final weights, if set
+CHECKPOINT = "checkpoint.pt"  # of a training, in its run's scratch folder
+MEASURED = "measured.json"  # of an evaluation, there too
+FAILED = "failed.txt"  # why a run failed, there too
+LOCK = "lock"  # held while a run is under way, there too
 
 
 def project_folder(start: Path | None = None) -> Path | None:

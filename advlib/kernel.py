@@ -1,9 +1,14 @@
 """A kernel that talks through files instead of network ports: parallel runs then never race for one."""
 
+import os
 import shutil
+import signal
 import tempfile
 
 from jupyter_client.manager import AsyncKernelManager
+
+RUNNING: set["IPCKernelManager"] = set()  # the kernels that this process has started and not yet seen end
+INHERITED: list[int] = []  # open files that a kernel holds as well: a lock then lasts until the kernel has gone
 
 
 class IPCKernelManager(AsyncKernelManager):
@@ -15,9 +20,22 @@ class IPCKernelManager(AsyncKernelManager):
         self._sockets = tempfile.mkdtemp(prefix="advlib-")  # a short path: a socket's name has about 100 characters
         self.ip = f"{self._sockets}/kernel"
 
+    async def _async_start_kernel(self, **options) -> None:
+        await super()._async_start_kernel(**options, pass_fds=tuple(INHERITED))
+        RUNNING.add(self)
+
     async def _async_cleanup_resources(self, restart: bool = False) -> None:
         await super()._async_cleanup_resources(restart)
         if not restart:
+            RUNNING.discard(self)
             shutil.rmtree(self._sockets, ignore_errors=True)
 
+    start_kernel = _async_start_kernel
     cleanup_resources = _async_cleanup_resources
+
+
+def ask_to_stop() -> bool:
+    """Send SIGTERM to the kernels that run: they save and raise. Returns whether there was one."""
+    for kernel in RUNNING:
+        os.kill(kernel.provisioner.pid, signal.SIGTERM)
+    return bool(RUNNING)

@@ -193,12 +193,13 @@ def test_a_run_that_is_cut_off_leaves_no_record_and_the_next_one_goes_on_from_it
     checkpoint = tmp_path / "work" / WHERE / "checkpoint.pt"
     wait_for(checkpoint.exists)
     run.send_signal(how) if how == signal.SIGTERM else os.killpg(run.pid, how)
-    run.wait(timeout=60)
+    assert run.wait(timeout=60) == (143 if how == signal.SIGTERM else -how)
     assert not list(results.glob("smoke/**/*"))
 
     wait_for(lambda: not_locked(checkpoint.with_name("lock")) and not_locked(checkpoint.with_name("checkpoint.lock")))
-    epochs = len(torch.load(checkpoint, weights_only=True)["curve"])
-    assert 0 < epochs < 12
+    left = torch.load(checkpoint, weights_only=True)
+    assert 0 < len(left["curve"]) < 12
+    assert (left["begun"] is not None) == (how == signal.SIGTERM), "asked to stop, it saves in the middle of an epoch"
     kept = checkpoint.read_bytes()
     raw = torch.load(checkpoint, weights_only=True)
     raw["curve"][0]["seconds"] = 123.0  # a mark that only a run which goes on from here can carry
@@ -208,6 +209,43 @@ def test_a_run_that_is_cut_off_leaves_no_record_and_the_next_one_goes_on_from_it
     curve = records.read(path).curve
     assert (state, len(curve), curve[0]["seconds"]) == ("done", 12, 123.0)
     assert tree(results) == [f"{WHERE}/record.json", f"{WHERE}/run.ipynb"]
+
+
+def test_a_second_command_for_the_same_run_waits_if_it_is_told_to_and_does_nothing_twice(tmp_path):
+    command = [sys.executable, "-m", "advlib", "run", "als", *SETTINGS, "--results", str(tmp_path / "results")]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: list((tmp_path / "work").rglob("checkpoint.lock")))
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    waited = subprocess.run([*command, "--wait"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "under way in another process" in refused.stderr
+    assert waited.returncode == 0 and "done by another" in waited.stdout
+    assert first.wait() == 0 and ": done;" in first.stdout.read()
+
+
+def test_a_failed_run_leaves_its_last_words_until_it_succeeds(tmp_path):
+    where = tmp_path / "work" / "smoke/digits/corrected/als/seed0"
+    with pytest.raises(RunFailed, match="batch_size=1000 is larger"):
+        execute("als", overrides=SMALL | {"batch_size": 1000}, results=tmp_path / "results")
+    assert "batch_size=1000 is larger" in (where / "failed.txt").read_text() and (where / "failed.ipynb").is_file()
+    execute("als", overrides=SMALL, results=tmp_path / "results")
+    assert not list(where.glob("failed*"))
+
+
+def test_a_run_whose_process_dies_says_what_may_have_happened(tmp_path):
+    command = [sys.executable, "-m", "advlib", "run", "als", *SETTINGS, "--results", str(tmp_path / "results")]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list((tmp_path / "work").rglob("checkpoint.pt")))
+    kernel = next(line.split()[0] for line in _processes() if "ipykernel" in line and line.split()[1] == str(run.pid))
+    os.kill(int(kernel), signal.SIGKILL)  # as the system does where memory runs out
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == 1 and "perhaps for want of memory" in error
+
+
+def _processes() -> list[str]:
+    """Process, parent, command: a line each."""
+    return subprocess.run(
+        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
 
 
 def wait_for(condition, seconds: float = 120) -> None:
