@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
-from scipy.stats import sem, spearmanr, ttest_1samp
+from scipy.stats import sem, spearmanr
 from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -48,12 +48,14 @@ def wilson(correct: float, n: int, confidence: float = 0.95) -> tuple[float, flo
 def accuracy(masks: np.ndarray, confidence: float = 0.95) -> Estimate:
     """Share of correct images in ``masks``, bool (S seeds, n images).
 
-    The interval is Wilson's for the n images; from three seeds on, the trainings' spread is part of it too.
+    The interval is Wilson's for the n images; from three seeds on, it knows the trainings' spread too.
     """
     masks = _by_seed(masks)
     seeds, n = masks.shape
     value = float(masks.mean())
-    low, high = _and_the_seeds(value, wilson(min(value * n, n), n, confidence), masks, confidence)
+    if seeds < SEEDS_FOR_SPREAD:
+        return Estimate(value, *wilson(min(value * n, n), n, confidence), n, seeds)
+    low, high = _both_sources(masks, (0.0, 1.0)).interval(confidence)
     return Estimate(value, max(low, 0.0), min(high, 1.0), n, seeds)
 
 
@@ -65,7 +67,7 @@ def difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Estima
 def contrast(parts: Mapping[float, Sequence[np.ndarray]], confidence: float = 0.95) -> Estimate:
     """A weighted sum of accuracies: weight -> masks (S, n) of all networks with that weight. Paired by image and seed.
 
-    The interval is the bootstrap's over images; from three seeds on, the trainings' spread is part of it too.
+    The interval is the bootstrap's over images; from three seeds on, it is one that knows the trainings' spread too.
     Raises ValueError if the masks differ in shape: then they are not of the same images, or not of the same seeds.
     """
     shapes = {np.shape(mask) for masks in parts.values() for mask in masks}
@@ -73,10 +75,12 @@ def contrast(parts: Mapping[float, Sequence[np.ndarray]], confidence: float = 0.
         raise ValueError(f"masks of shapes {sorted(shapes)}: compare the same images over the same number of seeds")
     total = _by_seed(sum(weight * np.asarray(mask, float) for weight, masks in parts.items() for mask in masks))
     reach = sum(abs(weight) * len(masks) for weight, masks in parts.items()) / 2
-    value = float(total.mean())
-    interval = bootstrap_interval(total.mean(axis=0), confidence, reach=reach)
-    low, high = _and_the_seeds(value, interval, total, confidence)
-    return Estimate(value, low, high, total.shape[1], total.shape[0])
+    seeds, n = total.shape
+    if seeds < SEEDS_FOR_SPREAD:
+        low, high = bootstrap_interval(total.mean(axis=0), confidence, reach=reach)
+    else:
+        low, high = _both_sources(total, (reach, -reach)).interval(confidence)
+    return Estimate(float(total.mean()), low, high, n, seeds)
 
 
 def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, *, reach: float = 1.0) -> tuple[float, float]:
@@ -84,10 +88,10 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, *, reach: f
 
     An image's value holds the outcomes of all networks compared, so drawing it draws them together. What is drawn from
     are the n images and two made-up ones, with the values ``reach`` and ``-reach``, the largest that an image can have
-    (:func:`_with_two_more`): five images in favour and none against are then no proof, as they are none to McNemar.
+    (Bonett and Price 2012): five images in favour and none against are then no proof, as they are none to McNemar.
     """
     _check_confidence(confidence)
-    values = np.round(_with_two_more(values, reach), 12)  # equal sums of floats that were added in another order
+    values = np.round(np.append(values, [reach, -reach]), 12)  # equal sums of floats that were added in another order
     n = len(values)
     levels, counts = np.unique(values, return_counts=True)
     # images of one value are alike: a resample is how often each of the few values is drawn
@@ -96,33 +100,18 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, *, reach: f
     return float(low), float(high)
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval (low, high) of the mean of ``values``, one a seed. Raises ValueError for fewer than two."""
-    if len(values) < 2:
-        raise ValueError(f"{len(values)} seed: the spread between trainings needs two or more")
-    _check_confidence(confidence)
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])  # SciPy gives nan
-    low, high = ttest_1samp(values, 0.0).confidence_interval(confidence)
-    return float(low), float(high)
-
-
 def p_value(a: np.ndarray, b: np.ndarray) -> float:
     """How surprising the difference of two rows' masks (S, n) would be if there were none, in [0, 1].
 
     One seed: McNemar's exact test on the images that only one of the two gets right (McNemar 1947). More: a t test over
-    the images' mean differences, whose variance has that of the trainings added from three seeds on (Welch 1947).
+    the images' mean differences; from three seeds on, the test whose interval :func:`contrast` gives.
     """
     total = _by_seed(np.asarray(a, float) - np.asarray(b, float))
     if len(total) == 1:
         only_a, only_b = int((total > 0).sum()), int((total < 0).sum())
         return float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue) if only_a + only_b else 1.0
-    samples = [_with_two_more(total.mean(axis=0), 1.0)]
-    if len(total) >= SEEDS_FOR_SPREAD:
-        samples.append(total.mean(axis=1))
-    variances = np.array([sem(sample) ** 2 for sample in samples])
-    freedom = variances.sum() ** 2 / sum(v**2 / (len(sample) - 1) for v, sample in zip(variances, samples, strict=True))
-    return float(2 * student.sf(abs(total.mean()) / math.sqrt(variances.sum()), freedom))
+    found = _both_sources(total, (1.0, -1.0)) if len(total) >= SEEDS_FOR_SPREAD else _over_images(total, (1.0, -1.0))
+    return found.p_value()
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -171,26 +160,40 @@ def _by_seed(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _with_two_more(values: np.ndarray, reach: float) -> np.ndarray:
-    """``values`` and one more at either end: the adjustment of Bonett and Price (2012) for paired proportions.
+@dataclass(frozen=True)
+class _Mean:
+    """A mean with the variance of its error and how much that variance is worth, in degrees of freedom."""
 
-    It matters where few values differ from 0, and nowhere else.
+    value: float
+    variance: float
+    freedom: float
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        _check_confidence(confidence)
+        half = student.ppf((1 + confidence) / 2, self.freedom) * math.sqrt(self.variance)
+        return float(self.value - half), float(self.value + half)
+
+    def p_value(self) -> float:
+        return float(2 * student.sf(abs(self.value) / math.sqrt(self.variance), self.freedom))
+
+
+def _over_images(by_seed: np.ndarray, ends: tuple[float, float]) -> _Mean:
+    """The mean over images, and two made-up ones with the values ``ends``, as in :func:`bootstrap_interval`."""
+    sample = np.append(by_seed.mean(axis=0), ends)
+    return _Mean(by_seed.mean(), sem(sample) ** 2, len(sample) - 1)
+
+
+def _both_sources(by_seed: np.ndarray, ends: tuple[float, float]) -> _Mean:
+    """The mean over images and trainings: two errors that know nothing of each other, so their variances add up.
+
+    Degrees of freedom by Satterthwaite (Welch 1947). The little that a training's accuracy owes to the images is in
+    both. With three trainings that differ much the interval is a little short (tests/test_statistics.py).
     """
-    return np.append(np.asarray(values, float), [reach, -reach])
-
-
-def _and_the_seeds(
-    value: float, interval: tuple[float, float], by_seed: np.ndarray, confidence: float
-) -> tuple[float, float]:
-    """The interval over images, with Student's over the trainings added from three seeds on, square and add.
-
-    Two sources of error that know nothing of each other add up as the sides of a right angle do (Newcombe 1998; Zou and
-    Donner 2008). The little that a training's accuracy owes to the images is in both: the interval errs to be wide.
-    """
-    if len(by_seed) < SEEDS_FOR_SPREAD:
-        return interval
-    low, high = t_interval(by_seed.mean(axis=1), confidence)
-    return value - math.hypot(value - interval[0], value - low), value + math.hypot(interval[1] - value, high - value)
+    images = _over_images(by_seed, ends)
+    trainings = sem(by_seed.mean(axis=1)) ** 2
+    variance = images.variance + trainings
+    freedom = variance**2 / (images.variance**2 / images.freedom + trainings**2 / (len(by_seed) - 1))
+    return _Mean(images.value, variance, freedom)
 
 
 def _check_confidence(confidence: float) -> None:
