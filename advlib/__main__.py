@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 from advlib import catalogue, evidence, records
+from advlib.data import DATASETS
 from advlib.folders import results_folder
 
 STATES = ("done", "missing", "stale", "damaged")
@@ -126,6 +126,8 @@ def claims(options) -> int:
 
     group = _group(options)
     rulings = judged(group)
+    if not evidence.of_the_paper(group):
+        print("These are not the paper's data: the verdicts say whether its claims hold on others.\n", file=sys.stderr)
     if options.json:
         print(json.dumps(ledger.as_json(rulings, group), indent=1, ensure_ascii=False))
         return 0
@@ -183,8 +185,10 @@ def _datasets(options, root: Path) -> list[str]:
         return [options.dataset]
     found = {path: None for path in sorted((root / options.budget).glob("*/*/*/seed*/record.json"))}
     for path in found:
-        with suppress(ValueError):  # it is damaged, and its own line will say so
+        try:
             found[path] = records.read(path).config["dataset"]
+        except ValueError:  # damaged: its folder says of which data it was, unless they were named by a path
+            found[path] = path.parents[3].name if path.parents[3].name in DATASETS else None
     return sorted(set(filter(None, found.values()))) or [catalogue.config("traditional", budget=options.budget).dataset]
 
 
@@ -221,9 +225,9 @@ def _parser() -> argparse.ArgumentParser:
 
     for subparser in (paper, verdicts):
         subparser.add_argument(
-            "--budget", choices=evidence.RESULT_BUDGETS, help="default: the highest that has records"
+            "--budget", choices=evidence.RESULT_BUDGETS, help="default: of the runs that the book judges by"
         )
-        subparser.add_argument("--dataset", help="default: the one with the most records")
+        subparser.add_argument("--dataset", help="default: of the runs that the book judges by")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
 
     state = commands.add_parser("status", help="which runs of a budget are done, missing or stale")

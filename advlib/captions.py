@@ -1,8 +1,10 @@
 """What stands below a figure, and what it says to those who cannot see it: both from the records. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from advlib import catalogue, claims, dissection, evidence
+import numpy as np
+
+from advlib import catalogue, claims, dissection, evidence, plots
 from advlib.evidence import HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.markup import counts
 from advlib.statistics import Estimate
@@ -10,11 +12,13 @@ from advlib.statistics import Estimate
 Words = dict[str, str]  # "caption" and "alt", for advlib.show.show
 
 
-def source(group: Group) -> str:
-    """Budget, data and seeds of a group, in one sentence without markup."""
-    first, seeds = group[0], evidence.seeds_a_row(group)
+def source(group: Group, rows: Iterable[str], *protocols: str, intervals: str = "95 % intervals") -> str:
+    """Budget, data and seeds of what is drawn, in one sentence without markup. ``intervals``: "" where none are."""
+    found = (runs_of(group, key, protocol) for key in rows for protocol in protocols)
+    seeds = sorted({len(runs) for runs in found if runs})
     noun = "training" if seeds == [1] else "trainings"
-    return f"Budget {first.budget}, {first.data['title']}, {counts(seeds)} {noun} a row, 95 % intervals."
+    words = [f"Budget {group[0].budget}", group[0].data["title"], f"{counts(seeds)} {noun} a row", intervals]
+    return f"{', '.join(filter(None, words))}."
 
 
 def tradeoff(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part: int = 1) -> Words:
@@ -29,19 +33,19 @@ def tradeoff(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part
             sentences.append(f"{protocol.capitalize()} protocol under {HEADINGS[column]}: {', '.join(values)}.")
     return {
         "caption": "Clean accuracy against accuracy under attack, as the paper printed it and as measured here. Each "
-        f"panel has its own axes. {source(group)}",
+        f"panel has its own axes. {source(group, catalogue.part(part), *catalogue.PROTOCOLS)}",
         "alt": f"Scatter plot in panels, a point a row of Table {part}. {' '.join(sentences)}",
     }
 
 
 def learning(group: Group, protocol: str = "corrected") -> Words:
     last = [
-        f"{row.label} {100 * runs_of(group, key, protocol)[0].curve[-1]['clean_accuracy']:.0f} %"
+        f"{row.label} {100 * np.mean([run.curve[-1]['clean_accuracy'] for run in runs_of(group, key, protocol)]):.0f} %"
         for key, row in rows_run(group, protocol).items()
     ]
     return {
         "caption": f"How the rows of Table 1 learn, {protocol} protocol: on training images as they are augmented and "
-        f"attacked. {source(group)}",
+        f"attacked. {source(group, catalogue.part(1), protocol, intervals='')}",
         "alt": "Three panels against epochs: training loss, training accuracy on clean images and on adversarial "
         f"images. Clean training accuracy in the last epoch: {', '.join(last)}.",
     }
@@ -52,7 +56,7 @@ def against_eps(group: Group, protocol: str = "corrected") -> Words:
     return {
         "caption": "Accuracy against the size of the attack. An honest curve falls towards 0 as eps grows, and PGD "
         f"lies below FGSM. Uniform noise of the same size is the control. Networks of the {protocol} protocol. "
-        f"{source(group)}",
+        f"{source(group, catalogue.part(1), protocol)}",
         "alt": f"A small panel for each row of Table 1, accuracy falling with eps. At eps 8/255: {values}.",
     }
 
@@ -62,30 +66,31 @@ def against_steps(group: Group, protocol: str = "corrected") -> Words:
     return {
         "caption": "Accuracy against the number of steps of PGD at eps 8/255. Where a curve is flat, more steps of "
         f"this attack find nothing more. The paper's PGD takes two. Networks of the {protocol} protocol. "
-        f"{source(group)}",
+        f"{source(group, catalogue.part(1), protocol, intervals='')}",
         "alt": f"A falling line for each row of Table 1. {values}.",
     }
 
 
 def branches(group: Group, protocol: str = "corrected") -> Words:
     values = []
-    for key, row in rows_run(group, protocol).items():
-        if row.advprop:
-            main, auxiliary = (
-                _percent(evidence.accuracy(group, key, protocol, column)) for column in (STRONG, f"{STRONG}:aux")
-            )
-            values.append(f"{row.label} main {main}, auxiliary {auxiliary}")
+    found = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}
+    columns = [column for _, *both in plots.BRANCH_CASES for column in both]
+    for key, row in found.items():
+        measured = evidence.by_corrected_rule(group, key, protocol, columns)
+        main, auxiliary = (_percent(measured[column]) for column in (STRONG, f"{STRONG}:aux"))
+        values.append(f"{row.label} main {main}, auxiliary {auxiliary}")
     return {
         "caption": "The two batch norms of AdvProp's networks, each classifying clean images, images attacked through "
         "itself, and images attacked through the other one. Through itself, an image is lost at the first error of two "
-        "starts; through the other, what counts is the last step of one start. A network's dots are over the same "
-        f"images. {protocol.capitalize()} protocol. {source(group)}",
+        "starts, under the surrogate gradient too where there is one; through the other, what counts is the last step "
+        "of one start, under the true gradient. A network's dots are over the same images. "
+        f"{protocol.capitalize()} protocol. {source(group, found, protocol)}",
         "alt": f"Three panels with two dots a network. Under PGD-20 through itself: {'; '.join(values)}.",
     }
 
 
 def factorial(group: Group) -> Words:
-    found = []
+    found, design = [], catalogue.factorial().values()
     for protocol in catalogue.PROTOCOLS:
         for column in ("clean", STRONG):
             found += [
@@ -96,7 +101,7 @@ def factorial(group: Group) -> Words:
     return {
         "caption": "What AdvProp, ALS and SAT each change on top of adversarial training, on average over the presence "
         "of the others, and what they change together. An interval that crosses the line is compatible with no "
-        f"effect. {source(group)}",
+        f"effect. {source(group, design, *catalogue.PROTOCOLS)}",
         "alt": "Dots with intervals, an effect a line, a column a panel. Effects in points whose intervals exclude "
         f"zero: {'; '.join(found) or 'none'}.",
     }
@@ -125,7 +130,7 @@ def forest(rulings: Sequence[claims.Ruling], group: Group) -> Words:
         "caption": "Every comparison that a claim rests on: the difference in the paper, and the one measured here "
         "under either protocol. Intervals are as wide as the claim's number of comparisons asks; where several claims "
         "rest on a comparison, the widest. "
-        f"{source(group)}",
+        f"{source(group, catalogue.rows(), *catalogue.PROTOCOLS, intervals='')}",
         "alt": f"Dots with intervals, a pair of rows a line, a column a panel. {'. '.join(by_trial)}.",
     }
 
@@ -134,7 +139,7 @@ def per_class(group: Group, protocol: str = "corrected") -> Words:
     classes = ", ".join(group[0].data["classes"])
     return {
         "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}. "
-        f"{source(group)}",
+        f"{source(group, catalogue.part(1), protocol, intervals='')}",
         "alt": f"Two tables as shades and numbers: a line for each row of Table 1, a column for each class: {classes}.",
     }
 

@@ -2,13 +2,12 @@
 
 A claim is one or more comparisons, each a difference in accuracy. It is judged three times (:data:`TRIALS`): under
 either protocol on the paper's own columns, and under the corrected protocol with the strongest attack in the place of
-the paper's. The rules are these, and were fixed before the first verdict. Let d be the difference in the paper, or 0 if
-its sign is not the claimed one, and the interval ours: 95 % for the whole claim, so that each of its k comparisons has
-1 - 0.05 / k (Bonferroni).
+the paper's. The rules are these (``book/claims.md`` says what came after the first verdicts). Let d be the paper's
+difference, or 0 if its sign is not the claimed one, and the interval ours: 95 % for the whole claim, so each of its k
+comparisons has 1 - 0.05 / k (Bonferroni).
 
 - *no room*: both accuracies are below :data:`MARGIN`. The attack leaves neither network anything to lose, so the
-  comparison says nothing, and none of the rules below is asked. (This rule came last, when the first verdicts had
-  called networks of 0.0 % and 0.2 % "not reproduced".)
+  comparison says nothing, and none of the rules below is asked.
 - *reproduced*: the interval lies on the claimed side of 0, and the estimate is at least d / 2.
 - *smaller*: the interval lies on the claimed side of 0, and the estimate is below d / 2.
 - *contradicted*: the interval lies on the other side of 0.
@@ -17,7 +16,7 @@ its sign is not the claimed one, and the interval ours: 95 % for the whole claim
 
 A claim of "no more" is *reproduced* if the interval excludes a gain of :data:`MARGIN`, else *contradicted* if it lies
 above 0, else *undecided*. A claim is as good as the worst of its comparisons, in the order of :data:`VERDICTS`, and not
-run while one of them is not. A comparison without room leaves its claim undecided, unless all of them are so.
+run while one of them is not. A comparison without room counts as undecided, unless all of them have none.
 """
 
 import tomllib

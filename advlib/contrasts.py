@@ -68,7 +68,7 @@ CONTRASTS = {
         protocol="corrected",
     ),
     "branch": Contrast(
-        "The branch that is asked, each attacked through itself: main, then auxiliary",
+        "The branch that is asked, each attacked through itself under the true gradient: main, then auxiliary",
         (
             ("clean: main → aux", "corrected:clean", "corrected:clean:aux"),
             ("PGD-20 8/255: main → aux", PGD_20, f"{PGD_20}:aux"),
@@ -147,7 +147,9 @@ def switch_table(root: Path, switch: str) -> str:
 
 def masks(runs: list[Record], name: str) -> np.ndarray:
     """bool (S, n): which images each of the runs got right, under this one measurement. KeyError if one lacks it."""
-    return np.array([record.measurement(name).mask for record in runs])
+    found = [record.measurement(name).mask for record in runs]
+    evidence.refuse_other_sizes(runs, name, found)
+    return np.array(found)
 
 
 def _pair(runs: list[Record], before: str, after: str) -> list[np.ndarray]:
@@ -170,7 +172,7 @@ def _table(headings: Sequence[str], lines: dict[str, list[list[np.ndarray]]], ca
     images = sorted({mask.shape[1] for pairs in lines.values() for pair in pairs for mask in pair})
     caption = (
         f"{caption}. Accuracy in percent, before → after; below, the difference with its 95 % interval, paired by "
-        f"image, over the {markup.counts(images)} images that both were tested on. "
+        f"image, over the {markup.counts(images)} images compared. "
         f"Budget {first.budget} on {first.data['title']}."
     )
     body = [markup.row(title, [_cell(*pair) for pair in pairs]) for title, pairs in lines.items()]

@@ -119,8 +119,8 @@ def effects(group: Group, key: str) -> str:
             body.append(row(_named(step.name, step.what, found), [points(effect) for effect in found]))
     caption = (
         f"{catalogue.rows()[key].label}: what each switch between the protocols does alone. Intervals are 95 %, paired "
-        "by image; bold where they exclude 0; n: the images that both sides were tested on. With one training a "
-        "protocol they do not include how much another "
+        "by image; bold where they exclude 0; n: the images compared (whole batches, where their statistics "
+        "count). With one training a protocol they do not include how much another "
         f"training would differ. {HEADINGS[evidence.STRONG]} is the same attack everywhere."
     )
     return table(heads, body, caption)

@@ -26,9 +26,10 @@ Group = list[Record]  # of one budget on one data set
 def groups(root: Path) -> list[Group]:
     """The records that count as results, by budget and data set, none stale; first the one to judge the paper by.
 
-    That is the one on the paper's data that has the most of Table 1 under the two protocols, of the higher budget where
-    two have as much: a first run of a higher budget does not push a whole table aside. Raises ValueError if two of a
-    group saw different data under one name: their numbers do not belong in one table.
+    That is the one on the paper's data that has the most of Table 1 under the two protocols; where two have as much, of
+    the higher budget, and rather of the original images than of a copy. So a first run of a higher budget does not push
+    a whole table aside. Raises ValueError if two of a group saw different data under one name: their numbers do not
+    belong in one table.
     """
     by_place: dict[tuple, Group] = {}
     for record in records.collect(root):
@@ -41,13 +42,30 @@ def groups(root: Path) -> list[Group]:
 
 def best(root: Path) -> list[Group]:
     """The group to judge the paper by, alone, or nothing while the paper's data have no result."""
-    return [group for group in groups(root)[:1] if group[0].config["dataset"] in PAPER_DATA]
+    return [group for group in groups(root)[:1] if of_the_paper(group)]
+
+
+def of_the_paper(group: Group) -> bool:
+    """Whether the runs are on the paper's data, or a copy of them."""
+    return _kind(group) in PAPER_DATA
+
+
+def _kind(group: Group) -> str:
+    return group[0].config["dataset"].partition(":")[0]  # "cifar10-jpeg:<path>" is an archive of one's own packing
 
 
 def _rank(group: Group) -> tuple:
-    budget, dataset = group[0].budget, group[0].config["dataset"]
+    budget, kind = group[0].budget, _kind(group)
     table_1 = {(r.key, r.protocol) for r in group if r.key in catalogue.part(1) and r.protocol in catalogue.PROTOCOLS}
-    return dataset not in PAPER_DATA, -len(table_1), RESULT_BUDGETS.index(budget), -len(group), dataset
+    original_first = PAPER_DATA.index(kind) if kind in PAPER_DATA else len(PAPER_DATA)
+    return (
+        kind not in PAPER_DATA,
+        -len(table_1),
+        RESULT_BUDGETS.index(budget),
+        original_first,
+        -len(group),
+        group[0].config["dataset"],
+    )
 
 
 def stale(root: Path) -> list[tuple[Record, str]]:
@@ -67,7 +85,7 @@ def why_stale(record: Record) -> str | None:
             dataset=record.config["dataset"],
         )
     except ValueError as error:  # such as an extension that has been taken out of the catalogue
-        return f"the catalogue has it no more: {error}"
+        return f"the catalogue has it no more: {str(error).partition(':')[0]}"
     return record.stale_because(today)
 
 
@@ -138,6 +156,14 @@ def same_images(measured: Sequence[tuple[Group, str, np.ndarray]]) -> list[np.nd
     return [mask[:, :n] for _, _, mask in measured]
 
 
+def by_corrected_rule(group: Group, key: str, protocol: str, columns: Iterable[str]) -> dict[str, Estimate]:
+    """The network of a row, which was run, on each of ``columns``: all by the corrected rule and on the same images."""
+    columns = list(columns)
+    return dict(
+        zip(columns, accuracies(group, [(key, protocol, f"corrected:{column}") for column in columns]), strict=True)
+    )
+
+
 def accuracies(group: Group, places: Iterable[Place]) -> list[Estimate] | None:
     """The accuracy at each place, all over the same seeds and images, so that one can be set against another."""
     masks = paired(group, places)
@@ -181,10 +207,15 @@ def _name(protocol: str, column: str, rule: str | None = None) -> str:
 
 def _masks(runs: Group, name: str) -> np.ndarray:
     masks = [worst_mask(record, name) for record in runs]
+    refuse_other_sizes(runs, name, masks)
+    return np.array(masks)
+
+
+def refuse_other_sizes(runs: Group, name: str, masks: Sequence[np.ndarray]) -> None:
+    """Raises ValueError if runs that differ in their seed were tested on different numbers of images."""
     sizes = sorted({len(mask) for mask in masks})
     if len(sizes) > 1:
         raise ValueError(f"{runs[0].key}, {name}: seeds were tested on {sizes} images; run them alike")
-    return np.array(masks)
 
 
 def _refuse_other_data(group: Group) -> None:

@@ -37,7 +37,8 @@ def brief(rulings: Sequence[Ruling], *, target: str = "", words_only: bool = Fal
         body,
         "What the paper claims, and what the runs say. The paper: its differences, in percentage points. A claim with "
         "several comparisons is as good as its worst. Published, corrected: that protocol's training and evaluation. "
-        f"Stronger attack: corrected networks under {HEADINGS[STRONG]}, judged by the sign alone. {_seeds(rulings)}",
+        f"Stronger attack: corrected networks under {HEADINGS[STRONG]}, judged by the sign alone (no more: by the "
+        f"margin). {_seeds(rulings)}",
     )
 
 
@@ -95,7 +96,7 @@ def as_json(rulings: Sequence[Ruling], group: Group) -> list[dict]:
             "where": ruling.claim.where,
             "trial": ruling.trial,
             "verdict": ruling.verdict,
-            "comparisons": [_plain(finding, group) for finding in ruling.findings],
+            "comparisons": [_plain(finding, ruling.trial, group) for finding in ruling.findings],
         }
         for ruling in rulings
     ]
@@ -168,9 +169,12 @@ def _line(finding: Finding, trial: str) -> str:
     )
 
 
-def _plain(finding: Finding, group: Group) -> dict:
+def _plain(finding: Finding, trial: str, group: Group) -> dict:
     comparison, e = finding.comparison, finding.estimate
-    plain = {**vars(comparison), "paper": round(100 * comparison.published, 2), "verdict": finding.verdict}
+    plain = {"row": comparison.row, "against": comparison.against, "verdict": finding.verdict}
+    plain |= {"column": finding.a[2].partition(":")[2], "against_column": finding.b[2].partition(":")[2]}
+    if trial != "stronger attack":
+        plain["paper"] = round(100 * comparison.published, 2)
     if e is not None:
         plain |= {part: round(100 * getattr(e, part), 2) for part in ("value", "low", "high")}
         plain |= {"images": e.n, "seeds": e.seeds, "p_holm": finding.p}

@@ -10,6 +10,7 @@ from advlib.records import Record
 from advlib.statistics import Estimate
 
 NO_NUMBER = '<span title="no number">–</span>'
+NO_SEED = '<span class="quiet">no seed in common</span>'
 NOT_RUN = '<span class="quiet">not run</span>'
 
 

@@ -14,8 +14,11 @@ def effects(group: Group, protocol: str) -> str:
     """Main effects and interactions on every column under one protocol, as HTML, in percentage points."""
     by_column = [evidence.factorial(group, protocol, column) for column in HEADINGS]
     body = [row(" × ".join(chosen), [points(effects[chosen]) for effects in by_column]) for chosen in by_column[0]]
+    shown = by_column[0]["AdvProp",]
+    noun = "training" if shown.seeds == 1 else "trainings"
     caption = (
-        f"Effects on accuracy on top of adversarial training, {protocol} protocol, in percentage points. Intervals are "
+        f"Effects on accuracy on top of adversarial training, {protocol} protocol, in percentage points, of "
+        f"{shown.seeds} {noun} a row and {shown.n:,} images. Intervals are "
         "95 %, bold where they exclude 0; of so many, one in twenty does by chance alone."
     )
     return table(["Effect", *HEADINGS.values()], body, caption)

@@ -5,7 +5,7 @@ lines of a legend and the panels' titles say it again in words, so nothing is to
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,6 +20,11 @@ from advlib.statistics import Estimate
 
 MARKERS = {(False, False): "o", (True, False): "s", (False, True): "^", (True, True): "D"}  # (ALS, SAT)
 SIDE_BY_SIDE = {"published": (-1, PALETTE[1], "s"), "corrected": (1, PALETTE[0], "o")}  # place, colour, marker
+BRANCH_CASES = (  # what is asked of either branch: heading, column of the main one, column of the auxiliary one
+    ("clean", "clean", "clean:aux"),
+    ("PGD-20, through itself", STRONG, f"{STRONG}:aux"),
+    ("PGD-20, through the other", f"{STRONG}:aux-to-main", f"{STRONG}:main-to-aux"),
+)
 EFFECT_COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)
 
 
@@ -126,19 +131,11 @@ def against_steps(group: Group, protocol: str = "corrected") -> Figure:
 def branches(group: Group, protocol: str = "corrected") -> Figure:
     """AdvProp's two batch norms: accuracy of each, clean and attacked through itself and through the other one."""
     rows = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}
-    cases = [
-        ("clean", "clean", "clean:aux"),
-        ("PGD-20, through itself", STRONG, f"{STRONG}:aux"),
-        ("PGD-20, through the other", f"{STRONG}:aux-to-main", f"{STRONG}:main-to-aux"),
-    ]
-    columns = [column for _, *both in cases for column in both]
-    measured = {
-        key: dict(zip(columns, evidence.accuracies(group, _places(key, protocol, columns)), strict=True))
-        for key in rows
-    }
+    columns = [column for _, *both in BRANCH_CASES for column in both]
+    measured = {key: evidence.by_corrected_rule(group, key, protocol, columns) for key in rows}
     with style():
-        figure, panels = plt.subplots(1, len(cases), figsize=(9.6, 1.6 + 0.42 * len(rows)), sharey=True)
-        for panel, (heading, main, auxiliary) in zip(panels, cases, strict=True):
+        figure, panels = plt.subplots(1, len(BRANCH_CASES), figsize=(9.6, 1.6 + 0.42 * len(rows)), sharey=True)
+        for panel, (heading, main, auxiliary) in zip(panels, BRANCH_CASES, strict=True):
             for position, key in enumerate(rows):
                 for offset, column, name, colour, marker in [
                     (-0.13, main, "main", PALETTE[0], "o"),
@@ -352,9 +349,5 @@ def _sweep(group: Group, key: str, protocol: str, pattern: str, start: str | Non
         if match := re.fullmatch(f"corrected:({pattern})", measurement.name):
             found[int(match[2])] = match[1]
     found = dict(sorted(found.items()))
-    return dict(zip(found, evidence.accuracies(group, _places(key, protocol, found.values())), strict=True))
-
-
-def _places(key: str, protocol: str, columns: Iterable[str]) -> list[evidence.Place]:
-    """Where the network of a row is measured by the corrected rule, on each of ``columns``."""
-    return [(key, protocol, f"corrected:{column}") for column in columns]
+    measured = evidence.by_corrected_rule(group, key, protocol, found.values())
+    return {k: measured[column] for k, column in found.items()}

@@ -14,7 +14,20 @@ import pandas as pd
 from advlib import arithmetic, catalogue, evidence, records
 from advlib.config import Config
 from advlib.evidence import HEADINGS, STRONG, Group, runs_of
-from advlib.markup import NO_NUMBER, accuracy, counts, duration, group_title, length, link, links, points, row, table
+from advlib.markup import (
+    NO_NUMBER,
+    NO_SEED,
+    accuracy,
+    counts,
+    duration,
+    group_title,
+    length,
+    link,
+    links,
+    points,
+    row,
+    table,
+)
 from advlib.passport import command
 from advlib.records import Record
 from advlib.statistics import rank_correlation
@@ -38,13 +51,30 @@ def describe(group: Group) -> str:
 
 
 def status(root: Path) -> str:
-    """What a page says in the place of results while there are none, as Markdown."""
+    """What a page says in the place of results while the paper's data have none, as Markdown."""
+    if found := evidence.groups(root):
+        return (
+            f"**There is no result on the paper's data yet**, so the paper is not judged. Runs on other data are here: "
+            f"{_named(found)}; [the tables](results.md) have their numbers."
+        )
+    if stale := evidence.stale(root):
+        return f"**There is no result yet.** {len(stale)} recorded runs are stale: today the code makes other ones."
     smoke = len(records.collect(root, budget="smoke"))
     return (
         "**There is no result yet.** No run at budget lite or full has been recorded here; the "
         f"{smoke} smoke {'run' if smoke == 1 else 'runs'} that this book was built with show that the machinery works, "
         "and nothing else. A first result takes minutes: `python -m advlib run advprop --budget lite --seed 0`."
     )
+
+
+def also_here(groups: Sequence[Group], best: Sequence[Group]) -> str:
+    """The groups of records that the paper is not judged by, as a sentence of Markdown; empty if there are none."""
+    others = [group for group in groups if group not in best]
+    return f"Also run, and not what this book judges the paper by: {_named(others)}." if others else ""
+
+
+def _named(groups: Sequence[Group]) -> str:
+    return ", ".join(f"{group[0].budget} on {group[0].data['title']} ({len(group)} runs)" for group in groups)
 
 
 def left_out(root: Path) -> str:
@@ -240,10 +270,11 @@ def extensions(group: Group, *, page: str = "book", root: Path | None = None) ->
             cells = []
             for column in (*catalogue.COLUMNS, STRONG):
                 places = [(name, "corrected", f"corrected:{column}") for name in (key, extension.base)]
-                cells.append(
-                    f"{accuracy(evidence.accuracy(group, key, 'corrected', column))}<br>"
-                    f"{points(evidence.difference(group, *places))}"
+                difference = evidence.difference(group, *places)
+                beside = (
+                    points(difference) if difference or not runs_of(group, extension.base, "corrected") else NO_SEED
                 )
+                cells.append(f"{accuracy(evidence.accuracy(group, key, 'corrected', column))}<br>{beside}")
             head = f'{escape(extension.label)}<span class="interval wrap">{escape(extension.question)}</span>'
             body.append(row(head, [escape(catalogue.rows()[extension.base].label), links(found, page, root), *cells]))
     caption = (

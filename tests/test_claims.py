@@ -202,6 +202,9 @@ def test_page_terminal_and_json_tell_the_same(group, tmp_path):
     text, plain = ledger.text(rulings), json.loads(json.dumps(ledger.as_json(rulings, group)))
     assert len(plain) == 3 * len(claims.claims())
     for entry in plain:
+        if entry["trial"] == "stronger attack":
+            assert all(c["column"] == STRONG and "paper" not in c for c in entry["comparisons"])
+    for entry in plain:
         for comparison in entry["comparisons"]:
             value = f"{comparison['value']:+.1f}"
             assert value in text and value in page

@@ -66,6 +66,18 @@ def test_a_record_that_lacks_a_measurement_is_named(tmp_path, capsys):
     assert "advprop/seed0 has no measurement 'published:fgsm-0.1'" in capsys.readouterr().err
 
 
+def test_claims_on_other_data_says_that_they_are_other_data(tmp_path, capsys):
+    fake.put(fake.record("advprop", dataset="folder:cats", title="Cats"), tmp_path)
+    assert main(["claims", "--results", str(tmp_path)]) == 0
+    assert "not the paper's data" in capsys.readouterr().err
+
+
+def test_status_shows_a_damaged_record_that_is_alone_in_its_data_set(tmp_path, capsys):
+    folder = fake.put(fake.record("advprop"), tmp_path)
+    (folder / "record.json").write_text("{")
+    assert "1 damaged" in printed(capsys, "status", "--budget", "lite", "--results", str(tmp_path))
+
+
 def test_an_unknown_protocol_of_a_table_is_refused(results, capsys):
     assert main(["table", "1", "--protocol", "publisht", "--results", str(results)]) == 2
     assert "did you mean 'published'" in capsys.readouterr().err

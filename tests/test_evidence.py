@@ -122,6 +122,14 @@ def test_a_first_full_run_does_not_push_a_whole_table_aside(results):
     assert judged[0].budget == "full"
 
 
+def test_the_original_images_come_before_a_copy_and_a_copy_of_ones_own_packing_counts(results):
+    for dataset in ("cifar10-jpeg:mine.tar.gz", "cifar10-jpeg", "cifar10"):
+        fake.put(fake.record("advprop", dataset=dataset, title=dataset), results)
+        (judged,) = evidence.best(results)
+        assert judged[0].config["dataset"] in ("cifar10-jpeg:mine.tar.gz", dataset)
+    assert judged[0].config["dataset"] == "cifar10"
+
+
 def test_the_paper_is_not_judged_by_runs_on_other_data(results):
     fake.put(fake.record("advprop", budget="full", dataset="svhn", title="SVHN"), results)
     assert evidence.best(results) == [] and len(evidence.groups(results)) == 1

@@ -190,6 +190,27 @@ def test_a_description_counts_images_and_seeds():
     assert "1,000 training images, 200 test images, 1 to 2 seeds a row" in text and "CIFAR-10, JPEG copy" in text
 
 
+def test_where_only_other_data_were_run_a_page_says_so_and_does_not_deny_the_runs(tmp_path):
+    fake.put(fake.record("advprop", dataset="folder:cats", title="Cats"), tmp_path)
+    said = tables.status(tmp_path)
+    assert "no result on the paper's data" in said and "lite on Cats (1 runs)" in said
+
+
+def test_groups_that_the_paper_is_not_judged_by_are_named():
+    best, other = [fake.record()], [fake.record(budget="full")]
+    assert tables.also_here([best], [best]) == ""
+    assert "full on CIFAR-10, JPEG copy (1 runs)" in tables.also_here([best, other], [best])
+
+
+def test_an_extension_that_shares_no_seed_with_its_row_says_so(tmp_path):
+    config = catalogue.config("als-0.2", budget="lite", dataset="cifar10-jpeg", seed=1).to_dict()
+    grown = dataclasses.replace(fake.record("als", seed=1), key="als-0.2", config=config)
+    for record in (fake.record("als"), grown):
+        fake.put(record, tmp_path)
+    html = tables.extensions([fake.record("als"), grown], root=tmp_path)
+    assert "no seed in common" in html and "not run" not in html
+
+
 def test_every_page_of_results_says_of_which_size_and_data_and_a_small_budget_carries_a_warning():
     assert "Results of a small budget" in tables.caution([fake.record()])
     full = tables.caution([fake.record(budget="full")])
