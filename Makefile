@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env smoke book html test check-book check-links pdf colab lint picture explorer address lock clean
+.PHONY: help env smoke book html test grid kill-test check-book check-links pdf colab lint picture explorer address lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,6 +11,12 @@ PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 ENV := .venv/.requirements-installed
 PEERS := .venv/.peers-installed
+GRID := .venv/.grid-installed
+BUDGET ?= smoke
+SEEDS ?= 0
+JOBS ?= 2
+PROFILE ?= machine
+KILLS ?= 20
 SMOKE_ROWS := traditional adversarial advprop als sat als-sat-advprop
 
 help:  ## This list
@@ -27,6 +33,15 @@ env: $(ENV)  ## The environment in .venv, with the exact versions of requirement
 smoke: $(ENV)  ## The six small experiments that the book's first look shows (those that are there are kept)
 	@echo "Running six rows on digits, two at a time (about a minute) ..."
 	@printf '%s\n' $(SMOKE_ROWS) | OMP_NUM_THREADS=1 xargs -P 2 -I {} $(PY) -m advlib run {} --budget smoke --seed 0
+
+grid: $(ENV) $(GRID)  ## Every run of a budget that is missing: make grid BUDGET=lite SEEDS="0 1" JOBS=2 KEYS="als sat"
+	@$(PY) -m advlib status --budget $(BUDGET) --seeds $(SEEDS) $(if $(KEYS),--keys $(KEYS)) \
+	    $(if $(DATASET),--dataset $(DATASET)) --needs $(JOBS) | tail -2
+	@$(PY) -m snakemake -s workflow/Snakefile --profile workflow/profiles/$(PROFILE) $(if $(filter machine,$(PROFILE)),--cores $(JOBS)) \
+	    --config budget=$(BUDGET) seeds="$(SEEDS)" keys="$(KEYS)" dataset="$(DATASET)" -- collect
+
+kill-test: $(ENV) $(GRID)  ## Kill a grid at KILLS random moments, and compare its records with those of one left in peace
+	@$(PY) tools/kill_test.py --kills $(KILLS) --jobs $(JOBS)
 
 html: $(ENV)  ## The book alone, from the records that are there; a warning or a missing number is an error
 	@$(PY) tools/build_book.py
@@ -80,6 +95,10 @@ $(ENV): requirements.lock pyproject.toml
 	fi
 	@echo "Installing requirements.lock into .venv (the first time two or three minutes, and about 6 GB on Linux)"
 	@$(PIP) install --requirement requirements.lock
+	@touch $@
+
+$(GRID): requirements-grid.lock $(ENV)
+	@$(PIP) install --no-deps --requirement requirements-grid.lock
 	@touch $@
 
 $(PEERS): requirements-peers.lock $(ENV)

@@ -6,15 +6,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from itertools import product
+import time
 from pathlib import Path
 
-from advlib import catalogue, evidence, records
-from advlib.data import DATASETS
+from advlib import catalogue, evidence, grid, records
 from advlib.folders import results_folder
-
-STATES = ("done", "missing", "stale", "damaged")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,7 +77,7 @@ def list_rows(options) -> int:
 
     print(f"{'row':26s} {'protocol':52s} {'in the paper':12s} {'cost':4s}  what differs from plain training")
     for key, row in catalogue.rows().items():
-        for protocol in _protocols(key, options.dissection):
+        for protocol in grid.protocols_of(key, options.dissection):
             cost = passes(catalogue.config(key, protocol=protocol))["forward"]
             changes = ", ".join(f"{name}={value}" for name, value in _rounded(row.changes(protocol)).items())
             place = f"Table {row.paper_table}" if row.paper_table else "results file"
@@ -92,18 +88,6 @@ def list_rows(options) -> int:
         print(f"{key:26s} {'corrected':52s} {'extension':12s} x{cost:<3d}  {changes} on top of {extension.base}")
     print("cost: forward and backward passes of a batch in one training step, as a multiple of plain training's")
     return 0
-
-
-def _protocols(key: str, dissection: bool) -> Sequence[str]:
-    """The two protocols, or with ``dissection`` all those between them, of the rows that are dissected.
-
-    An extension is of the corrected protocol alone.
-    """
-    from advlib.dissection import DISSECTED
-
-    if not dissection:
-        return catalogue.PROTOCOLS if key in catalogue.rows() else ("corrected",)
-    return catalogue.rows()[key].dissection() if key in DISSECTED else ()
 
 
 def table(options) -> int:
@@ -146,50 +130,79 @@ def _group(options) -> evidence.Group:
 
 
 def status(options) -> int:
-    """What is done, missing, stale or damaged, for every row, protocol and seed: of all data sets that have records."""
-    from advlib.execute import why_missing
+    """What is done, running, failed, missing, stale or damaged, what it took, and what the rest will take."""
+    while True:
+        lines = _status(options)
+        if not options.watch:
+            print(lines)
+            return 0
+        print(f"\x1b[2J\x1b[H{lines}\n\nevery {options.watch} s; Ctrl-C ends this and nothing else", flush=True)
+        try:
+            time.sleep(options.watch)
+        except KeyboardInterrupt:
+            return 0
+
+
+def _status(options) -> str:
+    root = options.results or results_folder()
+    states = [grid.state(run, root) for run in _runs(options, root)]
+    if options.needs:
+        grid.needs(states, options.needs).refuse_if_short(root)
+    if options.json:
+        return json.dumps([_plain(found, root) for found in states], indent=1)
+    lines = [f"{found.state:8s} {found.run.where}" + (f"  ({found.why})" if found.why else "") for found in states]
+    counts = {name: sum(found.state == name for found in states) for name in grid.STATES}
+    spent, left = grid.hours(states)
+    summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count) + f" of {len(states)}"
+    rest = "nobody knows how long the others take" if left is None else f"{left:.1f} hours left, one after the other"
+    lines.append(f"{summary}; {spent:.1f} hours spent, {rest}")
+    if options.needs:
+        asked = grid.needs(states, options.needs)
+        lines.append(
+            f"{options.needs} at a time: {asked.memory:.1f} GB of memory, {asked.disk:.2f} GB on disk; they are there"
+        )
+    return "\n".join(lines)
+
+
+def _runs(options, root: Path) -> list[grid.Run]:
+    chosen = {"keys": options.keys, "protocols": options.protocols, "dissection": options.dissection}
+    return [
+        run
+        for dataset in ([options.dataset] if options.dataset else grid.datasets(options.budget, root))
+        for run in grid.runs(options.budget, options.seeds, dataset=dataset, **chosen)
+    ]
+
+
+def _plain(found: grid.State, root: Path) -> dict:
+    record = root / found.run.where / "record.json"
+    return {
+        "run": found.run.where,
+        "state": found.state,
+        "why": found.why,
+        "record": str(record) if record.is_file() else None,
+        "arguments": found.run.arguments,
+    }
+
+
+def campaign(options) -> int:
+    """Make what tells most of what is missing until the time is over, and pack it up."""
+    from advlib.campaign import campaign
 
     root = options.results or results_folder()
-    lines = []
-    for dataset, key in product(_datasets(options, root), catalogue.experiments()):
-        for protocol, seed in product(_protocols(key, options.dissection), options.seeds):
-            config = catalogue.config(key, protocol=protocol, budget=options.budget, seed=seed, dataset=dataset)
-            where = records.run_folder(options.budget, dataset, protocol, key, seed)
-            try:
-                why = why_missing(root / where, config)
-                state = "done" if why is None else "missing" if why == "missing" else "stale"
-            except ValueError as error:
-                state, why = "damaged", str(error)
-            record = root / where / "record.json"
-            lines.append(
-                {
-                    "run": where,
-                    "state": state,
-                    "why": None if why == "missing" else why,
-                    "record": str(record) if record.is_file() else None,
-                }
-            )
-    if options.json:
-        print(json.dumps(lines, indent=1))
-        return 0
-    for line in lines:
-        print(f"{line['state']:8s} {line['run']}" + (f"  ({line['why']})" if line["why"] else ""))
-    counts = {state: sum(line["state"] == state for line in lines) for state in STATES}
-    print(", ".join(f"{count} {state}" for state, count in counts.items()) + f" of {len(lines)}")
+    wanted = _runs(options, root)
+    states = campaign(
+        wanted,
+        root,
+        minutes=options.minutes,
+        out=options.out,
+        jobs=options.jobs,
+        start_from=options.start_from,
+    )
+    counts = {name: sum(found.state == name for found in states) for name in grid.STATES}
+    print(", ".join(f"{count} {name}" for name, count in counts.items() if count) + f" of {len(states)}")
+    for part in sorted(options.out.iterdir()):
+        print(f"{part}  {part.stat().st_size / 2**20:.1f} MiB")
     return 0
-
-
-def _datasets(options, root: Path) -> list[str]:
-    """The data set that was asked for, or all that have records at the budget, or else the budget's own."""
-    if options.dataset:
-        return [options.dataset]
-    found = {path: None for path in sorted((root / options.budget).glob("*/*/*/seed*/record.json"))}
-    for path in found:
-        try:
-            found[path] = records.read(path).config["dataset"]
-        except ValueError:  # damaged: its folder says of which data it was, unless they were named by a path
-            found[path] = path.parents[3].name if path.parents[3].name in DATASETS else None
-    return sorted(set(filter(None, found.values()))) or [catalogue.config("traditional", budget=options.budget).dataset]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -231,12 +244,25 @@ def _parser() -> argparse.ArgumentParser:
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
 
     state = commands.add_parser("status", help="which runs of a budget are done, missing or stale")
-    state.add_argument("--seeds", type=int, nargs="+", default=[0])
-    state.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")
+    state.add_argument("--watch", type=int, nargs="?", const=10, metavar="SECONDS", help="again and again")
+    state.add_argument("--needs", type=int, metavar="JOBS", help="fail if memory or disk are short for so many at once")
     state.add_argument("--json", action="store_true", help="also with the path of each record")
     state.set_defaults(command=status)
 
-    for subparser in (command, state):
+    borrowed = commands.add_parser("campaign", help="on a borrowed machine: run what tells most until the time is over")
+    borrowed.add_argument("--minutes", type=float, required=True, help="that the machine is ours, saving included")
+    borrowed.add_argument("--out", type=Path, required=True, help="the folder for the packed parts")
+    borrowed.add_argument("--start-from", type=Path, metavar="DIR", help="parts of an earlier campaign to go on from")
+    borrowed.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    borrowed.set_defaults(command=campaign)
+
+    for subparser in (state, borrowed):
+        subparser.add_argument("--seeds", type=int, nargs="+", default=[0])
+        subparser.add_argument("--keys", nargs="+", help="these rows only")
+        subparser.add_argument("--protocols", nargs="+", help="these protocols only")
+        subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
+
+    for subparser in (command, state, borrowed):
         subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
         subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")

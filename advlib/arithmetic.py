@@ -28,3 +28,13 @@ def training(config: Config, images: int) -> float:
     crafting = 2 * config.train_steps if config.adversarial else 0  # a step: forward, and the gradient by the image
     learning = 3 * (2 if config.adversarial else 1)
     return 2 * multiply_adds(config.width) * images * config.epochs * (crafting + learning)
+
+
+def parameters(width: int, *, classes: int = 10, channels: int = 3) -> int:
+    """Weights and biases of the ResNet-18 of ``width`` with one batch norm a layer."""
+    total, incoming = channels * width * 9 + 2 * width, width
+    for outgoing in (width, 2 * width, 4 * width, 8 * width):
+        shortcut = incoming * outgoing + 2 * outgoing if incoming != outgoing else 0
+        total += 9 * (incoming + 3 * outgoing) * outgoing + 4 * 2 * outgoing + shortcut
+        incoming = outgoing
+    return total + incoming * classes + classes

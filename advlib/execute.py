@@ -17,7 +17,7 @@ from pathlib import Path
 
 from advlib import catalogue, records
 from advlib.config import Config
-from advlib.folders import CHECKPOINT, FAILED, LOCK, MEASURED, RESULTS, WORK, alone, project_folder, work_folder
+from advlib.folders import CHECKPOINT, FAILED, HALVED, LOCK, MEASURED, RESULTS, WORK, alone, project_folder, work_folder
 from advlib.gpus import one_of_them
 from advlib.interrupt import Interrupted
 from advlib.passport import stamp
@@ -64,7 +64,7 @@ def execute(
         if wait and not force and why_missing(folder, config) is None:
             return folder / "record.json", "done by another"
         if force:
-            for name in (CHECKPOINT, MEASURED):
+            for name in (CHECKPOINT, MEASURED, HALVED):
                 (work / name).unlink(missing_ok=True)
         _discard_foreign_checkpoint(work / CHECKPOINT, config)
         with _staging(Path(results).resolve()) as staging:
@@ -78,7 +78,7 @@ def execute(
                 raise RunFailed(f"{where}: the notebook ran another config than asked; see its parameters cell")
             stamp(made / "run.ipynb", record)
             _swap(made, folder)
-        for name in (CHECKPOINT, MEASURED, FAILED, "failed.ipynb"):
+        for name in (CHECKPOINT, MEASURED, HALVED, FAILED, "failed.ipynb"):
             (work / name).unlink(missing_ok=True)
     return folder / "record.json", "done"
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 RESULTS = "ADVLIB_RESULTS"  # the results folder, if set
@@ -10,6 +10,7 @@ WORK = "ADVLIB_WORK"  # checkpoints and final weights, if set
 CHECKPOINT = "checkpoint.pt"  # of a training, in its run's scratch folder
 MEASURED = "measured.json"  # of an evaluation, there too
 FAILED = "failed.txt"  # why a run failed, there too
+HALVED = "halved.txt"  # its checkpoint has travelled in half precision, there too
 LOCK = "lock"  # held while a run is under way, there too
 
 
@@ -52,6 +53,15 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def held(lock: Path) -> bool:
+    """Whether another process holds a lock file."""
+    try:
+        with alone(lock) if lock.exists() else nullcontext():
+            return False
+    except RuntimeError:
+        return True
 
 
 @contextmanager

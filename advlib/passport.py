@@ -16,6 +16,7 @@ def markdown(record: Record) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     commit = provenance["commit"] or "unknown"
     state = ", with uncommitted changes" if provenance["dirty"] else ""
+    travelled = ", its checkpoint carried from another machine in half precision" if provenance.get("halved") else ""
     passes = cost["passes_per_step"]
     lines = {
         "row": f"{row.label} (`{record.key}`), {_place(row)}",
@@ -28,7 +29,8 @@ def markdown(record: Record) -> str:
         "training": f"{cost['training_seconds'] / 60:.1f} min, {cost['steps']:,} steps of {passes['forward']} forward "
         f"and {passes['backward']} backward passes, {cost['training_images_per_second']:.0f} images/s",
         "evaluation": f"{cost['evaluation_seconds'] / 60:.1f} min, {len(record.measurements)} attacks",
-        "device": f"{provenance['device']}, {provenance['threads']} thread(s), training in {provenance['precision']}",
+        "device": f"{provenance['device']}, {provenance['threads']} thread(s), training in {provenance['precision']}"
+        f"{travelled}",
         "code": f"commit `{commit[:12]}`{state}, science version {record.science_version}",
         "versions": versions,
         "started": provenance["started"].replace("T", " "),

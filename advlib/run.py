@@ -20,7 +20,7 @@ from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
 from advlib.data import Dataset, load
 from advlib.evaluate import evaluate, suite
-from advlib.folders import CHECKPOINT, MEASURED, alone
+from advlib.folders import CHECKPOINT, HALVED, MEASURED, alone
 from advlib.interrupt import Interrupted, on_request
 from advlib.records import SCIENCE_VERSION, Record
 from advlib.resnet import resnet18
@@ -121,6 +121,8 @@ def run(
     device = _device(device)
     # before training: the files may change while it trains
     origin = provenance(device, training_dtype(config.precision, device))
+    if work and (work / HALVED).is_file():
+        origin["halved"] = True  # a campaign carried its checkpoint in half precision
     learned = learn(config, device=device, data_root=data_root, work=work)
     models, dataset = learned.models, learned.dataset
 
