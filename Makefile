@@ -25,7 +25,7 @@ help:  ## This list
 book: $(ENV)  ## Six small experiments on digits, then the book, from nothing (a fresh clone is enough)
 	@$(MAKE) --no-print-directory smoke html
 
-test: $(ENV) $(PEERS)  ## Everything that is checked: units, the peer libraries, small notebooks, the book
+test: $(ENV) $(PEERS) $(GRID)  ## Everything that is checked: units, the peer libraries, small notebooks, the book
 	ADVLIB_REQUIRE_PEERS=1 $(PY) -m pytest -rs
 
 env: $(ENV)  ## The environment in .venv, with the exact versions of requirements.lock

@@ -142,7 +142,7 @@ def test_the_lock_pins_each_package_once_for_each_python():
 
 
 def test_the_locks_name_no_index_and_no_path():
-    for path in ("requirements.lock", "requirements-peers.lock", "requirements.txt"):
+    for path in ("requirements.lock", "requirements-peers.lock", "requirements-grid.lock", "requirements.txt"):
         text = "\n".join(line.split("#")[0] for line in (ROOT / path).read_text().splitlines())
         assert not re.search(r"https?://|file:|--index|--find-links|(^|\s)/", text), path
     assert (ROOT / "requirements.lock").read_text().rstrip().endswith("-e .")
@@ -168,6 +168,16 @@ def test_continuous_integration_runs_make_test():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK) and re.search(r"^make test$", script.read_text(), re.MULTILINE)
     assert "set -euo pipefail" in script.read_text()
+
+
+def test_the_grids_packages_are_locked_within_the_bounds_of_the_extra_and_beside_the_others():
+    locked, others = requirements("requirements-grid.lock"), requirements("requirements.lock")
+    assert all(len(lines) == 1 and str(lines[0].specifier).startswith("==") for lines in locked.values())
+    assert not set(locked) & set(others), "a package has one version, wherever it is installed"
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["grid"]
+    for bound in map(Requirement, extra):
+        (pin,) = locked[canonicalize_name(bound.name)][0].specifier
+        assert pin.version in bound.specifier
 
 
 def test_every_workflow_is_valid_and_runs_targets_that_the_makefile_has():
