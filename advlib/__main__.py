@@ -1,4 +1,4 @@
-"""``python -m advlib``: run an experiment, list the catalogue, see what is done, read tables and verdicts."""
+"""``python -m advlib``: run an experiment, list the catalogue, see what is done, read tables and verdicts, probe."""
 
 import argparse
 import ast
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from advlib import catalogue, evidence, grid, records
-from advlib.folders import results_folder
+from advlib.folders import project_folder, results_folder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,6 +71,24 @@ def run(options) -> int:
     return 0
 
 
+def probe(options) -> int:
+    """Look for signs of masking that need the network itself, and leave what is found beside its record."""
+    from advlib import masking
+    from advlib.probe import probe as probed
+
+    root = options.results or results_folder()
+    dataset = options.dataset or catalogue.config(options.key, budget=options.budget).dataset
+    where = records.run_folder(options.budget, dataset, options.protocol, options.key, options.seed)
+    record = records.read(root / where / "record.json")
+    weights = options.weights or (project_folder() or Path()) / "models" / f"{options.key}.safetensors"
+    found = probed(record, weights, images=options.images)
+    masking.write_probe(found, root / where / masking.NAME)
+    masking.read_probe(root / where / masking.NAME, record)
+    rates = ", ".join(f"{m.column} {100 * m.accuracy:.1f} %" for m in found.measurements)
+    print(f"{where}/{masking.NAME}: of {found.images} images right, {rates}; on {found.device}")
+    return 0
+
+
 def list_rows(options) -> int:
     """Every row and protocol: what differs from plain training, and what it costs as a multiple of that."""
     from advlib.run import passes
@@ -117,6 +135,21 @@ def claims(options) -> int:
         return 0
     print(tables.describe(group).replace("**", "") + "\n")
     print(ledger.text(rulings), end="")
+    return 0
+
+
+def verdicts(options) -> int:
+    """Which rows show a sign of masking: for each row and protocol a verdict, and the checks that fail."""
+    from advlib import masking, tables
+    from advlib import verdicts as shown
+
+    group = _group(options)
+    judged = masking.judge(group, masking.probes(options.results or results_folder(), group))
+    if options.json:
+        print(json.dumps(shown.as_json(judged, group), indent=1, ensure_ascii=False))
+        return 0
+    print(tables.describe(group).replace("**", "") + "\n")
+    print(shown.text(judged), end="")
     return 0
 
 
@@ -222,6 +255,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--wait", action="store_true", help="if another process is at this run, wait for it")
     command.set_defaults(command=run)
 
+    probing = commands.add_parser("probe", help="look for masking with the network at hand: minutes on a CPU")
+    probing.add_argument("key", help="a row of the paper that has been run")
+    probing.add_argument("--protocol", default="corrected")
+    probing.add_argument("--seed", type=int, default=0)
+    probing.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
+    probing.add_argument("--images", type=int, default=200, help="the first so many of the test set (default: 200)")
+    probing.set_defaults(command=probe)
+
     listing = commands.add_parser("list", help="every row of the paper, and what it differs in")
     listing.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")
     listing.set_defaults(command=list_rows)
@@ -232,11 +273,16 @@ def _parser() -> argparse.ArgumentParser:
     paper.add_argument("--csv", action="store_true", help="comma-separated, with low and high of each interval")
     paper.set_defaults(command=table)
 
-    verdicts = commands.add_parser("claims", help="the paper's claims and what the records say of them")
-    verdicts.add_argument("--json", action="store_true")
-    verdicts.set_defaults(command=claims)
+    said = commands.add_parser("claims", help="the paper's claims and what the records say of them")
+    said.set_defaults(command=claims)
 
-    for subparser in (paper, verdicts):
+    masked = commands.add_parser("verdicts", help="which rows show a sign of masking, and which checks they fail")
+    masked.set_defaults(command=verdicts)
+
+    for subparser in (said, masked):
+        subparser.add_argument("--json", action="store_true")
+
+    for subparser in (paper, said, masked):
         subparser.add_argument(
             "--budget", choices=evidence.RESULT_BUDGETS, help="default: of the runs that the book judges by"
         )
@@ -262,7 +308,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser.add_argument("--protocols", nargs="+", help="these protocols only")
         subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
 
-    for subparser in (command, state, borrowed):
+    for subparser in (command, state, borrowed, probing):
         subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
         subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")

@@ -145,15 +145,8 @@ def switch_table(root: Path, switch: str) -> str:
     return _table(list(OF_A_SWITCH), lines, caption, group)
 
 
-def masks(runs: list[Record], name: str) -> np.ndarray:
-    """bool (S, n): which images each of the runs got right, under this one measurement. KeyError if one lacks it."""
-    found = [record.measurement(name).mask for record in runs]
-    evidence.refuse_other_sizes(runs, name, found)
-    return np.array(found)
-
-
 def _pair(runs: list[Record], before: str, after: str) -> list[np.ndarray]:
-    return evidence.same_images([(runs, name, masks(runs, name)) for name in (before, after)])
+    return evidence.same_images([(runs, name, evidence.as_measured(runs, name)) for name in (before, after)])
 
 
 def _cell(before: np.ndarray, after: np.ndarray) -> str:

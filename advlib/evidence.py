@@ -114,7 +114,7 @@ def accuracy(group: Group, key: str, protocol: str, column: str, rule: str | Non
     None if the row was not run under the protocol; KeyError if it was run and lacks the measurement.
     """
     runs = runs_of(group, key, protocol)
-    return statistics.accuracy(_masks(runs, _name(protocol, column, rule))) if runs else None
+    return statistics.accuracy(worst_masks(runs, _name(protocol, column, rule))) if runs else None
 
 
 Place = tuple[str, str, str]  # key, protocol of training, measurement: "corrected:clean"
@@ -137,7 +137,7 @@ def paired(group: Group, places: Iterable[Place]) -> list[np.ndarray] | None:
     if not runs[0]:
         return None
     names = [name for _, _, name in places]
-    return same_images([(found, name, _masks(found, name)) for found, name in zip(runs, names, strict=True)])
+    return same_images([(found, name, worst_masks(found, name)) for found, name in zip(runs, names, strict=True)])
 
 
 def same_images(measured: Sequence[tuple[Group, str, np.ndarray]]) -> list[np.ndarray]:
@@ -205,7 +205,18 @@ def _name(protocol: str, column: str, rule: str | None = None) -> str:
     return f"{rule or own}:{column}"
 
 
-def _masks(runs: Group, name: str) -> np.ndarray:
+def as_measured(runs: Group, name: str) -> np.ndarray:
+    """bool (S, n): which images each of the runs got right in this one measurement, whatever others found.
+
+    KeyError if one of them lacks it, ValueError if they were tested on different numbers of images.
+    """
+    found = [record.measurement(name).mask for record in runs]
+    refuse_other_sizes(runs, name, found)
+    return np.array(found)
+
+
+def worst_masks(runs: Group, name: str) -> np.ndarray:
+    """bool (S, n): :func:`worst_mask` of each run. Raises ValueError if they were tested on different numbers."""
     masks = [worst_mask(record, name) for record in runs]
     refuse_other_sizes(runs, name, masks)
     return np.array(masks)

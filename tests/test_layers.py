@@ -29,8 +29,8 @@ LAYERS = [
     ],
     ["catalogue", "records", "resnet", "branches", "diagrams", "lessons", "toy"],
     ["train", "weights", "evidence", "markup", "passport", "show"],
-    ["evaluate", "execute", "claims", "contrasts", "dissection", "mixtures", "tables", "explorer"],
-    ["run", "ledger", "captions", "quirks", "remarks"],
+    ["evaluate", "execute", "claims", "contrasts", "dissection", "masking", "mixtures", "tables", "explorer"],
+    ["run", "probe", "ledger", "captions", "quirks", "remarks", "verdicts"],
     ["plots", "portrait", "gallery", "__main__"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -47,10 +47,12 @@ WITHOUT_TORCH = [
     "show",
     "claims",
     "dissection",
+    "masking",
     "mixtures",
     "tables",
     "remarks",
     "ledger",
+    "verdicts",
     "captions",
     "figures",
     "plots",
