@@ -1,42 +1,40 @@
 """What a careful reader would remark on the tables, as generated sentences. No torch."""
 
-from itertools import product
-
 import numpy as np
 
-from advlib import catalogue, evidence
-from advlib.evidence import HEADINGS, Group
+from advlib import catalogue, masking
+from advlib.evidence import Group
 from advlib.statistics import rank_correlation
 from advlib.tables import beside
 
-LARGER = {"fgsm-0.1": "fgsm-0.5", "pgd-0.1": "pgd-0.5"}  # column -> the same attack with a larger eps
-
 
 def red_flags(group: Group) -> str:
-    """The rows that a larger attack leaves more accurate than a smaller one, as Markdown; empty if there is none.
+    """The rows that a larger attack of the paper leaves more accurate than a smaller one, as Markdown, or nothing.
 
-    Whatever the smaller attack finds is open to the larger one as well, so this says that the attack failed and not
-    that the network is robust (Athalye et al. 2018). Counted where the difference excludes 0 and the accuracy is better
-    than guessing: an attack that overshoots often ends near chance.
+    By the check "size" of :mod:`advlib.masking`, for the columns that the tables show: each protocol's own rule.
     """
-    flags = []
-    for key, paper in catalogue.rows().items():
-        for protocol, (small, large) in product(catalogue.PROTOCOLS, LARGER.items()):
-            places = [(key, protocol, f"{protocol}:{column}") for column in (large, small)]
-            if (gain := evidence.difference(group, *places)) and gain.low > 0:
-                after = evidence.accuracy(group, key, protocol, large)
-                if after.low > 1 / len(group[0].data["classes"]):
-                    before = evidence.accuracy(group, key, protocol, small)
-                    flags.append(
-                        f"{paper.name}, {protocol}: {100 * after.value:.1f} % under {HEADINGS[large]} and "
-                        f"{100 * before.value:.1f} % under {HEADINGS[small]}"
-                    )
+    flags = [
+        f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}: {100 * finding.accuracies[1]:.1f} % under "
+        f"{_heading(finding.after)} and {100 * finding.accuracies[0]:.1f} % under {_heading(finding.before)}"
+        for verdict in masking.judge(group)
+        for finding in verdict.result("size").findings
+        if finding.outcome == masking.FAILS and _in_the_tables(finding, catalogue.rule(verdict.protocol))
+    ]
     if not flags:
         return ""
     return (
         "**A red flag.** Whatever a small attack finds, a larger one could find as well. Where accuracy is higher "
         f"under the larger one, the attack has failed, and the network need not be robust: {'; '.join(flags)}."
     )
+
+
+def _in_the_tables(finding: masking.Finding, rule: str) -> bool:
+    attacked = [f"{rule}:{column}" for column in catalogue.COLUMNS if column != "clean"]
+    return finding.before in attacked and finding.after in attacked
+
+
+def _heading(measurement: str) -> str:
+    return catalogue.COLUMNS[measurement.split(":")[1]]
 
 
 def agreement(group: Group, alike: float = 0.7) -> str:
