@@ -3,7 +3,7 @@
 An accuracy under attack is an upper bound, and a failed attack raises it. What gives a failed attack away is known
 (Athalye et al. 2018, section 3.1; Carlini et al. 2019, section 3), and :data:`CHECKS` has it as data. Most of them are
 pairs of attacks on one network, of which the second can do whatever the first can: it must not leave more images right.
-The rules, written with the records' accuracies in sight and before the first verdict:
+The rules, written with the records' accuracies in sight and before the first verdict, but for one that is named:
 
 - A *pair fails* where the second attack leaves more images right, by :data:`MARGIN` or more, and the interval of that
   difference excludes 0. It passes otherwise. Differences are paired by image and by seed. All comparisons that are
@@ -12,6 +12,10 @@ The rules, written with the records' accuracies in sight and before the first ve
   pair with such a second attack fails only if its accuracy lies above 1 / classes, by the interval. Attacks that count
   an image at its first success cannot overshoot, and have no such excuse.
 - *Nothing left*: both accuracies are below :data:`MARGIN`. There is nothing to mask, and nothing to pass.
+- *Grey*: where an attack may change every pixel by 0.5, all images can be made the same flat grey, and no network is
+  right about more of them than by guessing. Such an attack fails if its accuracy lies above 1 / classes, for sure and
+  by :data:`MARGIN` or more. (This rule is younger than the first verdicts: a network of the tests that hides its
+  gradient altogether is as accurate under any attack as under none, and passed nearly all of the others.)
 - *Not measured*: a record lacks one of the two, or no probe lies beside it (:class:`Probe`).
 - A *share fails* (an accuracy that must be near 0, images without a gradient) where its interval lies above
   :data:`MARGIN`.
@@ -84,7 +88,7 @@ class Finding:
 
     outcome: str
     after: str  # measurement of the attack that must leave no more images right, or what is shared out
-    before: str = ""  # measurement of the attack that it is set against
+    before: str = ""  # measurement of the attack that it is set against; none for a share
     estimate: Estimate | None = None  # after minus before, or the share
     accuracies: tuple[float, float] | None = None  # (before, after), in [0, 1]
 
@@ -96,7 +100,7 @@ class Check:
     id: str
     title: str
     rule: str  # a sentence; the general rules are those of this module
-    pairs: Callable[[Row, str], list[tuple[str, str]]] = lambda row, rule: []  # (before, after): measurements
+    pairs: Callable[[Row, str], list[tuple[str, str]]] = lambda row, rule: []  # (before, or "" for guessing, after)
     of_probe: Callable[[Probe, float], Finding] | None = None
     alone: bool = False  # SAT: each gradient by itself, not what survives both
     convergence: bool = False  # failing it says that the attack was too weak, not that the gradient is masked
@@ -161,6 +165,10 @@ def _noise(row: Row, rule: str) -> list[tuple[str, str]]:
 _ATTACKS = ("fgsm-0.1", "pgd-0.1", "fgsm-0.5", "pgd-0.5", STRONG)
 
 
+def _grey(row: Row, rule: str) -> list[tuple[str, str]]:
+    return [("", "corrected:fgsm-0.5"), ("", "corrected:pgd-0.5")]  # by the published rule, 0.5 is another length
+
+
 def _gradients(row: Row, rule: str) -> list[tuple[str, str]]:
     return [(f"corrected:{column}:surrogate", f"corrected:{column}") for column in _ATTACKS]
 
@@ -209,6 +217,12 @@ CHECKS = (
         "An attack beats noise",
         "FGSM and PGD leave no more right than a random perturbation of their size: 8/255, 0.1 and 0.5.",
         _noise,
+    ),
+    Check(
+        "grey",
+        "Grey is a guess",
+        "FGSM 0.5 and PGD 0.5 leave no more right than guessing does: a flat grey image is within their reach.",
+        _grey,
     ),
     Check(
         "gradient",
@@ -313,13 +327,15 @@ def _overall(results: Iterable[Result]) -> str:
 def _compared(runs: Group, before: str, after: str, confidence: float, alone: bool) -> Finding:
     read = evidence.as_measured if alone else evidence.worst_masks
     try:
-        measured = [(runs, name, read(runs, name)) for name in (after, before)]
+        measured = [(runs, name, read(runs, name)) for name in (before, after) if name]
     except KeyError:
         return Finding(NOT_MEASURED, after, before)
-    first = runs[0]
-    overshoots = first.measurement(after).attack["stop"] == "last-step"
-    guess = 1 / len(first.data["classes"]) if overshoots else 0.0
-    return _pair(before, after, *evidence.same_images(measured)[::-1], confidence, guess)
+    guess = 1 / len(runs[0].data["classes"])
+    masks = evidence.same_images(measured)
+    if not before:
+        return _guessed(after, *masks, confidence, guess)
+    overshoots = runs[0].measurement(after).attack["stop"] == "last-step"
+    return _pair(before, after, *masks, confidence, guess if overshoots else 0.0)
 
 
 def _pair(before: str, after: str, left: np.ndarray, more: np.ndarray, confidence: float, guess: float) -> Finding:
@@ -332,6 +348,12 @@ def _pair(before: str, after: str, left: np.ndarray, more: np.ndarray, confidenc
     else:
         outcome = FAILS if gain.low > 0 and gain.value >= MARGIN and better_than_guessing else PASSES
     return Finding(outcome, after, before, gain, accuracies)
+
+
+def _guessed(after: str, mask: np.ndarray, confidence: float, guess: float) -> Finding:
+    """``mask`` (S, n) under an attack that leaves a guess if it works."""
+    share = statistics.accuracy(mask, confidence)
+    return Finding(FAILS if share.low > guess and share.value >= guess + MARGIN else PASSES, after, estimate=share)
 
 
 def _share(what: str, mask: np.ndarray, confidence: float) -> Finding:

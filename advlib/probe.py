@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from scipy.stats import ttest_1samp
 from torch import Tensor, nn
 
 from advlib.attacks import eval_mode, first_success, pgd, predictions, uniform_noise
@@ -23,7 +24,6 @@ from advlib.evaluate import PGD_20, PIXEL, Attack, evaluate
 from advlib.masking import Probe
 from advlib.records import Measurement, Record, pack_mask
 from advlib.resnet import resnet18
-from advlib.statistics import t_interval
 from advlib.train import to_pixels
 from advlib.weights import load_weights
 
@@ -46,7 +46,8 @@ def probe(record: Record, weights: Path, *, images: int = IMAGES, root: Path | N
     if dataset.checksum != record.data["checksum"]:
         raise ValueError(f"{record.where} is of other data than {dataset.name!r} here: their checksums differ")
     shown, labels = dataset.test_images[:images].to(device), dataset.test_labels[:images].to(device)
-    return measure(model, shown, labels, record=record, weights=sha256(Path(weights).read_bytes()).hexdigest())
+    digest = sha256(Path(weights).read_bytes()).hexdigest()
+    return measure(model, shown, labels, record=record, weights=digest, queries=QUERIES)
 
 
 def network(record: Record, weights: Path) -> nn.Module:
@@ -81,7 +82,6 @@ def measure(
         largest = gradients(model, x, labels).abs().flatten(1).amax(dim=1)
         loss = {str(k): ascended(model, x, labels, k) for k in (0, PGD_20.steps - 1, PGD_20.steps)}
     before, last = list(loss.values())[1:]
-    low, high = t_interval((last - before).tolist())
     return Probe(
         record=record.where,
         config=Config(**record.config).digest(),
@@ -92,7 +92,7 @@ def measure(
         zero_gradient=pack_mask((largest == 0).cpu().numpy()),
         vanishing_gradient=pack_mask((largest < torch.finfo(torch.float32).eps).cpu().numpy()),
         loss={k: round(values.mean().item(), 6) for k, values in loss.items()},
-        last_step=(round(low, 6), round(high, 6)),
+        last_step=_interval((last - before).tolist()),
     )
 
 
@@ -145,6 +145,14 @@ def square(model: nn.Module, x: Tensor, y: Tensor, queries: int, seed: int) -> T
     if (shown - x).abs().max() > SQUARE["eps"] + 1e-6 or shown.min() < 0 or shown.max() > 1:
         raise RuntimeError("Square of torchattacks left its ball or the pixels: its numbers would mean nothing")
     return predictions(model, shown) == y
+
+
+def _interval(values: list[float]) -> tuple[float, float]:
+    """Student's 95 % interval of the mean of ``values``, one an image."""
+    if max(values) == min(values):
+        return values[0], values[0]  # SciPy gives nan
+    low, high = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    return round(float(low), 6), round(float(high), 6)
 
 
 def _measurement(attack: dict, survives: Tensor) -> Measurement:

@@ -209,14 +209,14 @@ def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> st
     ]
     sizes = sorted({f.estimate.n for result in _to_tell(verdict) for f in result.findings if f.estimate}) or [0]
     caption = (
-        "Images left right in percent, and the difference in percentage points with an interval that holds for all "
-        f"comparisons of this network together. Over {counts([sizes[0], sizes[-1]])} images."
+        "Images left right in percent, and the difference in percentage points, or the share, with an interval that "
+        f"holds for all comparisons of this network together. Over {counts([sizes[0], sizes[-1]])} images."
     )
     runs = links(runs_of(group, verdict.key, verdict.protocol), page, root)
     return (
         f'<section class="claim" id="{_anchor(verdict)}"><h3>{_title(verdict)}</h3>'
         f"<p>{badge(verdict.verdict)}. {runs}</p>"
-        f"{table(['Comparison', 'Check', 'Outcome', 'Before → after', 'Difference'], body, caption)}</section>"
+        f"{table(['Comparison', 'Check', 'Outcome', 'Before → after', 'Difference or share'], body, caption)}</section>"
     )
 
 
@@ -235,7 +235,11 @@ def _numbers(finding: Finding) -> list[str]:
 def _interval(finding: Finding) -> str:
     e, last_step = finding.estimate, finding.after == "probe:last-step"
     value, low, high = ((1 if last_step else 100) * share for share in (e.value, e.low, e.high))
-    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})" if last_step else f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    if last_step:
+        return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
+    if not finding.before:
+        return f"{value:.1f} ({low:.1f} to {high:.1f})"
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _line(finding: Finding) -> str:
