@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from advlib import catalogue, evidence
-from advlib.evidence import HEADINGS, Group, runs_of
+from advlib.evidence import HEADINGS, STRONG, Group, runs_of
 from advlib.markup import NO_NUMBER, counts, links, row, table
 from advlib.masking import (
     CHECKS,
@@ -169,13 +169,16 @@ def _three(accuracy: dict[str, float]) -> str:
 def _ours(verdict: Verdict, group: Group) -> str:
     measured = {column: evidence.accuracy(group, verdict.key, verdict.protocol, column) for column in catalogue.COLUMNS}
     ours = {column: 100 * estimate.value for column, estimate in measured.items()}
-    code = evidence.accuracy(group, verdict.key, verdict.protocol, "pgd-0.5-code", catalogue.rule(verdict.protocol))
+    rule = catalogue.rule(verdict.protocol)
+    places = [(verdict.key, verdict.protocol, f"{rule}:{column}") for column in ("pgd-0.5-code", "fgsm-0.5")]
+    code, more = evidence.accuracies(group, places)[0], evidence.difference(group, *places)
     pattern = "The paper's pattern is there as well" if _odd(ours) else "The paper's pattern is not there"
     failing = ", ".join(result.check.title for result in verdict.failing)
     return (
         f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}: {_three(ours)}. {pattern}. Verdict: "
         f"**{verdict.verdict}**{f' ({failing})' if failing else ''}. With steps of 2/255, which the released code "
-        f"takes and which cannot reach 0.5, PGD leaves {100 * code.value:.1f} %."
+        f"takes and which cannot reach 0.5, PGD leaves {100 * code.value:.1f} %: {100 * more.value:+.1f} points against "
+        f"FGSM 0.5 ({100 * more.low:+.1f} to {100 * more.high:+.1f})."
     )
 
 
@@ -213,9 +216,10 @@ def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> st
         f"holds for all comparisons of this network together. Over {counts([sizes[0], sizes[-1]])} images."
     )
     runs = links(runs_of(group, verdict.key, verdict.protocol), page, root)
+    strong = 100 * evidence.accuracy(group, verdict.key, verdict.protocol, STRONG).value
     return (
         f'<section class="claim" id="{_anchor(verdict)}"><h3>{_title(verdict)}</h3>'
-        f"<p>{badge(verdict.verdict)}. {runs}</p>"
+        f"<p>{badge(verdict.verdict)}; {runs}. For comparison, {HEADINGS[STRONG]} leaves {strong:.1f} %.</p>"
         f"{table(['Comparison', 'Check', 'Outcome', 'Before → after', 'Difference or share'], body, caption)}</section>"
     )
 
