@@ -177,8 +177,8 @@ def _ours(verdict: Verdict, group: Group) -> str:
     return (
         f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}: {_three(ours)}. {pattern}. Verdict: "
         f"**{verdict.verdict}**{f' ({failing})' if failing else ''}. With steps of 2/255, which the released code "
-        f"takes and which cannot reach 0.5, PGD leaves {100 * code.value:.1f} %: {100 * more.value:+.1f} points against "
-        f"FGSM 0.5 ({100 * more.low:+.1f} to {100 * more.high:+.1f})."
+        f"takes and which cannot reach 0.5, PGD leaves {100 * code.value:.1f} %: {100 * more.value:+.1f} points "
+        f"against FGSM 0.5 ({100 * more.low:+.1f} to {100 * more.high:+.1f})."
     )
 
 

@@ -46,6 +46,26 @@ def test_claims_prints_every_claim_and_json_names_the_records(results, capsys):
     assert comparison["records"] == [fake.record(key, "published").where for key in ("advprop", "traditional")]
 
 
+def test_verdicts_prints_every_network_and_json_names_the_records(results, capsys):
+    text = printed(capsys, "verdicts", "--results", str(results))
+    entries = json.loads(printed(capsys, "verdicts", "--json", "--results", str(results)))
+    assert [(entry["row"], entry["protocol"]) for entry in entries] == [
+        (key, protocol) for key in ("traditional", "advprop") for protocol in catalogue.PROTOCOLS
+    ]
+    for entry in entries:
+        title = f"{catalogue.rows()[entry['row']].name}, {entry['protocol']}"
+        (line,) = [line for line in text.splitlines() if line.startswith(title)]
+        assert line.endswith(entry["verdict"])
+        assert entry["records"] == [fake.record(entry["row"], entry["protocol"]).where]
+
+
+def test_a_probe_that_does_not_belong_to_its_record_is_refused(results, capsys):
+    folder = results / fake.record("advprop").where
+    (folder / "probe.json").write_text("{}")
+    assert main(["verdicts", "--results", str(results)]) == 2
+    assert "python -m advlib probe advprop --protocol corrected" in capsys.readouterr().err
+
+
 def test_without_a_record_that_counts_the_commands_say_where_to_look(tmp_path, capsys):
     fake.put(fake.record(budget="smoke"), tmp_path)
     assert main(["claims", "--results", str(tmp_path)]) == 2
