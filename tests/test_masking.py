@@ -238,6 +238,7 @@ PROBED = {
     "nothing": ({}, set()),
     "survivors without a bound": ({"counts": {"unbounded": 20}}, {"unbounded"}),
     "one survivor": ({"counts": {"unbounded": 1}}, set()),
+    "three survivors, by chance more than one in a hundred": ({"counts": {"unbounded": 3}}, set()),
     "gradients of 0": ({"zero_gradient": SOME, "vanishing_gradient": SOME}, {"zero", "vanishing"}),
     "gradients too small": ({"vanishing_gradient": SOME}, {"vanishing"}),
     "no gradient where the network is wrong anyway": ({"zero_gradient": pack_mask(np.arange(200) >= 150)}, set()),
