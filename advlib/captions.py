@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from advlib import catalogue, claims, dissection, evidence, plots
-from advlib.evidence import HEADINGS, STRONG, Group, rows_run, runs_of
+from advlib import catalogue, claims, dissection, evidence
+from advlib.evidence import BRANCH_CASES, HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.markup import counts
 from advlib.statistics import Estimate
 
@@ -74,7 +74,7 @@ def against_steps(group: Group, protocol: str = "corrected") -> Words:
 def branches(group: Group, protocol: str = "corrected") -> Words:
     values = []
     found = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}
-    columns = [column for _, *both in plots.BRANCH_CASES for column in both]
+    columns = [column for _, *both in BRANCH_CASES for column in both]
     for key, row in found.items():
         measured = evidence.by_corrected_rule(group, key, protocol, columns)
         main, auxiliary = (_percent(measured[column]) for column in (STRONG, f"{STRONG}:aux"))

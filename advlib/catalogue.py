@@ -63,7 +63,6 @@ SWITCHES = {
     "schedule": ("schedule", "cosine-80"),
     "augmentation": ("augmentation", "published"),
 }
-PUBLISHED_BATCH = 256  # test images, in canonical order, whose own statistics the released code normalises by
 _OF_THE_ATTACK = ("space", "mode", "branch", "update")  # without adversarial training they are never read
 
 

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from advlib.attacks import eval_mode, fgsm, first_success, pgd, predictions, uniform_noise
-from advlib.catalogue import PUBLISHED_BATCH
 from advlib.norm import BRANCHES
 from advlib.progress import progress
-from advlib.records import Measurement, pack_mask
+from advlib.records import PUBLISHED_BATCH, Measurement, pack_mask
 from advlib.train import craft, to_pixels
 from advlib.unfinished import Unfinished
 

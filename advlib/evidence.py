@@ -12,14 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from advlib import catalogue, records, statistics
-from advlib.catalogue import PUBLISHED_BATCH
-from advlib.records import Record
+from advlib.records import PUBLISHED_BATCH, Record
 from advlib.statistics import Estimate
 
 RESULT_BUDGETS = ("full", "lite")  # the highest first; smoke shows that the machinery works and is never a result
 PAPER_DATA = ("cifar10", "cifar10-jpeg")  # what the paper's claims are about: its data, and a copy of it
 STRONG = "pgd-20-8/255"  # the strongest attack that every network went through; no AutoAttack
 HEADINGS = catalogue.COLUMNS | {STRONG: "PGD-20 8/255"}
+BRANCH_CASES = (  # what is asked of either batch norm: heading, column of the main one, column of the auxiliary one
+    ("clean", "clean", "clean:aux"),
+    ("PGD-20, through itself", STRONG, f"{STRONG}:aux"),
+    ("PGD-20, through the other", f"{STRONG}:aux-to-main", f"{STRONG}:main-to-aux"),
+)
 Group = list[Record]  # of one budget on one data set
 
 

@@ -14,17 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from advlib import catalogue, claims, dissection, evidence, ledger
-from advlib.evidence import HEADINGS, STRONG, Group, rows_run, runs_of
+from advlib.evidence import BRANCH_CASES, HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.figures import PALETTE, style
 from advlib.statistics import Estimate
 
 MARKERS = {(False, False): "o", (True, False): "s", (False, True): "^", (True, True): "D"}  # (ALS, SAT)
 SIDE_BY_SIDE = {"published": (-1, PALETTE[1], "s"), "corrected": (1, PALETTE[0], "o")}  # place, colour, marker
-BRANCH_CASES = (  # what is asked of either branch: heading, column of the main one, column of the auxiliary one
-    ("clean", "clean", "clean:aux"),
-    ("PGD-20, through itself", STRONG, f"{STRONG}:aux"),
-    ("PGD-20, through the other", f"{STRONG}:aux-to-main", f"{STRONG}:main-to-aux"),
-)
 EFFECT_COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)
 
 

@@ -19,6 +19,7 @@ LAYERS = [
         "progress",
         "statistics",
         "kernel",
+        "interrupt",
         "activations",
         "norm",
         "losses",
@@ -27,11 +28,12 @@ LAYERS = [
         "data",
         "figures",
     ],
-    ["catalogue", "records", "resnet", "branches", "diagrams", "lessons", "toy"],
-    ["train", "weights", "evidence", "markup", "passport", "show"],
+    ["catalogue", "records", "arithmetic", "gpus", "resnet", "branches", "diagrams", "lessons", "toy"],
+    ["train", "weights", "unfinished", "evidence", "markup", "passport", "show"],
     ["evaluate", "execute", "claims", "contrasts", "dissection", "masking", "mixtures", "tables", "explorer"],
-    ["run", "probe", "ledger", "captions", "quirks", "remarks", "verdicts"],
-    ["plots", "portrait", "gallery", "__main__"],
+    ["run", "grid", "probe", "ledger", "captions", "quirks", "remarks", "verdicts"],
+    ["plots", "portrait", "gallery", "campaign"],
+    ["__main__"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 WITHOUT_TORCH = [
@@ -62,6 +64,11 @@ WITHOUT_TORCH = [
     "quirks",
     "diagrams",
     "execute",
+    "interrupt",
+    "arithmetic",
+    "gpus",
+    "grid",
+    "campaign",
     "__main__",
 ]
 
