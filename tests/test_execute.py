@@ -10,6 +10,7 @@ import time
 
 import fake_records as fake
 import nbformat
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -235,17 +236,10 @@ def test_a_run_whose_process_dies_says_what_may_have_happened(tmp_path):
     command = [sys.executable, "-m", "advlib", "run", "als", *SETTINGS, "--results", str(tmp_path / "results")]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list((tmp_path / "work").rglob("checkpoint.pt")))
-    kernel = next(line.split()[0] for line in _processes() if "ipykernel" in line and line.split()[1] == str(run.pid))
-    os.kill(int(kernel), signal.SIGKILL)  # as the system does where memory runs out
+    (kernel,) = psutil.Process(run.pid).children()
+    kernel.kill()  # as the system does where memory runs out
     _, error = run.communicate(timeout=60)
     assert run.returncode == 1 and "perhaps for want of memory" in error
-
-
-def _processes() -> list[str]:
-    """Process, parent, command: a line each."""
-    return subprocess.run(
-        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
 
 
 def wait_for(condition, seconds: float = 120) -> None:
