@@ -123,33 +123,34 @@ def table(options) -> int:
 
 def claims(options) -> int:
     """What the paper claims and what the records say of it."""
-    from advlib import ledger, tables
+    from advlib import ledger
     from advlib.claims import ledger as judged
 
     group = _group(options)
     rulings = judged(group)
     if not evidence.of_the_paper(group):
         print("These are not the paper's data: the verdicts say whether its claims hold on others.\n", file=sys.stderr)
-    if options.json:
-        print(json.dumps(ledger.as_json(rulings, group), indent=1, ensure_ascii=False))
-        return 0
-    print(tables.describe(group).replace("**", "") + "\n")
-    print(ledger.text(rulings), end="")
-    return 0
+    return _show(options, group, ledger.as_json(rulings, group), ledger.text(rulings))
 
 
 def verdicts(options) -> int:
     """Which rows show a sign of masking: for each row and protocol a verdict, and the checks that fail."""
-    from advlib import masking, tables
+    from advlib import masking
     from advlib import verdicts as shown
 
     group = _group(options)
     judged = masking.judge(group, masking.probes(options.results or results_folder(), group))
+    return _show(options, group, shown.as_json(judged, group), shown.text(judged))
+
+
+def _show(options, group: evidence.Group, plain: list, text: str) -> int:
+    """What was judged: for a program, or for a reader with what it was judged from."""
+    from advlib import tables
+
     if options.json:
-        print(json.dumps(shown.as_json(judged, group), indent=1, ensure_ascii=False))
-        return 0
-    print(tables.describe(group).replace("**", "") + "\n")
-    print(shown.text(judged), end="")
+        print(json.dumps(plain, indent=1, ensure_ascii=False))
+    else:
+        print(f"{tables.describe(group).replace('**', '')}\n\n{text}", end="")
     return 0
 
 
@@ -184,11 +185,9 @@ def _status(options) -> str:
     if options.json:
         return json.dumps([_plain(found, root) for found in states], indent=1)
     lines = [f"{found.state:8s} {found.run.where}" + (f"  ({found.why})" if found.why else "") for found in states]
-    counts = {name: sum(found.state == name for found in states) for name in grid.STATES}
     spent, left = grid.hours(states)
-    summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count) + f" of {len(states)}"
     rest = "nobody knows how long the others take" if left is None else f"{left:.1f} hours left, one after the other"
-    lines.append(f"{summary}; {spent:.1f} hours spent, {rest}")
+    lines.append(f"{grid.summary(states)}; {spent:.1f} hours spent, {rest}")
     if options.needs:
         asked = grid.needs(states, options.needs)
         lines.append(
@@ -231,8 +230,7 @@ def campaign(options) -> int:
         jobs=options.jobs,
         start_from=options.start_from,
     )
-    counts = {name: sum(found.state == name for found in states) for name in grid.STATES}
-    print(", ".join(f"{count} {name}" for name, count in counts.items() if count) + f" of {len(states)}")
+    print(grid.summary(states))
     for part in sorted(options.out.iterdir()):
         print(f"{part}  {part.stat().st_size / 2**20:.1f} MiB")
     return 0

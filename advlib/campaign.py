@@ -49,15 +49,17 @@ def campaign(
 def most_informative_first(wanted: Sequence[Run]) -> list[Run]:
     """Table 1 under both protocols, then Table 2, the paper's other rows, the steps between, the extensions.
 
-    All with one seed before any with the next: a table with a hole says less than one with wide intervals.
+    All of them with seed 0, then Table 1 with the other seeds, then the rest: a table with a hole says less than one
+    with wide intervals.
     """
+    others = max(run.seed for run in wanted) if wanted else 0
 
     def rank(run: Run) -> tuple:
         row = catalogue.rows().get(run.key)
-        of_the_paper = {1: 0, 2: 1, None: 2}[row.paper_table] if row else 4
-        between = run.protocol not in catalogue.PROTOCOLS
-        later_seed = run.seed if of_the_paper == 0 and not between else 3 + run.seed
-        return (later_seed if run.seed else 0, 3 if between else of_the_paper)
+        kind = {1: 0, 2: 1, None: 2}[row.paper_table] if row else 4
+        if run.protocol not in catalogue.PROTOCOLS:
+            kind = 3
+        return (run.seed if run.seed == 0 or kind == 0 else others + run.seed, kind)
 
     return sorted(wanted, key=rank)
 

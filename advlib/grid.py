@@ -21,11 +21,8 @@ from advlib.folders import FAILED, LOCK, held, replacing, work_folder
 from advlib.records import Record
 
 STATES = ("done", "running", "failed", "missing", "stale", "damaged")
-MEMORY = {
-    "smoke": 1.0,
-    "lite": 1.6,
-    "full": 4.0,
-}  # GB a run: measured on CPUs (docs in `needs`), full with room to spare
+# GB of a run, command and kernel together: the peaks of the row that needs most as seen on a CPU; of full, a guess
+MEMORY = {"smoke": 1.2, "lite": 2.1, "full": 4.0}
 
 
 @dataclass(frozen=True)
@@ -144,6 +141,12 @@ def hours(states: Sequence[State]) -> tuple[float, float | None]:
         by_row.setdefault((found.run.key, found.run.protocol), []).append(found.record.seconds)
     left = (found.run for found in states if found.state != "done")
     return spent, sum(np.mean(by_row.get((run.key, run.protocol), [rate * _work(run)])) for run in left) / 3600
+
+
+def summary(states: Sequence[State]) -> str:
+    """How many of the runs are done, failed and so on: "2 done, 1 failed of 3"."""
+    counts = {name: sum(found.state == name for found in states) for name in STATES}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) + f" of {len(states)}"
 
 
 def collect(wanted: Sequence[Run], root: Path, target: Path) -> None:

@@ -74,7 +74,10 @@ def also_here(groups: Sequence[Group], best: Sequence[Group]) -> str:
 
 
 def _named(groups: Sequence[Group]) -> str:
-    return ", ".join(f"{group[0].budget} on {group[0].data['title']} ({len(group)} runs)" for group in groups)
+    nouns = {True: "run", False: "runs"}
+    return ", ".join(
+        f"{group[0].budget} on {group[0].data['title']} ({len(group)} {nouns[len(group) == 1]})" for group in groups
+    )
 
 
 def left_out(root: Path) -> str:

@@ -193,13 +193,13 @@ def test_a_description_counts_images_and_seeds():
 def test_where_only_other_data_were_run_a_page_says_so_and_does_not_deny_the_runs(tmp_path):
     fake.put(fake.record("advprop", dataset="folder:cats", title="Cats"), tmp_path)
     said = tables.status(tmp_path)
-    assert "no result on the paper's data" in said and "lite on Cats (1 runs)" in said
+    assert "no result on the paper's data" in said and "lite on Cats (1 run)" in said
 
 
 def test_groups_that_the_paper_is_not_judged_by_are_named():
     best, other = [fake.record()], [fake.record(budget="full")]
     assert tables.also_here([best], [best]) == ""
-    assert "full on CIFAR-10, JPEG copy (1 runs)" in tables.also_here([best, other], [best])
+    assert "full on CIFAR-10, JPEG copy (1 run)" in tables.also_here([best, other], [best])
 
 
 def test_an_extension_that_shares_no_seed_with_its_row_says_so(tmp_path):
