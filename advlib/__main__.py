@@ -11,12 +11,13 @@ from pathlib import Path
 
 from advlib import catalogue, evidence, grid, records
 from advlib.folders import project_folder, results_folder
+from advlib.interrupt import ASKED
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 if all went well, 1 if a run failed, 2 if the command was wrong."""
     options = _parser().parse_args(arguments)
-    asked = _leave_on_sigterm()
+    signal.signal(signal.SIGTERM, _leave)
     try:
         return options.command(options)
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
@@ -24,24 +25,18 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except (ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
         print(f"advlib: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 143 if asked else getattr(error, "exit_status", 2)
+        return 143 if ASKED else getattr(error, "exit_status", 2)
 
 
-def _leave_on_sigterm() -> list:
+def _leave(*_) -> None:
     """On SIGTERM ask the kernel to save and stop, and wait for it; without one, or at the second, leave at once.
 
-    Either way by the front door: nothing partial stays. Returns what is not empty once SIGTERM has come.
+    Either way by the front door: nothing partial stays.
     """
-    asked: list = []
-
-    def leave(*_) -> None:
-        kernel = sys.modules.get("advlib.kernel")
-        if asked or not (kernel and kernel.ask_to_stop()):
-            sys.exit(143)
-        asked.append(True)
-
-    signal.signal(signal.SIGTERM, leave)
-    return asked
+    kernel = sys.modules.get("advlib.kernel")
+    if ASKED or not (kernel and kernel.ask_to_stop()):
+        sys.exit(143)
+    ASKED.append(True)
 
 
 def run(options) -> int:

@@ -215,18 +215,18 @@ def as_measured(runs: Group, name: str) -> np.ndarray:
     KeyError if one of them lacks it, ValueError if they were tested on different numbers of images.
     """
     found = [record.measurement(name).mask for record in runs]
-    refuse_other_sizes(runs, name, found)
+    _refuse_other_sizes(runs, name, found)
     return np.array(found)
 
 
 def worst_masks(runs: Group, name: str) -> np.ndarray:
     """bool (S, n): :func:`worst_mask` of each run. Raises ValueError if they were tested on different numbers."""
     masks = [worst_mask(record, name) for record in runs]
-    refuse_other_sizes(runs, name, masks)
+    _refuse_other_sizes(runs, name, masks)
     return np.array(masks)
 
 
-def refuse_other_sizes(runs: Group, name: str, masks: Sequence[np.ndarray]) -> None:
+def _refuse_other_sizes(runs: Group, name: str, masks: Sequence[np.ndarray]) -> None:
     """Raises ValueError if runs that differ in their seed were tested on different numbers of images."""
     sizes = sorted({len(mask) for mask in masks})
     if len(sizes) > 1:

@@ -19,7 +19,7 @@ from advlib import catalogue, records
 from advlib.config import Config
 from advlib.folders import CHECKPOINT, FAILED, HALVED, LOCK, MEASURED, RESULTS, WORK, alone, project_folder, work_folder
 from advlib.gpus import one_of_them
-from advlib.interrupt import Interrupted
+from advlib.interrupt import ASKED, Interrupted
 from advlib.passport import stamp
 from advlib.progress import TERMINAL, terminal_name
 
@@ -151,6 +151,8 @@ def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, wo
                 raise Interrupted(error.evalue) from error
             raise _failed(f"{error.ename}: {error.evalue}", output, work) from error
         except DeadKernelError as error:
+            if ASKED:  # while it measured: what it had is on disk, and it ends at once
+                raise Interrupted("asked to stop: run it again to go on") from error
             raise _failed("the process died, perhaps for want of memory: run fewer at once", output, work) from error
 
 

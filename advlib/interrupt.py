@@ -4,6 +4,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+ASKED: list[bool] = []  # not empty once this command has been asked to stop
+
 
 class Interrupted(RuntimeError):
     """Asked to stop, the work was saved and can be continued."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
+from contextlib import suppress
 
 from jupyter_client.manager import AsyncKernelManager
 
@@ -35,7 +36,8 @@ class IPCKernelManager(AsyncKernelManager):
 
 
 def ask_to_stop() -> bool:
-    """Send SIGTERM to the kernels that run: they save and raise. Returns whether there was one."""
+    """Send SIGTERM to the kernels that run: they save and raise, or end where all is saved. Was there one?"""
     for kernel in RUNNING:
-        os.kill(kernel.provisioner.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # where the whole group was signalled, it may have gone already
+            os.kill(kernel.provisioner.pid, signal.SIGTERM)
     return bool(RUNNING)

@@ -1,11 +1,9 @@
 """A campaign: the most telling run first, in time, packed in parts that can be put together again and nothing else."""
 
 import io
-import json
 import os
-import subprocess
-import sys
 import tarfile
+import time
 
 import fake_records as fake
 import pytest
@@ -14,7 +12,7 @@ from small_notebook import environment
 
 from advlib import campaign, execute, grid, records
 from advlib.campaign import NAME, most_informative_first, pack, unpack
-from advlib.folders import CHECKPOINT, HALVED
+from advlib.folders import CHECKPOINT, HALVED, MEASURED
 
 
 @pytest.fixture(autouse=True)
@@ -127,22 +125,35 @@ def test_a_campaign_without_time_is_refused(tmp_path):
         campaign.campaign([run()], tmp_path, minutes=0.3, out=tmp_path / "out")
 
 
+class Clock:
+    """The time of day, until something is there; from then on it is too late."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def monotonic(self) -> float:
+        return time.monotonic() + (1e6 if self.path.exists() else 0.0)
+
+    sleep = staticmethod(time.sleep)
+
+
 @pytest.mark.slow
-def test_a_campaign_stops_in_time_and_goes_on_on_the_next_machine(tmp_path):
-    """Two machines: the first is taken away while the run trains, the second finishes it."""
+@pytest.mark.parametrize("moment", [CHECKPOINT, MEASURED], ids=["while it trains", "while it measures"])
+def test_a_campaign_stops_in_time_and_goes_on_on_the_next_machine(tmp_path, monkeypatch, moment):
+    """Two machines: the first is taken away in the middle of the run, the second finishes it."""
 
-    def go(machine: str, minutes: float, *more) -> str:
-        command = [sys.executable, "-m", "advlib", "campaign", "--minutes", str(minutes), "--keys", "advprop"]
-        command += ["--protocols", "corrected", "--out", str(tmp_path / machine / "out"), *more]
-        done = subprocess.run(command, env=environment(tmp_path / machine), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def go(machine: str, **more) -> list[str]:
+        for name, value in environment(tmp_path / machine).items():
+            monkeypatch.setenv(name, value)
+        wanted = grid.runs("smoke", [0], keys=["advprop"], protocols=["corrected"])
+        places = {"root": tmp_path / machine / "results", "out": tmp_path / machine / "out"}
+        return [found.state for found in campaign.campaign(wanted, minutes=9, **places, **more)]
 
-    assert "1 missing of 1" in go("first", (campaign.GRACE + 13) / 60)
-    left = tmp_path / "first" / "work" / "smoke/digits/corrected/advprop/seed0" / CHECKPOINT
-    if not left.exists():
-        pytest.skip("this machine is too slow to begin a training in the time")
-    assert "1 done of 1" in go("second", 3, "--start-from", str(tmp_path / "first" / "out"))
-    record = records.read(tmp_path / "second" / "results" / "smoke/digits/corrected/advprop/seed0/record.json")
-    assert record.provenance["halved"] and json.loads(json.dumps(record.curve))
+    where = "smoke/digits/corrected/advprop/seed0"
+    with monkeypatch.context() as patch:
+        patch.setattr(campaign, "time", Clock(tmp_path / "first" / "work" / where / moment))
+        assert go("first") == ["missing"]
+    assert go("second", start_from=tmp_path / "first" / "out") == ["done"]
+    record = records.read(tmp_path / "second" / "results" / where / "record.json")
+    assert record.provenance["halved"] and len(record.curve) == record.config["epochs"]
     assert os.listdir(tmp_path / "second" / "out") == [f"{NAME}1of1"]

@@ -212,6 +212,20 @@ def test_a_run_that_is_cut_off_leaves_no_record_and_the_next_one_goes_on_from_it
     assert tree(results) == [f"{WHERE}/record.json", f"{WHERE}/run.ipynb"]
 
 
+def test_a_run_asked_to_stop_while_it_measures_has_not_failed_and_goes_on(tmp_path):
+    settings = [part for name, value in (SMALL | {"test_size": 256}).items() for part in ("--set", f"{name}={value}")]
+    command = [sys.executable, "-m", "advlib", "run", "als", *settings, "--results", str(tmp_path / "results")]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    work = tmp_path / "work" / "smoke/digits/corrected/als/seed0"
+    wait_for((work / "measured.json").exists)
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 143 and "run it again to go on" in said
+    assert not list(work.glob("failed*")) and (work / "measured.json").exists()
+    path, state = execute("als", overrides=SMALL | {"test_size": 256}, results=tmp_path / "results")
+    assert state == "done" and len(records.read(path).measurements) > 40
+
+
 def test_a_second_command_for_the_same_run_waits_if_it_is_told_to_and_does_nothing_twice(tmp_path):
     command = [sys.executable, "-m", "advlib", "run", "als", *SETTINGS, "--results", str(tmp_path / "results")]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
