@@ -135,9 +135,12 @@ def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, wo
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    from advlib.kernel import ALLOCATOR
+
     output.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
-    environment = {RESULTS: str(staging), WORK: str(work_folder("").resolve()), **gpu}
+    allocator = {name: value for name, value in ALLOCATOR.items() if name not in os.environ}
+    environment = {**allocator, RESULTS: str(staging), WORK: str(work_folder("").resolve()), **gpu}
     if terminal := terminal_name():
         environment[TERMINAL] = terminal
     options = {} if os.name == "nt" else {"kernel_manager_class": "advlib.kernel.IPCKernelManager"}

@@ -33,13 +33,20 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut; the branch reaches every batch norm."""
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int, act: Callable, norm: Callable, shortcut_norm: Callable
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        act: Callable,
+        norm: Callable,
+        shortcut_norm: Callable,
+        conv: Callable,
     ):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.conv1 = conv(in_channels, channels, 3, stride, padding=1, bias=False)
         self.norm1 = norm(channels)
         self.act1 = act()
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = conv(channels, channels, 3, padding=1, bias=False)
         self.norm2 = norm(channels)
         self.act2 = act()
         self.projects = stride != 1 or in_channels != channels
@@ -57,7 +64,7 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """Pixels (B, C, H, W) in [0, 1] to logits (B, K): ``standardise``, then ``classify``."""
 
-    def __init__(self, *, num_classes: int, width: int, act: Callable, norms: tuple, mean, std):
+    def __init__(self, *, num_classes: int, width: int, act: Callable, norms: tuple, conv: Callable, mean, std):
         super().__init__()
         norm, shortcut_norm = norms
         self.standardise = Standardise(mean, std)
@@ -66,8 +73,8 @@ class ResNet18(nn.Module):
         self.stem_act = act()
         in_channels, blocks = width, []
         for channels, stride in [(width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)]:
-            blocks.append(BasicBlock(in_channels, channels, stride, act, norm, shortcut_norm))
-            blocks.append(BasicBlock(channels, channels, 1, act, norm, shortcut_norm))
+            blocks.append(BasicBlock(in_channels, channels, stride, act, norm, shortcut_norm, conv))
+            blocks.append(BasicBlock(channels, channels, 1, act, norm, shortcut_norm, conv))
             in_channels = channels
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Linear(in_channels, num_classes)
@@ -93,12 +100,15 @@ def resnet18(
     activation_alpha: float = 10.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    conv: Callable[..., nn.Module] = nn.Conv2d,
 ) -> ResNet18:
     """A freshly initialised ResNet-18: Kaiming normal for convolutions and the linear layer, zero bias.
 
     At width 64: 11,173,962 parameters (``norm="shared"``), 11,183,562 (``"dual"``), 11,181,770
     (``"dual-except-shortcuts"``, the paper's released code). ``mean`` and ``std`` (per channel, in pixels) default to
     CIFAR-10's for 3 channels and to 0.5 otherwise. Initial weights come from torch's global generator.
+    ``conv`` makes the 3x3 convolutions of the blocks: another way to compute the same, such as
+    :class:`advlib.small_maps.SmallMapConv2d`.
 
     Raises ValueError on an unknown activation or norm, a width below 1, fewer than 2 classes, or mean and std that do
     not fit the channels.
@@ -112,7 +122,7 @@ def resnet18(
     if not len(mean) == len(std) == in_channels or min(std) <= 0:
         raise ValueError(f"{mean=}, {std=}: need {in_channels} values each, every std positive")
     act = make_activation(activation, activation_alpha)
-    model = ResNet18(num_classes=num_classes, width=width, act=act, norms=NORMS[norm], mean=mean, std=std)
+    model = ResNet18(num_classes=num_classes, width=width, act=act, norms=NORMS[norm], conv=conv, mean=mean, std=std)
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)

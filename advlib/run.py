@@ -24,6 +24,7 @@ from advlib.folders import CHECKPOINT, HALVED, MEASURED, alone
 from advlib.interrupt import Interrupted, on_request
 from advlib.records import SCIENCE_VERSION, Record
 from advlib.resnet import resnet18
+from advlib.small_maps import SmallMapConv2d
 from advlib.unfinished import Unfinished, digest
 from advlib.weights import save_weights
 
@@ -168,6 +169,7 @@ def build_model(config: Config, dataset: Dataset, activation: str | None = None)
             activation_alpha=config.activation_alpha,
             mean=dataset.mean,
             std=dataset.std,
+            conv=SmallMapConv2d if config.precision == "fast" else nn.Conv2d,
         )
 
 
@@ -192,13 +194,14 @@ def training_attack(config: Config, generator: torch.Generator | None = None):
         validate=False,
     )
     how = {"branch": config.attack_branch, "mode": config.attack_mode, "space": config.attack_space}
+    how["fold"] = config.precision == "fast"
     return partial(train.craft, attack=ascend, **how)
 
 
 def training_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """bfloat16, or None for float32. "auto" is bfloat16 where the device computes in it natively."""
+    """bfloat16, or None for float32. "auto" and "fast" are bfloat16 where the device computes in it natively."""
     native = {"cuda": _gpu_has_bf16, "cpu": _cpu_has_bf16}.get(device.type, lambda: False)
-    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and native()) else None
+    return torch.bfloat16 if precision == "bf16" or (precision in ("auto", "fast") and native()) else None
 
 
 def _gpu_has_bf16() -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from advlib.attacks import eval_mode
 from advlib.config import Config
+from advlib.folded import Folded
 from advlib.folders import replacing
 from advlib.interrupt import Interrupted
 from advlib.progress import progress
@@ -82,17 +83,28 @@ def _update(optimizer, loss: Tensor, drop_gradients: bool = True) -> None:
 
 
 def craft(
-    model, x: Tensor, y: Tensor, attack, *, branch: str = "aux", mode: str = "eval", space: str = "pixels"
+    model,
+    x: Tensor,
+    y: Tensor,
+    attack,
+    *,
+    branch: str = "aux",
+    mode: str = "eval",
+    space: str = "pixels",
+    fold: bool = False,
 ) -> Tensor:
     """Adversarial twins (B, C, H, W) of pixels ``x``, by ``attack(logits_fn, x, y)`` through one branch of the model.
 
     ``mode="eval"`` touches no batch-norm statistics; with ``"train"`` every pass moves them. ``space="standardised"``
     attacks (x - mean) / std, where the released code measures eps and clamps to [0, 1]; the result is in pixels again.
+    ``fold`` puts batch norm into the convolutions first, which evaluation mode allows: faster, and equal but for
+    rounding.
     """
     with eval_mode(model) if mode == "eval" else nullcontext():
+        seen = Folded(model, branch) if fold and mode == "eval" else model
         if space == "pixels":
-            return attack(partial(model, branch=branch), x, y)
-        z_adv = attack(partial(model.classify, branch=branch), model.standardise(x), y)
+            return attack(partial(seen, branch=branch), x, y)
+        z_adv = attack(partial(seen.classify, branch=branch), model.standardise(x), y)
         return model.standardise.to_pixels(z_adv)
 
 
