@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env smoke book html test grid kill-test check-book check-links pdf colab lint picture explorer address lock clean
+.PHONY: help env smoke book html test grid bench kill-test check-book check-links pdf colab lint picture explorer address lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -39,6 +39,9 @@ grid: $(ENV) $(GRID)  ## Every run of a budget that is missing: make grid BUDGET
 	    $(if $(DATASET),--dataset $(DATASET)) --needs $(JOBS) | tail -2
 	@$(PY) -m snakemake -s workflow/Snakefile --profile workflow/profiles/$(PROFILE) $(if $(filter machine,$(PROFILE)),--cores $(JOBS)) \
 	    --config budget=$(BUDGET) seeds="$(SEEDS)" keys="$(KEYS)" dataset="$(DATASET)" -- collect
+
+bench: $(ENV) $(PEERS)  ## How fast it is, as ratios to peers measured in the same run (half an hour, on a quiet machine)
+	@$(PY) -m benchmarks
 
 kill-test: $(ENV) $(GRID)  ## Kill a grid at KILLS random moments, and compare its records with those of one left in peace
 	@$(PY) tools/kill_test.py --kills $(KILLS) --jobs $(JOBS)

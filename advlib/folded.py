@@ -1,6 +1,6 @@
 """The network as an attack sees it: in evaluation mode batch norm is one factor and one shift a channel.
 
-Both go into the convolution before (Jacob et al. 2018, section 3.2, fold them so), and a third of the passes over the
+Both go into the convolution before it (Jacob et al. 2018 fold them for inference), and a third of the passes over the
 activations is gone. What an attack needs is a gradient by the image alone, so no weight here asks for one. Beside
 rounding nothing changes; rounding does, so folding belongs to the fast mode and not to the others.
 """

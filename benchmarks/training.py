@@ -1,0 +1,133 @@
+"""Question 2: one step of Algorithm 1 beside common practice. Question 3: which lever gives how much?"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from advlib import catalogue
+from advlib.attacks import eval_mode
+from advlib.augment import AUGMENTATIONS
+from advlib.config import Config
+from advlib.kernel import ALLOCATOR
+from advlib.resnet import resnet18
+from advlib.run import LOSSES, STEPS, training_attack, training_dtype
+from advlib.small_maps import SmallMapConv2d
+from advlib.train import autocast, to_pixels
+from benchmarks.race import Contestant, Work, race
+
+STEP = "benchmarks.training:step"
+FAST = {"precision": "fast"}
+UNFOLDED = {"precision": "auto", "small_maps": True}
+LEVERS = {  # taken from the fast mode, or added to it: options of `step`, and whether the allocator keeps its memory
+    "fast": (FAST, True),
+    "without bfloat16": (FAST | {"half": False}, True),
+    "without channels last": (FAST | {"channels_last": False}, True),
+    "without folded batch norm": (UNFOLDED, True),
+    "without folded batch norm, with gradients by the weights while attacking": (UNFOLDED | {"thrifty": False}, True),
+    "without products for small maps": (FAST | {"small_maps": False}, True),
+    "without an allocator that keeps its memory": (FAST, False),
+    "with the loss read at every step": (FAST | {"read_loss": True}, True),
+    "with a fused optimiser": (FAST | {"fused": True}, True),
+    "with both halves in one batch (another experiment)": (FAST | {"one_pass": True}, True),
+    "with torch.compile": (FAST | {"compiled": True}, True),
+}
+
+
+def against_common_practice(width: int = 64, batches=(128, 256), rounds: int = 3) -> list[dict]:
+    """Question 2, at the paper's width: the common step, and ours in float32, by default, and in the fast mode."""
+    found = []
+    for batch in batches:
+        options = {"width": width, "batch": batch}
+        contestants = [
+            Contestant("common practice", "benchmarks.common_practice:step", options),
+            Contestant("ours, float32", STEP, options | {"precision": "float32"}, ALLOCATOR),
+            Contestant("ours", STEP, options | {"precision": "auto"}, ALLOCATOR),
+            Contestant("ours, fast", STEP, options | FAST, ALLOCATOR),
+        ]
+        found += race(f"width {width}, batch {batch}", contestants, images=batch, rounds=rounds)
+    return found
+
+
+def levers(rounds: int = 5) -> list[dict]:
+    """Question 3: the fast step with one lever taken away or added, at the paper's size and at the small budget's."""
+    found = []
+    for width, batch in ((64, 128), (16, 64)):
+        contestants = [
+            Contestant(name, STEP, {"width": width, "batch": batch, **options}, ALLOCATOR if keeps else {})
+            for name, (options, keeps) in LEVERS.items()
+        ]
+        found += race(f"width {width}, batch {batch}", contestants, images=batch, rounds=rounds)
+    return found
+
+
+def step(
+    width: int,
+    batch: int,
+    precision: str,
+    *,
+    key: str = "adversarial",
+    steps: int = 2,
+    half: bool = True,
+    channels_last: bool = True,
+    small_maps: bool | None = None,
+    thrifty: bool = True,
+    read_loss: bool = False,
+    fused: bool = False,
+    one_pass: bool = False,
+    compiled: bool = False,
+) -> Work:
+    """The step inside :func:`advlib.train.fit`, on random images. Each further option moves one lever."""
+    config = catalogue.config(key, width=width, batch_size=batch, precision=precision, train_steps=steps)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    conv = SmallMapConv2d if (precision == "fast" if small_maps is None else small_maps) else nn.Conv2d
+    torch.manual_seed(0)
+    model = resnet18(width=width, norm=config.norm, conv=conv).to(device, memory_format=layout).train()
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True if fused else None
+    )
+    generator = torch.Generator(device).manual_seed(0)
+    images = torch.randint(0, 256, (8 * batch, 3, 32, 32), dtype=torch.uint8, device=device, generator=generator)
+    labels = torch.randint(0, 10, (8 * batch,), device=device, generator=generator)
+    dtype = training_dtype(config.precision, device) if half else None
+    loss_fn, augment = LOSSES[config.loss](config.smoothing), AUGMENTATIONS[config.augmentation]
+    update = _one_pass if one_pass else STEPS[config.update]
+    crafting = training_attack(config, generator) if thrifty else partial(_wasteful, config=config)
+    trained = torch.compile(model) if compiled else model
+
+    def attack(_, x, y):  # on the network itself, whatever the update trains
+        return crafting(model, x, y)
+
+    def one_step() -> None:
+        chosen = torch.randint(0, len(images), (batch,), device=device, generator=generator)
+        x = to_pixels(augment(images[chosen], generator)).to(memory_format=layout)
+        with autocast(device, dtype):
+            loss, _ = update(trained, optimizer, x, labels[chosen], attack, loss_fn)
+        if read_loss:
+            loss.item()
+
+    return one_step
+
+
+def _one_pass(model, optimizer, x, y, attack, loss_fn):
+    """Clean and adversarial images share one batch, and so its statistics: not what Algorithm 1 does."""
+    logits = model(torch.cat([x, attack(model, x, y)]))
+    loss = loss_fn(logits, torch.cat([y, y]))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach(), logits
+
+
+def _wasteful(model, x, y, config: Config):
+    """PGD that calls ``backward``, and so computes gradients by the weights that nobody reads."""
+    x_adv = x
+    with eval_mode(model):
+        for _ in range(config.train_steps):
+            x_adv = x_adv.detach().requires_grad_()
+            F.cross_entropy(model(x_adv), y, reduction="sum").backward()
+            moved = x_adv.detach() + config.train_step_size * x_adv.grad.sign()
+            x_adv = (x + (moved - x).clamp(-config.train_eps, config.train_eps)).clamp(0, 1)
+    return x_adv

@@ -1,0 +1,40 @@
+"""Where the rest of the time goes: the operators of a fast training step."""
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.training import step
+
+KINDS = {  # part of an operator's name -> what it does, the first that fits
+    "convolution_backward": "convolution, backward",
+    "cudnn_convolution": "convolution, forward",
+    "mkldnn_convolution": "convolution, forward",
+    "batch_norm_backward": "batch norm, backward",
+    "batch_norm": "batch norm, forward",
+    "aten::mm": "matrix products",
+    "aten::addmm": "matrix products",
+    "threshold_backward": "ReLU and additions",
+    "clamp_min": "ReLU and additions",
+    "aten::add": "ReLU and additions",
+    "aten::cat": "copies",
+    "copy_": "copies",
+    "constant_pad": "copies",
+}
+
+
+def shares(width: int = 64, batch: int = 128, steps: int = 3) -> list[dict]:
+    """Share of the operators' own time by kind, in the fast step, over a few steps."""
+    work = step(width, batch, "fast")
+    work()
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
+    with profile(activities=activities) as seen:
+        for _ in range(steps):
+            work()
+    times: dict[str, float] = {}
+    for event in seen.key_averages():
+        own = event.self_device_time_total if torch.cuda.is_available() else event.self_cpu_time_total
+        kind = next((kind for part, kind in KINDS.items() if part in event.key), "everything else")
+        times[kind] = times.get(kind, 0.0) + own
+    total = sum(times.values())
+    ordered = sorted(times.items(), key=lambda item: (item[0] == "everything else", -item[1]))
+    return [{"kind": kind, "share": round(time / total, 4)} for kind, time in ordered]
