@@ -186,10 +186,9 @@ def text(measured: Measured) -> str:
         if name == "start-up":
             lines += [f"  {line['what']:50s} {line['seconds']:8.3f} s" for line in measured.rows(name)]
         if name == "curves":
-            lines += [
-                f"  {line['contestant']:24s} {line['images_per_second']:10,.1f} images/s {line['peak_memory_gb']:6.2f} GB"
-                for line in measured.rows(name)
-            ]
+            for line in measured.rows(name):
+                rate = f"{line['images_per_second']:10,.1f} images/s {line['peak_memory_gb']:6.2f} GB"
+                lines.append(f"  {line['contestant']:24s} {rate}")
         if name == "where":
             lines += [f"  {line['kind']:50s} {100 * line['share']:8.1f} %" for line in measured.rows(name)]
         for setting, race in measured.races(name).items():
