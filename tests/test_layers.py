@@ -32,9 +32,10 @@ LAYERS = [
     ["catalogue", "records", "arithmetic", "gpus", "resnet", "branches", "diagrams", "lessons", "toy"],
     ["folded", "weights", "unfinished", "evidence", "markup", "passport", "show"],
     ["train", "execute", "claims", "contrasts", "dissection", "masking", "mixtures", "tables", "explorer"],
-    ["evaluate", "grid", "ledger", "captions", "quirks", "remarks", "verdicts"],
+    ["evaluate", "grid", "ledger", "captions", "quirks", "remarks", "verdicts", "corruptions"],
     ["run", "probe"],
-    ["plots", "portrait", "gallery", "campaign"],
+    ["plots", "portrait", "gallery", "campaign", "corrupt"],
+    ["spoilt"],
     ["__main__"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -57,6 +58,8 @@ WITHOUT_TORCH = [
     "remarks",
     "ledger",
     "verdicts",
+    "corruptions",
+    "spoilt",
     "captions",
     "figures",
     "plots",
