@@ -132,7 +132,9 @@ def difference(a: Sequence[np.ndarray], b: Sequence[np.ndarray], confidence: flo
     return statistics.contrast({1 / len(a): a, -1 / len(b): b}, confidence)
 
 
-def compared(networks: Sequence[Network], network: Network, key: str, kinds: Iterable[str] = COMMON) -> Estimate | None:
+def compared(
+    networks: Sequence[Network], network: Network, key: str, kinds: Iterable[str] = COMMON, confidence: float = 0.95
+) -> Estimate | None:
     """Accuracy of ``network`` minus that of the row ``key`` under the same protocol, over ``kinds``.
 
     None for the row itself, if it was not measured, or if the two share no seed.
@@ -144,7 +146,7 @@ def compared(networks: Sequence[Network], network: Network, key: str, kinds: Ite
     if not seeds:
         return None
     kinds = tuple(kinds)
-    return difference(*(_of_seeds(one, seeds).masks(kinds) for one in (network, others[0])))
+    return difference(*(_of_seeds(one, seeds).masks(kinds) for one in (network, others[0])), confidence)
 
 
 def _of_seeds(network: Network, seeds: set[int]) -> Network:
