@@ -140,7 +140,7 @@ def per_class(group: Group, protocol: str = "corrected") -> Words:
     names = group[0].data["classes"]
     few = len(names) <= READABLE
     classes = ", ".join(names) if few else f"the {READABLE // 2} hardest and the {READABLE // 2} easiest"
-    chosen = "" if few else f" Of {len(names)} classes the {classes}, by the mean of the left panel's rows."
+    chosen = "" if few else f" Of {len(names)} classes {classes}, by the mean of the left panel's rows."
     return {
         "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}."
         f"{chosen} {source(group, catalogue.part(1), protocol, intervals='')}",
