@@ -1,4 +1,4 @@
-"""``python -m advlib``: run an experiment, list the catalogue, see what is done, read tables and verdicts, probe."""
+"""``python -m advlib``: run, list what there is, see what is done, read tables and verdicts, probe, corrupt."""
 
 import argparse
 import ast
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from advlib import catalogue, evidence, grid, records
+from advlib.corruptions import KINDS
 from advlib.folders import project_folder, results_folder
 from advlib.interrupt import ASKED
 
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, KeyError, ImportError) as error:
         print(f"advlib: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 143 if ASKED else getattr(error, "exit_status", 2)
 
@@ -81,6 +82,30 @@ def probe(options) -> int:
     masking.read_probe(root / where / masking.NAME, record)
     rates = ", ".join(f"{m.column} {100 * m.accuracy:.1f} %" for m in found.measurements)
     print(f"{where}/{masking.NAME}: of {found.images} images right, {rates}; on {found.device}")
+    return 0
+
+
+def corrupt(options) -> int:
+    """Measure trained networks on spoilt test images, and leave what is found beside their records."""
+    from advlib import corruptions
+    from advlib.corrupt import corrupt as measure
+
+    corruptions.check_kinds(options.kinds)  # before anything is read
+    root = options.results or results_folder()
+    models = options.models or (project_folder() or Path()) / "models"
+    networks = []
+    for key in options.keys:
+        dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
+        where = records.run_folder(options.budget, dataset, options.protocol, key, options.seed)
+        networks.append((records.read(root / where / "record.json"), models / f"{key}.safetensors"))
+    paths = measure(networks, root, kinds=options.kinds, images=options.images, force=options.force)
+    for path, (record, _) in zip(paths, networks, strict=True):
+        found = corruptions.read(path, record)
+        mean = sum(m.accuracy for m in found.measurements[1:]) / (len(found.measurements) - 1)
+        print(
+            f"{record.where}/{path.name}: of {found.images} images {100 * found.mask('clean').mean():.1f} % right as "
+            f"they are, {100 * mean:.1f} % in the mean of {len(found.pixels)} corruptions at each severity"
+        )
     return 0
 
 
@@ -256,6 +281,18 @@ def _parser() -> argparse.ArgumentParser:
     probing.add_argument("--images", type=int, default=200, help="the first so many of the test set (default: 200)")
     probing.set_defaults(command=probe)
 
+    spoiling = commands.add_parser(
+        "corrupt", help="accuracy on images spoilt by noise, blur, weather: minutes on a CPU"
+    )
+    spoiling.add_argument("keys", nargs="+", metavar="key", help="rows of the paper that have been run")
+    spoiling.add_argument("--protocol", default="corrected")
+    spoiling.add_argument("--seed", type=int, default=0)
+    spoiling.add_argument("--models", type=Path, help="the folder of their weights, KEY.safetensors (default: models)")
+    spoiling.add_argument("--images", type=int, default=500, help="the first so many of the test set (default: 500)")
+    spoiling.add_argument("--kinds", nargs="+", default=KINDS, help="these corruptions only, such as fog")
+    spoiling.add_argument("--force", action="store_true", help="measure again what is there")
+    spoiling.set_defaults(command=corrupt)
+
     listing = commands.add_parser("list", help="every row of the paper, and what it differs in")
     listing.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")
     listing.set_defaults(command=list_rows)
@@ -301,7 +338,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser.add_argument("--protocols", nargs="+", help="these protocols only")
         subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
 
-    for subparser in (command, state, borrowed, probing):
+    for subparser in (command, state, borrowed, probing, spoiling):
         subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
         subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")

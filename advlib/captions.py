@@ -10,6 +10,7 @@ from advlib.markup import counts
 from advlib.statistics import Estimate
 
 Words = dict[str, str]  # "caption" and "alt", for advlib.show.show
+READABLE = 20  # classes side by side in a figure; of more, the hardest and the easiest are shown
 
 
 def source(group: Group, rows: Iterable[str], *protocols: str, intervals: str = "95 % intervals") -> str:
@@ -136,10 +137,13 @@ def forest(rulings: Sequence[claims.Ruling], group: Group) -> Words:
 
 
 def per_class(group: Group, protocol: str = "corrected") -> Words:
-    classes = ", ".join(group[0].data["classes"])
+    names = group[0].data["classes"]
+    few = len(names) <= READABLE
+    classes = ", ".join(names) if few else f"the {READABLE // 2} hardest and the {READABLE // 2} easiest"
+    chosen = "" if few else f" Of {len(names)} classes {classes}, by the mean of the left panel's rows."
     return {
-        "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}. "
-        f"{source(group, catalogue.part(1), protocol, intervals='')}",
+        "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}."
+        f"{chosen} {source(group, catalogue.part(1), protocol, intervals='')}",
         "alt": f"Two tables as shades and numbers: a line for each row of Table 1, a column for each class: {classes}.",
     }
 

@@ -44,9 +44,10 @@ LAYERS = [
         "speed",
         "rounding",
     ],
-    ["evaluate", "grid", "ledger", "captions", "quirks", "remarks", "verdicts"],
+    ["evaluate", "grid", "ledger", "captions", "quirks", "remarks", "verdicts", "corruptions"],
     ["run", "probe"],
-    ["plots", "portrait", "gallery", "campaign"],
+    ["plots", "portrait", "gallery", "campaign", "corrupt"],
+    ["spoilt"],
     ["__main__"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -69,6 +70,8 @@ WITHOUT_TORCH = [
     "remarks",
     "ledger",
     "verdicts",
+    "corruptions",
+    "spoilt",
     "captions",
     "figures",
     "plots",
