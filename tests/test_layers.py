@@ -143,7 +143,12 @@ def test_the_imports_that_this_file_sees_are_those_there_are():
 
 def test_names_become_objects_in_run_alone():
     """Nothing below ``run`` and the notebook's helpers knows the experiment's choices as objects."""
-    assert {module for module in LEVEL if "run" in dependencies(module)} <= {"portrait", "execute", "worker", "__main__"}
+    assert {module for module in LEVEL if "run" in dependencies(module)} <= {
+        "portrait",
+        "execute",
+        "worker",
+        "__main__",
+    }
     for module in ("train", "evaluate", "attacks", "losses", "augment", "norm", "activations", "resnet"):
         assert not dependencies(module) & {"catalogue", "data", "run"}, module
     assert not dependencies("train") & {"losses", "augment", "resnet", "evaluate"}  # handed over, not chosen
