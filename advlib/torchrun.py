@@ -52,7 +52,7 @@ def train(task: dict, work: Path, *, processes: int, threads: int) -> None:
         words = Path(name)
         (words / "task.json").write_text(json.dumps(task | {"work": str(work)}))
         _start_and_wait(words, work / LOG, processes, threads, asked)
-        _conclude(_read(words), processes, work / LOG)
+        _conclude(_read(words), processes, work / LOG, asked())
         (work / LOG).unlink(missing_ok=True)
         if asked():
             raise Interrupted("asked to stop after the training: run it again to go on with the evaluation")
@@ -89,13 +89,18 @@ def _read(words: Path) -> dict[int, dict]:
     return {int(path.stem): json.loads(path.read_text()) for path in words.glob("*.word")}
 
 
-def _conclude(words: dict[int, dict], processes: int, log: Path) -> None:
-    """Raise what went wrong first: an error of a process's own, else that some died, else that they lost touch."""
+def _conclude(words: dict[int, dict], processes: int, log: Path, stopped: bool) -> None:
+    """Raise what went wrong first: an error of a process's own, else that some died, else that they lost touch.
+
+    Where all were ``stopped`` (SIGTERM to a whole group also ends what is only starting), the last two are no failure.
+    """
     ends = sorted((word["time"], rank, word["kind"], word["message"]) for rank, word in words.items())
     for _, rank, kind, message in ends:
         if kind not in ("done", "Lost"):
             text = message if kind in KINDS else f"{kind} in process {rank} of {processes}: {message}"
             raise KINDS.get(kind, RuntimeError)(text)
+    if stopped and (len(words) < processes or any(kind == "Lost" for _, _, kind, _ in ends)):
+        raise Interrupted("asked to stop before all processes could save: run it again to go on from the last epoch")
     dead = [str(rank) for rank in range(processes) if rank not in words]
     if dead:
         raise RuntimeError(

@@ -225,8 +225,9 @@ def test_what_went_wrong_first_is_told_and_not_what_it_did_to_the_others(tmp_pat
     def word(time, kind, message=""):
         return {"time": time, "kind": kind, "message": message}
 
-    def conclude(*words):
-        torchrun._conclude({rank: said for rank, said in enumerate(words) if said}, len(words), tmp_path / "log")
+    def conclude(*words, stopped=False):
+        said = {rank: word for rank, word in enumerate(words) if word}
+        torchrun._conclude(said, len(words), tmp_path / "log", stopped)
 
     conclude(word(1, "done"), word(2, "done"))
     lost = word(1, "Lost", "another process has ended (connection closed)")
@@ -240,6 +241,9 @@ def test_what_went_wrong_first_is_told_and_not_what_it_did_to_the_others(tmp_pat
         conclude(word(1, "Interrupted", "after 3 of 4 steps"), None)
     with pytest.raises(RuntimeError, match="lost touch: another process has ended"):
         conclude(lost, lost)
+    for words in [(lost, None), (None, None), (lost, lost)]:
+        with pytest.raises(Interrupted, match="go on from the last epoch"):
+            conclude(*words, stopped=True)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
