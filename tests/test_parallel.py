@@ -1,5 +1,6 @@
 """Claims about one run in several processes: it is the run of one up to rounding, and none is left alone."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from small_notebook import environment
 from torch import nn
 
-from advlib import passport, records, run, torchrun
+from advlib import catalogue, passport, records, run, torchrun
 from advlib.__main__ import main
 from advlib.attacks import pgd
 from advlib.execute import execute
@@ -171,18 +172,23 @@ def test_a_run_of_two_processes_gives_the_record_of_one(tmp_path):
     assert [path.name for path in (tmp_path / "work").rglob("*.txt")] == []
 
 
-LEARN = """
-import sys
+LONG = {"epochs": 40, "train_size": 64, "batch_size": 32, "precision": "float32", "lr": 1e-5}
+TRAIN = """
+import json, sys
 from pathlib import Path
-from advlib import catalogue, run
-config = catalogue.config("traditional", budget="smoke", epochs=300, train_size=128, precision="float32", lr=1e-4)
-run.learn(config, device="cpu", work=Path(sys.argv[1]), processes=2)
+from advlib import torchrun
+task = {"config": json.loads(sys.argv[1]), "device": "cpu", "data_root": None}
+torchrun.train(task, Path(sys.argv[2]), processes=2, threads=1)
 """
+
+
+def config():
+    return catalogue.config("traditional", budget="smoke", **LONG)
 
 
 def learning(work: Path) -> tuple[subprocess.Popen, list[psutil.Process]]:
     """A long training of two processes that has come through its first epoch, and those two."""
-    command = [sys.executable, "-c", LEARN, str(work)]
+    command = [sys.executable, "-c", TRAIN, json.dumps(config().to_dict()), str(work)]
     parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 120
     while not (work / CHECKPOINT).exists():
@@ -192,7 +198,7 @@ def learning(work: Path) -> tuple[subprocess.Popen, list[psutil.Process]]:
     return parent, [child for child in descendants if "advlib.worker" in child.cmdline() and "-u" in child.cmdline()]
 
 
-def test_asked_to_stop_they_save_in_the_midst_of_it_and_one_can_go_on(tmp_path):
+def test_asked_to_stop_they_save_in_the_midst_of_it_and_one_goes_on_to_the_same_end(tmp_path):
     parent, workers = learning(tmp_path)
     parent.terminate()
     _, said = parent.communicate(timeout=120)
@@ -200,8 +206,13 @@ def test_asked_to_stop_they_save_in_the_midst_of_it_and_one_can_go_on(tmp_path):
     psutil.wait_procs(workers, timeout=60)
     assert not any(worker.is_running() for worker in workers)
     saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
-    assert saved["begun"] is not None and 0 < len(saved["curve"]) < 300
+    assert saved["begun"] is not None and 0 < len(saved["curve"]) < LONG["epochs"]
     assert (tmp_path / PROCESSES).read_text() == "2"
+    whole, resumed = (run.learn(config(), device="cpu", work=work) for work in (None, tmp_path))
+    assert resumed.curve[0]["seconds"] == saved["curve"][0]["seconds"], "it went on from there"
+    losses = [[epoch["loss"] for epoch in learned.curve] for learned in (whole, resumed)]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+    assert max(losses[0]) > 1.05 * min(losses[0]), "each epoch's random numbers show in its loss"
 
 
 def test_whoever_started_them_dies_and_they_save_and_end(tmp_path):
