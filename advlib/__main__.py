@@ -56,6 +56,7 @@ def run(options) -> int:
         overrides=overrides,
         results=options.results or results_folder(),
         force=options.force,
+        nproc=options.nproc,
         wait=options.wait,
     )
     record = records.read(path)
@@ -268,6 +269,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the config"
+    )
+    command.add_argument(
+        "--nproc",
+        type=int,
+        metavar="N",
+        help="train in N processes on this machine, each on a GPU of its own if there are any (default: $ADVLIB_NPROC, "
+        "else 1); the same run up to rounding",
     )
     command.add_argument("--force", action="store_true", help="run again even if it is done")
     command.add_argument("--wait", action="store_true", help="if another process is at this run, wait for it")

@@ -17,11 +17,24 @@ from pathlib import Path
 
 from advlib import catalogue, records
 from advlib.config import Config
-from advlib.folders import CHECKPOINT, FAILED, HALVED, LOCK, MEASURED, RESULTS, WORK, alone, project_folder, work_folder
-from advlib.gpus import one_of_them
+from advlib.folders import (
+    CHECKPOINT,
+    FAILED,
+    HALVED,
+    LOCK,
+    MEASURED,
+    PROCESSES,
+    RESULTS,
+    WORK,
+    alone,
+    project_folder,
+    work_folder,
+)
+from advlib.gpus import GPUS, one_of_them
 from advlib.interrupt import ASKED, Interrupted
 from advlib.passport import stamp
 from advlib.progress import TERMINAL, terminal_name
+from advlib.torchrun import LOG, NPROC, processes
 
 
 class RunFailed(RuntimeError):
@@ -40,15 +53,21 @@ def execute(
     overrides: dict | None = None,
     results: Path,
     force: bool = False,
+    nproc: int | None = None,
     wait: bool = False,
 ) -> tuple[Path, str]:
     """Make sure the run's record exists below ``results``; returns its path, and "done" or "already done".
+
+    nproc: how many processes train it (see :mod:`advlib.torchrun`); None for ``$ADVLIB_NPROC``, else one.
 
     Everything is validated before papermill starts. Raises ValueError on a bad parameter, RunFailed if the notebook
     raises, Interrupted if SIGTERM came, and RuntimeError if the same run is under way elsewhere; with ``wait`` it waits
     for that one to end.
     """
     config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset, **(overrides or {}))
+    nproc = processes(config.batch_size, nproc)
+    if nproc > 1 and os.environ.get(GPUS):
+        raise ValueError(f"--nproc (or {NPROC}) {nproc}, but {GPUS} gives each run one GPU: take one or the other")
     where = records.run_folder(budget, config.dataset, protocol, key, seed)
     folder = Path(results) / where
     if not force and why_missing(folder, config) is None:
@@ -64,13 +83,13 @@ def execute(
         if wait and not force and why_missing(folder, config) is None:
             return folder / "record.json", "done by another"
         if force:
-            for name in (CHECKPOINT, MEASURED, HALVED):
+            for name in (CHECKPOINT, MEASURED, HALVED, PROCESSES):
                 (work / name).unlink(missing_ok=True)
         _discard_foreign_checkpoint(work / CHECKPOINT, config)
         with _staging(Path(results).resolve()) as staging:
             made = staging / where
             with one_of_them(work_folder("gpus")) as gpu:
-                _papermill(notebook, made / "run.ipynb", parameters, staging, work, gpu)
+                _papermill(notebook, made / "run.ipynb", parameters, staging, work, {**gpu, NPROC: str(nproc)})
             title = f"{catalogue.experiments()[key].label}: {key}, {protocol}, {budget}, seed {seed}"
             anonymise(made / "run.ipynb", title)
             record = records.read(made / "record.json")
@@ -78,7 +97,7 @@ def execute(
                 raise RunFailed(f"{where}: the notebook ran another config than asked; see its parameters cell")
             stamp(made / "run.ipynb", record)
             _swap(made, folder)
-        for name in (CHECKPOINT, MEASURED, HALVED, FAILED, "failed.ipynb"):
+        for name in (CHECKPOINT, MEASURED, HALVED, PROCESSES, LOG, FAILED, "failed.ipynb"):
             (work / name).unlink(missing_ok=True)
     return folder / "record.json", "done"
 
@@ -130,7 +149,7 @@ def _staging(results: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, work: Path, gpu: dict) -> None:
+def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, work: Path, more: dict) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -140,7 +159,7 @@ def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, wo
     output.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
     allocator = {name: value for name, value in ALLOCATOR.items() if name not in os.environ}
-    environment = {**allocator, RESULTS: str(staging), WORK: str(work_folder("").resolve()), **gpu}
+    environment = {**allocator, RESULTS: str(staging), WORK: str(work_folder("").resolve()), **more}
     if terminal := terminal_name():
         environment[TERMINAL] = terminal
     options = {} if os.name == "nt" else {"kernel_manager_class": "advlib.kernel.IPCKernelManager"}

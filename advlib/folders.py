@@ -11,6 +11,7 @@ CHECKPOINT = "checkpoint.pt"  # of a training, in its run's scratch folder
 MEASURED = "measured.json"  # of an evaluation, there too
 FAILED = "failed.txt"  # why a run failed, there too
 HALVED = "halved.txt"  # its checkpoint has travelled in half precision, there too
+PROCESSES = "processes.txt"  # how many processes have trained it, if several, there too
 LOCK = "lock"  # held while a run is under way, there too
 
 

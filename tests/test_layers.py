@@ -29,7 +29,19 @@ LAYERS = [
         "data",
         "figures",
     ],
-    ["catalogue", "records", "arithmetic", "gpus", "resnet", "branches", "diagrams", "lessons", "toy"],
+    [
+        "catalogue",
+        "records",
+        "arithmetic",
+        "gpus",
+        "torchrun",
+        "parallel",
+        "resnet",
+        "branches",
+        "diagrams",
+        "lessons",
+        "toy",
+    ],
     ["folded", "weights", "unfinished", "evidence", "markup", "passport", "show"],
     [
         "train",
@@ -46,7 +58,7 @@ LAYERS = [
     ],
     ["evaluate", "grid", "ledger", "captions", "quirks", "remarks", "verdicts", "corruptions"],
     ["run", "probe"],
-    ["plots", "portrait", "gallery", "campaign", "corrupt"],
+    ["plots", "portrait", "gallery", "campaign", "corrupt", "worker"],
     ["spoilt"],
     ["__main__"],
 ]
@@ -84,6 +96,7 @@ WITHOUT_TORCH = [
     "interrupt",
     "arithmetic",
     "gpus",
+    "torchrun",
     "grid",
     "campaign",
     "speed",
@@ -147,7 +160,12 @@ def test_the_imports_that_this_file_sees_are_those_there_are():
 
 def test_names_become_objects_in_run_alone():
     """Nothing below ``run`` and the notebook's helpers knows the experiment's choices as objects."""
-    assert {module for module in LEVEL if "run" in dependencies(module)} <= {"portrait", "execute", "__main__"}
+    assert {module for module in LEVEL if "run" in dependencies(module)} <= {
+        "portrait",
+        "execute",
+        "worker",
+        "__main__",
+    }
     for module in ("train", "evaluate", "attacks", "losses", "augment", "norm", "activations", "resnet"):
         assert not dependencies(module) & {"catalogue", "data", "run"}, module
     assert not dependencies("train") & {"losses", "augment", "resnet", "evaluate"}  # handed over, not chosen
