@@ -75,7 +75,8 @@ def execute(
 
     Everything is validated before papermill starts. Raises ValueError on a bad parameter, RunFailed if the notebook
     raises or its files cannot be kept, Interrupted if SIGTERM came, OSError if a folder cannot be written, and
-    RuntimeError if a disk has no room for it or the same run is under way elsewhere; with ``wait`` it waits for that one.
+    RuntimeError if a disk has no room for the run, or if the same one is under way elsewhere: with ``wait`` it waits
+    for that one to end.
     """
     config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset, **(overrides or {}))
     where = records.run_folder(budget, config.dataset, protocol, key, seed)
