@@ -23,6 +23,7 @@ class IPCKernelManager(AsyncKernelManager):
     def __init__(self, **options):
         super().__init__(**options)
         self.transport = "ipc"
+        self._process = None
         self._sockets = tempfile.mkdtemp(prefix="advlib-")  # a short path: a socket's name has about 100 characters
         self.ip = f"{self._sockets}/kernel"
 
