@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -500,19 +501,18 @@ def test_a_grid_never_clears_away_what_another_one_is_making(tmp_path, monkeypat
     """Neither while it is being set up, nor later; what a killed run has left goes."""
     left = tmp_path / "results" / ".partial-killed"
     left.mkdir(parents=True)
-    seen = []
-    replace = os.replace
+    seen, make_folder = [], tempfile.mkdtemp
 
-    def looked_at(source, target):
-        monkeypatch.setattr(os, "replace", replace)
+    def another_begins_before_the_lock_is_held(**options):
+        folder = make_folder(**options)
+        monkeypatch.setattr(tempfile, "mkdtemp", make_folder)
         with execute._staging(tmp_path / "results"):
-            seen.append("another grid has begun between the folder and its lock")
-        assert Path(source).is_dir()
-        replace(source, target)
+            seen.append(Path(folder).is_dir())
+        return folder
 
-    monkeypatch.setattr(os, "replace", looked_at)
+    monkeypatch.setattr(tempfile, "mkdtemp", another_begins_before_the_lock_is_held)
     with execute._staging(tmp_path / "results") as ours:
-        assert seen and not left.exists()
+        assert seen == [True] and not left.exists()
         with execute._staging(tmp_path / "results") as theirs:
             assert ours.is_dir() and theirs.is_dir() and ours != theirs
         assert ours.is_dir() and not theirs.exists()
