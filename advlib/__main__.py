@@ -4,6 +4,7 @@ import argparse
 import ast
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -205,14 +206,20 @@ def _status(options) -> str:
         grid.needs(states, options.needs).refuse_if_short(root)
     if options.json:
         return json.dumps([_plain(found, root) for found in states], indent=1)
+    if options.commands:
+        return "\n".join(_command(found.run, options.results) for found in states if found.state != "done")
     lines = [f"{found.state:8s} {found.run.where}" + (f"  ({found.why})" if found.why else "") for found in states]
     spent, left = grid.hours(states)
     rest = "nobody knows how long the others take" if left is None else f"{left:.1f} hours left, one after the other"
+    shown = {root / found.run.where / "record.json" for found in states}
+    lines += [f"foreign  {path}  ({why})" for path, why in grid.strays(root, options.budget) if path not in shown]
+    lines += grid.versions_of(states).splitlines()
     lines.append(f"{grid.summary(states)}; {spent:.1f} hours spent, {rest}")
     if options.needs:
         asked = grid.needs(states, options.needs)
+        disk = asked.disk + asked.scratch
         lines.append(
-            f"{options.needs} at a time: {asked.memory:.1f} GB of memory, {asked.disk:.2f} GB on disk; they are there"
+            f"{options.needs} at a time: {asked.memory:.1f} GB of memory, {disk:.2f} GB on disk; they are there"
         )
     return "\n".join(lines)
 
@@ -224,6 +231,12 @@ def _runs(options, root: Path) -> list[grid.Run]:
         for dataset in ([options.dataset] if options.dataset else grid.datasets(options.budget, root))
         for run in grid.runs(options.budget, options.seeds, dataset=dataset, **chosen)
     ]
+
+
+def _command(run: grid.Run, results: Path | None) -> str:
+    """The line for a shell that makes a run, or waits for whoever is at it."""
+    place = ["--results", str(results)] if results else []
+    return shlex.join([sys.executable, "-m", "advlib", "run", *run.arguments, *place, "--wait"])
 
 
 def _plain(found: grid.State, root: Path) -> dict:
@@ -331,6 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     state.add_argument("--watch", type=int, nargs="?", const=10, metavar="SECONDS", help="again and again")
     state.add_argument("--needs", type=int, metavar="JOBS", help="fail if memory or disk are short for so many at once")
     state.add_argument("--json", action="store_true", help="also with the path of each record")
+    state.add_argument("--commands", action="store_true", help="a command for each run that is not done, and no more")
     state.set_defaults(command=status)
 
     borrowed = commands.add_parser("campaign", help="on a borrowed machine: run what tells most until the time is over")

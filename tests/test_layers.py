@@ -42,7 +42,7 @@ LAYERS = [
         "lessons",
         "toy",
     ],
-    ["folded", "weights", "unfinished", "evidence", "markup", "passport", "show"],
+    ["folded", "weights", "unfinished", "evidence", "markup", "passport", "show", "versions"],
     [
         "train",
         "execute",
@@ -74,6 +74,7 @@ WITHOUT_TORCH = [
     "markup",
     "passport",
     "show",
+    "versions",
     "claims",
     "dissection",
     "masking",
