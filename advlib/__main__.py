@@ -1,4 +1,4 @@
-"""``python -m advlib``: run an experiment, list the catalogue, see what is done, read tables and verdicts, probe."""
+"""``python -m advlib``: run an experiment, see what is done, read tables and verdicts, probe networks."""
 
 import argparse
 import ast
@@ -71,17 +71,41 @@ def probe(options) -> int:
     from advlib import masking
     from advlib.probe import probe as probed
 
-    root = options.results or results_folder()
-    dataset = options.dataset or catalogue.config(options.key, budget=options.budget).dataset
-    where = records.run_folder(options.budget, dataset, options.protocol, options.key, options.seed)
+    root, where, weights = _of_a_network(options)
     record = records.read(root / where / "record.json")
-    weights = options.weights or (project_folder() or Path()) / "models" / f"{options.key}.safetensors"
     found = probed(record, weights, images=options.images)
     masking.write_probe(found, root / where / masking.NAME)
     masking.read_probe(root / where / masking.NAME, record)
     rates = ", ".join(f"{m.column} {100 * m.accuracy:.1f} %" for m in found.measurements)
     print(f"{where}/{masking.NAME}: of {found.images} images right, {rates}; on {found.device}")
     return 0
+
+
+def combine(options) -> int:
+    """Attack the four networks inside one of AdvProp's, and leave what is found beside its record."""
+    import torch
+
+    from advlib import combinations
+    from advlib.recombine import measure
+    from advlib.run import provenance
+
+    root, where, weights = _of_a_network(options)
+    record = records.read(root / where / "record.json")
+    origin = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"), None)
+    found = measure(record, weights, provenance=origin, images=options.images)
+    combinations.write(found, root / where / combinations.NAME)
+    combinations.read(root / where / combinations.NAME, record)
+    rates = ", ".join(f"{m.name} {100 * m.accuracy:.1f} %" for m in found.measurements)
+    print(f"{where}/{combinations.NAME}: of {found.images} images right, statistics+affine: {rates}")
+    return 0
+
+
+def _of_a_network(options) -> tuple[Path, str, Path]:
+    """The folder of results, a run's place in it, and the file of its network's weights."""
+    dataset = options.dataset or catalogue.config(options.key, budget=options.budget).dataset
+    where = records.run_folder(options.budget, dataset, options.protocol, options.key, options.seed)
+    weights = options.weights or (project_folder() or Path()) / "models" / f"{options.key}.safetensors"
+    return options.results or results_folder(), where, weights
 
 
 def list_rows(options) -> int:
@@ -249,12 +273,20 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=run)
 
     probing = commands.add_parser("probe", help="look for masking with the network at hand: minutes on a CPU")
-    probing.add_argument("key", help="a row of the paper that has been run")
-    probing.add_argument("--protocol", default="corrected")
-    probing.add_argument("--seed", type=int, default=0)
-    probing.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
     probing.add_argument("--images", type=int, default=200, help="the first so many of the test set (default: 200)")
     probing.set_defaults(command=probe)
+
+    combining = commands.add_parser(
+        "combine", help="attack the four networks inside one of AdvProp's: minutes on a CPU"
+    )
+    combining.add_argument("--images", type=int, help="the first so many of the record's test images (default: all)")
+    combining.set_defaults(command=combine)
+
+    for subparser in (probing, combining):
+        subparser.add_argument("key", help="a row of the paper that has been run")
+        subparser.add_argument("--protocol", default="corrected")
+        subparser.add_argument("--seed", type=int, default=0)
+        subparser.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
 
     listing = commands.add_parser("list", help="every row of the paper, and what it differs in")
     listing.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")
@@ -301,7 +333,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser.add_argument("--protocols", nargs="+", help="these protocols only")
         subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
 
-    for subparser in (command, state, borrowed, probing):
+    for subparser in (command, state, borrowed, probing, combining):
         subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
         subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
