@@ -122,10 +122,10 @@ def _guessing(of: Sequence[dict[str, Beside]], guess: float) -> str:
     poor = [columns["clean"].aux.value for columns in of if columns["clean"].aux.value < 2 * guess]
     if not poor:
         return ""
+    found = " to ".join(dict.fromkeys(f"{100 * share:.1f}" for share in (min(poor), max(poor))))
     return (
-        f"But in {len(poor)} of them the auxiliary branch is right about less than {200 * guess:.0f} % of clean images, "
-        f"twice what guessing gives ({100 * min(poor):.1f} to {100 * max(poor):.1f} %): what an attack leaves of such a "
-        "branch is no robustness."
+        f"But in {len(poor)} of them the auxiliary branch is right about {found} % of clean images, less than twice "
+        "what guessing gives: what an attack leaves of such a branch is no robustness."
     )
 
 
