@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 
 import fake_records as fake
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from miniature import same
 from torch import nn
 
-from advlib import branchwise, combinations, evidence, probe, recombine, records, run
+from advlib import branchwise, captions, combinations, evidence, plots, probe, recombine, records, run
 from advlib.__main__ import main
 from advlib.catalogue import config
 from advlib.combinations import ANEW, AUX, COLUMNS, KEPT, MAIN, PAIRS, WAYS, Combinations, measurement
@@ -279,6 +280,20 @@ def test_the_tables_show_the_numbers_of_the_file(record):
     effects = branchwise.effects(found)
     assert "<strong>+11.2</strong>" in effects and "99.88 %" in effects  # (22.4 + 0) / 2
     assert effects.count("undecided") + effects.count("affine parameters</td>") == len(WAYS) * len(COLUMNS)
+
+
+def test_the_figure_shows_each_network_each_way_and_its_words_say_the_numbers(record):
+    found = crossing(record, {(ANEW, ("main", "aux"), COLUMNS[-1]): 0.724})
+    figure = plots.combined([found, found])
+    plt.close(figure)
+    assert len(figure.axes) == 2 * len(COLUMNS)
+    for axes, column in zip(figure.axes[: len(COLUMNS)], COLUMNS, strict=True):
+        drawn = [container.lines[0].get_xdata()[0] for container in axes.containers]
+        assert drawn == [100 * found.accuracy(way, pair, column).value for way in WAYS for pair in PAIRS]
+    words = captions.combined([found], [record])
+    assert "statistics measured anew: main + main 50.0 %, main + aux 72.4 %" in words["alt"]
+    with pytest.raises(ValueError, match="python -m advlib combine"):
+        plots.combined([])
 
 
 def test_the_branches_of_every_row_with_two_are_compared_over_the_same_images():
