@@ -259,8 +259,9 @@ def test_the_answer_follows_the_numbers(record):
         for name, rates in [("affine", by_affine), ("statistics", by_statistics), ("neither", {})]
     }
     assert "anew: affine parameters in 1 of 1 network." in said["affine"]
-    assert "That is what Zhang et al. report" in said["affine"]
+    assert "is what Zhang et al. report" in said["affine"] and "change accuracy by +0.0 points" in said["affine"]
     assert "anew: statistics in 1 of 1 network." in said["statistics"] and "That is not what" in said["statistics"]
+    assert "change accuracy by +30.0 points" in said["statistics"]
     assert "anew: undecided in 1 of 1 network." in said["neither"]
     assert "neither confirmed nor refuted" in said["neither"]
 
