@@ -169,6 +169,7 @@ def combined(crossings: Sequence[combinations.Crossing]) -> Figure:
             panels[0].set_ylabel(f"{branchwise.title(crossing).replace(', ', chr(10))}\n", fontsize=9)
         for panel in lines[-1]:
             panel.set_xlabel("accuracy (%)")
+        figure.supylabel("statistics + affine parameters", fontsize=10)
         figure.legend(*lines[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
