@@ -36,7 +36,14 @@ def single(state) -> nn.Module:
 
 def parts(pair) -> dict[str, str]:
     """Name of a tensor of a batch norm -> the branch that it comes from."""
-    return dict.fromkeys(recombine.STATISTICS, pair[0]) | dict.fromkeys(recombine.AFFINE, pair[1])
+    statistics, affine = pair
+    return {
+        "running_mean": statistics,
+        "running_var": statistics,
+        "num_batches_tracked": statistics,
+        "weight": affine,
+        "bias": affine,
+    }
 
 
 # the four networks
@@ -107,7 +114,7 @@ def test_statistics_measured_anew_are_those_of_the_images_and_nothing_else_chang
     assert torch.allclose(model.stem_norm.running_mean, mean, atol=1e-5)
     assert torch.allclose(model.stem_norm.running_var, var, atol=1e-5)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert {name.rsplit(".", 1)[1] for name in changed} <= set(recombine.STATISTICS)
+    assert {name.rsplit(".", 1)[1] for name in changed} <= {"running_mean", "running_var", "num_batches_tracked"}
     assert len([name for name in changed if name.endswith("running_mean")]) == 20
     assert not any(module.training for module in model.modules())
     assert {layer.momentum for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
@@ -203,6 +210,24 @@ def test_an_image_must_survive_both_gradients(record):
     more = Measurement(name, "pgd-0.1", {}, fake.IMAGES, pack_mask(mask(0.5, shift=40)))
     both = dataclasses.replace(found, measurements=(*found.measurements, more)).mask(KEPT, MAIN, "pgd-0.1")
     assert (both == (mask(0.5) & mask(0.5, shift=40))).all() and both.sum() == 60
+
+
+COMMITTED = sorted((ROOT / "results").glob(f"lite/*/*/*/seed*/{combinations.NAME}"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=[path.parent.parent.name for path in COMMITTED])
+def test_a_committed_file_is_of_its_record_and_of_the_records_attacks(path):
+    record = records.read(path.with_name("record.json"))
+    found = combinations.read(path, record, ROOT / "models")
+    for one in found.measurements:
+        _, _, column, *surrogate = one.name.split(":")
+        theirs = record.measurement(":".join(["corrected", column, *surrogate]))
+        assert one.attack == theirs.attack
+    for pair, mark in ((MAIN, ""), (AUX, ":aux")):
+        for column in COLUMNS:
+            theirs = evidence.worst_mask(record, f"corrected:{column}{mark}")
+            ours = found.mask(KEPT, pair, column)[: len(theirs)]
+            assert (ours == theirs[: len(ours)]).mean() > 0.95, "the weights are rounded, and no more"
 
 
 # what follows from it
