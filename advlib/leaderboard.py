@@ -128,10 +128,10 @@ def _ours(group: Group, key: str, label: str, branch: str) -> Line:
     return Line(
         100 * robust.value,
         100 * clean.value,
-        f"<strong>here</strong>, budget {first.budget}",
+        f"<strong>{escape(label)}{', auxiliary branch' if branch else ''}</strong>"
+        f'<span class="interval">here, budget {first.budget}</span>',
         f"ResNet-18, width {first.config['width']}",
-        f"{label}{', auxiliary branch' if branch else ''}; {run.data['train_images']:,} images, "
-        f"{run.config['epochs']} epochs",
+        f"{run.config['epochs']} epochs; {run.data['train_images']:,} images of {first.data['title']}",
         f"{HEADINGS[STRONG].split()[0]}, eps {length(attack['eps'])}, {robust.n:,} images{seeds}; {steps}{gradients}",
         first.budget,
     )
@@ -163,7 +163,7 @@ def board(group: Group | None) -> str:
         "attacks, or of networks of different size, do not rank each other: the columns say which they are."
     )
     return table(
-        ["Who", "Kind", "Robust", "Clean", "What the number is", "Network", "Training"], body, caption, "board"
+        ["Who", "Kind", "Robust", "Clean", "What the number is", "Network", "Training"], body, caption, "words"
     )
 
 
