@@ -1,4 +1,4 @@
-"""``python -m advlib``: run, list what there is, see what is done, read tables and verdicts, probe, corrupt."""
+"""``python -m advlib``: run an experiment, see what is done, read tables and verdicts, probe networks."""
 
 import argparse
 import ast
@@ -74,11 +74,8 @@ def probe(options) -> int:
     from advlib import masking
     from advlib.probe import probe as probed
 
-    root = options.results or results_folder()
-    dataset = options.dataset or catalogue.config(options.key, budget=options.budget).dataset
-    where = records.run_folder(options.budget, dataset, options.protocol, options.key, options.seed)
+    root, where, weights = _of_a_network(options)
     record = records.read(root / where / "record.json")
-    weights = options.weights or (project_folder() or Path()) / "models" / f"{options.key}.safetensors"
     found = probed(record, weights, images=options.images)
     masking.write_probe(found, root / where / masking.NAME)
     masking.read_probe(root / where / masking.NAME, record)
@@ -109,6 +106,33 @@ def corrupt(options) -> int:
             f"they are, {100 * mean:.1f} % in the mean of {len(found.pixels)} corruptions at each severity"
         )
     return 0
+
+
+def combine(options) -> int:
+    """Attack the four networks inside one of AdvProp's, and leave what is found beside its record."""
+    import torch
+
+    from advlib import combinations
+    from advlib.recombine import measure
+    from advlib.run import provenance
+
+    root, where, weights = _of_a_network(options)
+    record = records.read(root / where / "record.json")
+    origin = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"), None)
+    found = measure(record, weights, provenance=origin, images=options.images)
+    combinations.write(found, root / where / combinations.NAME)
+    combinations.read(root / where / combinations.NAME, record)
+    rates = ", ".join(f"{m.name} {100 * m.accuracy:.1f} %" for m in found.measurements)
+    print(f"{where}/{combinations.NAME}: of {found.images} images right, statistics+affine: {rates}")
+    return 0
+
+
+def _of_a_network(options) -> tuple[Path, str, Path]:
+    """The folder of results, a run's place in it, and the file of its network's weights."""
+    dataset = options.dataset or catalogue.config(options.key, budget=options.budget).dataset
+    where = records.run_folder(options.budget, dataset, options.protocol, options.key, options.seed)
+    weights = options.weights or (project_folder() or Path()) / "models" / f"{options.key}.safetensors"
+    return options.results or results_folder(), where, weights
 
 
 def list_rows(options) -> int:
@@ -295,10 +319,6 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=run)
 
     probing = commands.add_parser("probe", help="look for masking with the network at hand: minutes on a CPU")
-    probing.add_argument("key", help="a row of the paper that has been run")
-    probing.add_argument("--protocol", default="corrected")
-    probing.add_argument("--seed", type=int, default=0)
-    probing.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
     probing.add_argument("--images", type=int, default=200, help="the first so many of the test set (default: 200)")
     probing.set_defaults(command=probe)
 
@@ -313,6 +333,17 @@ def _parser() -> argparse.ArgumentParser:
     spoiling.add_argument("--kinds", nargs="+", default=KINDS, help="these corruptions only, such as fog")
     spoiling.add_argument("--force", action="store_true", help="measure again what is there")
     spoiling.set_defaults(command=corrupt)
+    combining = commands.add_parser(
+        "combine", help="attack the four networks inside one of AdvProp's: minutes on a CPU"
+    )
+    combining.add_argument("--images", type=int, help="the first so many of the record's test images (default: all)")
+    combining.set_defaults(command=combine)
+
+    for subparser in (probing, combining):
+        subparser.add_argument("key", help="a row of the paper that has been run")
+        subparser.add_argument("--protocol", default="corrected")
+        subparser.add_argument("--seed", type=int, default=0)
+        subparser.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
 
     listing = commands.add_parser("list", help="every row of the paper, and what it differs in")
     listing.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")
@@ -360,7 +391,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser.add_argument("--protocols", nargs="+", help="these protocols only")
         subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
 
-    for subparser in (command, state, borrowed, probing, spoiling):
+    for subparser in (command, state, borrowed, probing, spoiling, combining):
         subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
         subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from advlib import catalogue, claims, dissection, evidence
+from advlib import catalogue, claims, combinations, dissection, evidence
 from advlib.evidence import BRANCH_CASES, HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.markup import counts
 from advlib.statistics import Estimate
@@ -87,6 +87,23 @@ def branches(group: Group, protocol: str = "corrected") -> Words:
         "of one start, under the true gradient. A network's dots are over the same images. "
         f"{protocol.capitalize()} protocol. {source(group, found, protocol)}",
         "alt": f"Three panels with two dots a network. Under PGD-20 through itself: {'; '.join(values)}.",
+    }
+
+
+def combined(crossings: Sequence[combinations.Crossing], group: Group) -> Words:
+    values = []
+    for crossing in crossings:
+        for way, said in {combinations.KEPT: "kept", combinations.ANEW: "measured anew"}.items():
+            measured = [f"{' + '.join(p)} {_percent(crossing.accuracy(way, p, STRONG))}" for p in combinations.PAIRS]
+            label = f"{catalogue.rows()[crossing.key].name}, {crossing.protocol}"
+            values.append(f"{label}, statistics {said}: {', '.join(measured)}")
+    return {
+        "caption": "The four networks inside each of AdvProp's: statistics of the branch named first, affine "
+        "parameters of the one named second, each attacked through itself. Squares: with the statistics that training "
+        "kept; dots: measured anew, on clean images for main and on attacked ones for aux. "
+        f"{source(group, [crossing.key for crossing in crossings], *{crossing.protocol for crossing in crossings})}",
+        "alt": f"A line of panels a network, a panel an attack, two dots for each of four networks. Under "
+        f"{HEADINGS[STRONG]}: {'; '.join(values)}.",
     }
 
 

@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from advlib import catalogue, claims, dissection, evidence, ledger
+from advlib import branchwise, catalogue, claims, combinations, dissection, evidence, ledger
 from advlib.captions import READABLE
 from advlib.evidence import BRANCH_CASES, HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.figures import PALETTE, style
@@ -142,6 +142,36 @@ def branches(group: Group, protocol: str = "corrected") -> Figure:
             panel.set(title=heading, xlabel="accuracy (%)", xlim=(0, None))
         _rows_on_y(panels[0], [row.label for row in rows.values()])
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def combined(crossings: Sequence[combinations.Crossing]) -> Figure:
+    """The four networks inside each of AdvProp's: a line of panels a network, a panel an attack, a dot a way to cross.
+
+    Raises ValueError while none was measured.
+    """
+    if not crossings:
+        raise ValueError("no four networks to draw: `python -m advlib combine advprop --budget lite` measures them")
+    looks = {combinations.KEPT: (-0.14, PALETTE[1], "s"), combinations.ANEW: (0.14, PALETTE[0], "o")}
+    with style():
+        size = (9.8, 1.0 + 1.75 * len(crossings))
+        figure, lines = plt.subplots(
+            len(crossings), len(combinations.COLUMNS), figsize=size, sharex="col", sharey=True, squeeze=False
+        )
+        for panels, crossing in zip(lines, crossings, strict=True):
+            for panel, column in zip(panels, combinations.COLUMNS, strict=True):
+                for way, (offset, *look_) in looks.items():
+                    for position, pair in enumerate(combinations.PAIRS):
+                        label = branchwise.SAID[way] if position == 0 else None
+                        _dot(panel, crossing.accuracy(way, pair, column), position + offset, *look_, label)
+                panel.set_title(HEADINGS[column])
+                panel.set_xlim(0, None)
+            _rows_on_y(panels[0], [" + ".join(pair) for pair in combinations.PAIRS])
+            panels[0].set_ylabel(f"{branchwise.title(crossing).replace(', ', chr(10))}\n", fontsize=9)
+        for panel in lines[-1]:
+            panel.set_xlabel("accuracy (%)")
+        figure.supylabel("statistics + affine parameters", fontsize=10)
+        figure.legend(*lines[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
