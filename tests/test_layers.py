@@ -30,7 +30,7 @@ LAYERS = [
         "figures",
     ],
     ["catalogue", "records", "arithmetic", "gpus", "resnet", "branches", "diagrams", "lessons", "toy"],
-    ["folded", "weights", "unfinished", "evidence", "markup", "passport", "show"],
+    ["folded", "weights", "unfinished", "evidence", "ensemble", "markup", "passport", "show"],
     [
         "train",
         "execute",
@@ -46,7 +46,7 @@ LAYERS = [
     ],
     ["evaluate", "grid", "ledger", "captions", "quirks", "remarks", "verdicts"],
     ["run", "probe"],
-    ["plots", "portrait", "gallery", "campaign"],
+    ["plots", "portrait", "gallery", "campaign", "autoattack"],
     ["__main__"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -63,6 +63,7 @@ WITHOUT_TORCH = [
     "show",
     "claims",
     "dissection",
+    "ensemble",
     "masking",
     "mixtures",
     "tables",
