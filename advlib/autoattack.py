@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from advlib import ensemble, probe
 from advlib.attacks import predictions
 from advlib.data import load
-from advlib.ensemble import ATTACKS, EPS, SIZE, AutoAttack
+from advlib.ensemble import ATTACKS, EPS, PROBABILITIES, RANDOMISED, SIZE, SQUARE, AutoAttack
 from advlib.progress import progress
 from advlib.records import Measurement, Record, pack_mask
 from advlib.train import to_pixels
@@ -34,7 +34,6 @@ LIBRARY = "pyautoattack"
 STEPS, QUERIES, TARGETS = 100, 5_000, 9  # of the standard version, as :func:`attacker` hands them over
 BATCH = 100
 ROUNDING = 1e-6  # of pixels, in float32
-RANDOMISED, PROBABILITIES, SQUARE = 1e-4, 1e-5, 0.002  # above these the authors' checks raise a flag
 
 
 def autoattack(

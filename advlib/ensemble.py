@@ -22,7 +22,9 @@ from advlib.folders import replacing
 from advlib.records import Measurement, Record, unpack_mask
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")  # in the order of the standard version
+# of the network itself, then what only an attack can raise
 FLAGS = ("randomised", "probabilities", "optimises", "zero-gradient", "square")  # what AutoAttack warns of
+RANDOMISED, PROBABILITIES, SQUARE = 1e-4, 1e-5, 0.002  # the authors' limits: beyond these they warn
 SIZE = "8/255"
 EPS = 8 / 255
 NAME = "autoattack.json"  # beside record.json
