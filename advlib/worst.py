@@ -188,17 +188,20 @@ def overview(cases: Sequence[Case], page: str = "book", root: Path | None = None
 
 def flags(cases: Sequence[Case]) -> str:
     """AutoAttack's own checks as a list of definitions, as HTML: the rule, and the networks that raised it."""
-    items = []
-    for flag, (title, rule) in FLAGS.items():
-        checked = [one for one in cases if flag in one.found.flags]
-        raised = [f"{escape(one.title)}: {escape(one.found.flags[flag])}" for one in checked if one.found.flags[flag]]
-        outcome = "; ".join(raised) or "raised for none"
-        missing = f", {len(cases) - len(checked)} not checked" if len(checked) < len(cases) else ""
-        items.append(
-            f"<dt>{escape(title)}</dt><dd>{escape(rule)} <em>Of {len(checked)} "
-            f"{_plural(len(checked), 'network')}{missing}: {outcome}.</em></dd>"
-        )
+    items = [
+        f"<dt>{escape(title)}</dt><dd>{escape(rule)} <em>{escape(_outcome(flag, cases))}</em></dd>"
+        for flag, (title, rule) in FLAGS.items()
+    ]
     return f'<dl class="rules">{"".join(items)}</dl>'
+
+
+def _outcome(flag: str, cases: Sequence[Case]) -> str:
+    checked = [one for one in cases if flag in one.found.flags]
+    if not checked:
+        return "Not checked yet." if cases else ""
+    raised = [f"{one.title}: {one.found.flags[flag]}" for one in checked if one.found.flags[flag]]
+    missing = f", {len(cases) - len(checked)} not checked" if len(checked) < len(cases) else ""
+    return f"Of {len(checked)} {_plural(len(checked), 'network')}{missing}: {'; '.join(raised) or 'raised for none'}."
 
 
 def _latecomers(cases: Sequence[Case]) -> str:

@@ -566,7 +566,8 @@ def test_a_run_that_is_not_finished_shows_what_is_missing(tmp_path):
     assert one.left("fab-t") is None and one.left("apgd-t").value == 0.25 and one.worst.sum() == 50
     assert worst.overview([one], root=tmp_path).count("not run") == 2
     assert "find" not in worst.summary([one])
-    assert "Of 0 networks, 1 not checked" in worst.flags([one])
+    assert "Not checked yet." in worst.flags([one]) and "Of 1 network: raised for none." in worst.flags([one])
+    assert "Of 1 network, 1 not checked: raised for none." in worst.flags([one, case()])
 
 
 def test_without_a_file_the_page_says_how_to_make_one(tmp_path):
@@ -574,6 +575,7 @@ def test_without_a_file_the_page_says_how_to_make_one(tmp_path):
     fake.put(record, tmp_path)
     assert worst.cases(tmp_path, [record]) == []
     assert "`python -m advlib autoattack advprop --budget lite`" in worst.summary([])
+    assert worst.flags([]).count("<em></em>") == len(ensemble.FLAGS), "the rules stand there, and nothing came of them"
 
 
 def test_the_cases_are_those_beside_the_records_in_the_papers_order(tmp_path):

@@ -51,7 +51,18 @@ def test_every_page_of_the_contents_is_written_and_the_build_says_where(first_bo
 
 def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_book):
     html, _ = first_book
-    for page in ("index", "claims", "results", "mixtures", "dissection", "robustness", "masking", "training", "runs"):
+    for page in (
+        "index",
+        "claims",
+        "results",
+        "mixtures",
+        "dissection",
+        "robustness",
+        "masking",
+        "autoattack",
+        "training",
+        "runs",
+    ):
         shown = text(html, f"book/{page}")
         assert "There is no result yet" in shown, page
         assert "<td>" not in shown and "scikit-learn" not in shown, page
