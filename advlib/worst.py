@@ -41,7 +41,7 @@ FLAGS = {  # what AutoAttack's authors check: its name here, and the rule
     ),
     "zero-gradient": (
         "zero gradient",
-        "The gradient of the difference of logits ratio must not be 0 in all pixels of an image that is attacked.",
+        "Where APGD-T starts, at random in the ball, the gradient must not be 0 in all pixels of any image.",
     ),
     "square": (
         "Square finds more",

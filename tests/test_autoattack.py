@@ -183,6 +183,21 @@ def test_the_attacks_are_those_of_the_standard_version(library):
             assert their.n_target_classes == autoattack.TARGETS and own["n_target_classes"] == 3
 
 
+@pytest.mark.parametrize("attack", ["apgd-ce", "apgd-t"])
+def test_apgd_finds_the_same_images_as_that_of_another_library(attack, library):
+    torchattacks = pytest.importorskip("torchattacks")
+    model, images, labels = linear_problem()
+    x = images / 255
+    how = {"steps": 30, "queries": 1, "seed": 3, "logger": autoattack.Heard()}
+    shared = {"eps": EPS, "steps": 30, "seed": 3}
+    other = (
+        torchattacks.APGD(model, **shared) if attack == "apgd-ce" else torchattacks.APGDT(model, n_classes=4, **shared)
+    )
+    with torch.random.fork_rng(devices=[]):
+        ours, theirs = autoattack.attacker(attack, model, x, **how)[0](x, labels), other(x, labels)
+    assert (ours != x).any() and torch.allclose(ours, theirs, atol=1e-6)
+
+
 def test_the_specification_says_what_was_run(linear):
     *_, record, found = linear
     assert [m.name for m in found.measurements] == [f"autoattack:{attack}" for attack in ATTACKS]
