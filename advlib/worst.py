@@ -152,8 +152,9 @@ def summary(cases: Sequence[Case]) -> str:
     sentences = (
         f"AutoAttack was run on {networks} and the first {sizes} test images.",
         f"With those of the record and the probe, {counts(tried)} attacks of 8/255 were tried on a network.",
-        f"The worst case an image lies at most {below:.1f} percentage points below PGD-20 ({lowest.title}).",
+        f"The worst case of each image, over all of them, lies at most {below:.1f} percentage points below PGD-20 ({lowest.title}).",
         f"The most that is left of a network is {100 * robust.accuracy.value:.1f} % ({robust.title}).",
+        _unfinished(cases),
         _latecomers(cases),
         _raised(cases),
     )
@@ -202,6 +203,14 @@ def _outcome(flag: str, cases: Sequence[Case]) -> str:
     raised = [f"{one.title}: {one.found.flags[flag]}" for one in checked if one.found.flags[flag]]
     missing = f", {len(cases) - len(checked)} not checked" if len(checked) < len(cases) else ""
     return f"Of {len(checked)} {_plural(len(checked), 'network')}{missing}: {'; '.join(raised) or 'raised for none'}."
+
+
+def _unfinished(cases: Sequence[Case]) -> str:
+    begun = [one for one in cases if one.found.attacks != ATTACKS]
+    if not begun:
+        return ""
+    titles = ", ".join(one.title for one in begun)
+    return f"Not all four attacks are finished on {len(begun)} of them ({titles}): there the number may still fall."
 
 
 def _latecomers(cases: Sequence[Case]) -> str:

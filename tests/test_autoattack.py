@@ -587,7 +587,9 @@ def test_a_run_that_is_not_finished_shows_what_is_missing(tmp_path):
     fake.put(one.record, tmp_path)
     assert one.left("fab-t") is None and one.left("apgd-t").value == 0.25 and one.worst.sum() == 50
     assert worst.overview([one], root=tmp_path).count("not run") == 2
-    assert "find" not in worst.summary([one])
+    assert "further" not in worst.summary([one]) and "finished on 1 of them (AdvProp, corrected)" in worst.summary(
+        [one]
+    )
     assert "Not checked yet." in worst.flags([one]) and "Of 1 network: raised for none." in worst.flags([one])
     assert "Of 1 network, 1 not checked: raised for none." in worst.flags([one, case()])
 
