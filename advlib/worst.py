@@ -152,7 +152,7 @@ def summary(cases: Sequence[Case]) -> str:
     sentences = (
         f"AutoAttack was run on {networks} and the first {sizes} test images.",
         f"With those of the record and the probe, {counts(tried)} attacks of 8/255 were tried on a network.",
-        f"The worst case of each image, over all of them, lies at most {below:.1f} percentage points below PGD-20 ({lowest.title}).",
+        f"The worst case an image is at most {below:.1f} percentage points below PGD-20 ({lowest.title}).",
         f"The most that is left of a network is {100 * robust.accuracy.value:.1f} % ({robust.title}).",
         _unfinished(cases),
         _latecomers(cases),
