@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, KeyError, ImportError) as error:
         print(f"advlib: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 143 if ASKED else getattr(error, "exit_status", 2)
 

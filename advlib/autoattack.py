@@ -32,6 +32,7 @@ from advlib.train import to_pixels
 
 LIBRARY = "pyautoattack"
 STEPS, QUERIES, TARGETS = 100, 5_000, 9  # of the standard version, as :func:`attacker` hands them over
+IMAGES = 500  # of the test set, unless others are asked for
 BATCH = 100
 ROUNDING = 1e-6  # of pixels, in float32
 
@@ -48,9 +49,10 @@ def autoattack(
 ) -> AutoAttack:
     """Attack the network of ``record``, whose weights are at ``weights``, and write what is left to ``path``.
 
-    ``images``: the first so many of the test set (default: as many as the file there has, else 500). ``until``: the
-    last attack to run. What ``path`` has already is kept. ``provenance``: device -> what made the file. Raises
-    ValueError if the weights, the data or the file there are not the record's, and ImportError without the library.
+    ``images``: the first so many of the test set (default: as many as the file there has, else 500 or all that there
+    are). ``until``: the last attack to run. What ``path`` has already is kept. ``provenance``: device -> what made the
+    file. Raises ValueError if the weights, the data or the file there are not the record's, and ImportError without
+    the library.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     digest = sha256(Path(weights).read_bytes()).hexdigest()
@@ -61,7 +63,10 @@ def autoattack(
     dataset = load(record.config["dataset"], root=root)
     if dataset.checksum != record.data["checksum"]:
         raise ValueError(f"{record.where} is of other data than {dataset.name!r} here: their checksums differ")
-    n = before.images if before else min(images or 500, len(dataset.test_labels))
+    most = record.measurement("corrected:clean").n
+    n = before.images if before else images or min(IMAGES, most)
+    if n > most:
+        raise ValueError(f"{n} images are asked for, and {record.where} was tested on {most}: ask for no more")
     return attack(
         model,
         dataset.test_images[:n].to(device),

@@ -494,6 +494,12 @@ def test_the_command_writes_continues_and_refuses(library, tmp_path, capsys, mon
     assert "the weights have changed since" in capsys.readouterr().err
     assert main([*asked[:2], "adversarial", *asked[2:]]) == 2
     assert "name one row" in capsys.readouterr().err
+    path.unlink()
+    assert main([*asked, "--images", "101"]) == 2
+    assert "101 images are asked for" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    assert main(asked) == 2 and not path.exists()
+    assert "pip install --no-deps -r requirements-peers.lock" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob(f"results/**/{ensemble.NAME}")), ids=lambda path: path.parts[-3])
