@@ -209,7 +209,7 @@ def _unfinished(cases: Sequence[Case]) -> str:
     begun = [one for one in cases if one.found.attacks != ATTACKS]
     if not begun:
         return ""
-    titles = ", ".join(one.title for one in begun)
+    titles = "; ".join(one.title for one in begun)
     return f"Not all four attacks are finished on {len(begun)} of them ({titles}): there the number may still fall."
 
 
