@@ -36,8 +36,9 @@ smoke: $(ENV)  ## The six small experiments that the book's first look shows (th
 
 grid: $(ENV) $(GRID)  ## Every run of a budget that is missing: make grid BUDGET=lite SEEDS="0 1" JOBS=2 KEYS="als sat"
 	@$(PY) -m advlib status --budget $(BUDGET) --seeds $(SEEDS) $(if $(KEYS),--keys $(KEYS)) \
-	    $(if $(DATASET),--dataset $(DATASET)) --needs $(JOBS) | tail -2
+	    $(if $(DATASET),--dataset $(DATASET)) --needs $(JOBS) | grep -vE '^(done|running|failed|missing|stale|damaged) '
 	@$(PY) -m snakemake -s workflow/Snakefile --profile workflow/profiles/$(PROFILE) $(if $(filter machine,$(PROFILE)),--cores $(JOBS)) \
+	    $(if $(filter machine,$(PROFILE)),--resources mem_mb=$$($(PY) -c "import psutil; print(psutil.virtual_memory().available // 10**6)")) \
 	    --config budget=$(BUDGET) seeds="$(SEEDS)" keys="$(KEYS)" dataset="$(DATASET)" -- collect
 
 bench: $(ENV) $(PEERS)  ## How fast it is, as ratios to peers measured in the same run (half an hour, on a quiet machine)

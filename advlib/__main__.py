@@ -1,9 +1,10 @@
-"""``python -m advlib``: run and attack, list the catalogue, see what is done, read tables and verdicts, probe."""
+"""``python -m advlib``: run an experiment, see what is done, read tables and verdicts, probe networks."""
 
 import argparse
 import ast
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from advlib import catalogue, ensemble, evidence, grid, records
+from advlib.corruptions import KINDS
 from advlib.folders import project_folder, results_folder
 from advlib.interrupt import ASKED
 
@@ -56,6 +58,7 @@ def run(options) -> int:
         overrides=overrides,
         results=options.results or results_folder(),
         force=options.force,
+        nproc=options.nproc,
         wait=options.wait,
     )
     record = records.read(path)
@@ -72,11 +75,8 @@ def probe(options) -> int:
     from advlib import masking
     from advlib.probe import probe as probed
 
-    root = options.results or results_folder()
-    dataset = options.dataset or catalogue.config(options.key, budget=options.budget).dataset
-    where = records.run_folder(options.budget, dataset, options.protocol, options.key, options.seed)
+    root, where, weights = _of_a_network(options)
     record = records.read(root / where / "record.json")
-    weights = options.weights or (project_folder() or Path()) / "models" / f"{options.key}.safetensors"
     found = probed(record, weights, images=options.images)
     masking.write_probe(found, root / where / masking.NAME)
     masking.read_probe(root / where / masking.NAME, record)
@@ -111,6 +111,57 @@ def autoattack(options) -> int:
         raised = ", ".join(flag for flag, warning in found.flags.items() if warning) or "none"
         print(f"{where}/{ensemble.NAME}: of {found.images} images right, {rates}; flags: {raised}", flush=True)
     return 0
+
+
+def corrupt(options) -> int:
+    """Measure trained networks on spoilt test images, and leave what is found beside their records."""
+    from advlib import corruptions
+    from advlib.corrupt import corrupt as measure
+
+    corruptions.check_kinds(options.kinds)  # before anything is read
+    root = options.results or results_folder()
+    models = options.models or (project_folder() or Path()) / "models"
+    networks = []
+    for key in options.keys:
+        dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
+        where = records.run_folder(options.budget, dataset, options.protocol, key, options.seed)
+        networks.append((records.read(root / where / "record.json"), models / f"{key}.safetensors"))
+    paths = measure(networks, root, kinds=options.kinds, images=options.images, force=options.force)
+    for path, (record, _) in zip(paths, networks, strict=True):
+        found = corruptions.read(path, record)
+        mean = sum(m.accuracy for m in found.measurements[1:]) / (len(found.measurements) - 1)
+        print(
+            f"{record.where}/{path.name}: of {found.images} images {100 * found.mask('clean').mean():.1f} % right as "
+            f"they are, {100 * mean:.1f} % in the mean of {len(found.pixels)} corruptions at each severity"
+        )
+    return 0
+
+
+def combine(options) -> int:
+    """Attack the four networks inside one of AdvProp's, and leave what is found beside its record."""
+    import torch
+
+    from advlib import combinations
+    from advlib.recombine import measure
+    from advlib.run import provenance
+
+    root, where, weights = _of_a_network(options)
+    record = records.read(root / where / "record.json")
+    origin = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"), None)
+    found = measure(record, weights, provenance=origin, images=options.images)
+    combinations.write(found, root / where / combinations.NAME)
+    combinations.read(root / where / combinations.NAME, record)
+    rates = ", ".join(f"{m.name} {100 * m.accuracy:.1f} %" for m in found.measurements)
+    print(f"{where}/{combinations.NAME}: of {found.images} images right, statistics+affine: {rates}")
+    return 0
+
+
+def _of_a_network(options) -> tuple[Path, str, Path]:
+    """The folder of results, a run's place in it, and the file of its network's weights."""
+    dataset = options.dataset or catalogue.config(options.key, budget=options.budget).dataset
+    where = records.run_folder(options.budget, dataset, options.protocol, options.key, options.seed)
+    weights = options.weights or (project_folder() or Path()) / "models" / f"{options.key}.safetensors"
+    return options.results or results_folder(), where, weights
 
 
 def list_rows(options) -> int:
@@ -208,14 +259,20 @@ def _status(options) -> str:
         grid.needs(states, options.needs).refuse_if_short(root)
     if options.json:
         return json.dumps([_plain(found, root) for found in states], indent=1)
+    if options.commands:
+        return "\n".join(_command(found.run, options.results) for found in states if found.state != "done")
     lines = [f"{found.state:8s} {found.run.where}" + (f"  ({found.why})" if found.why else "") for found in states]
     spent, left = grid.hours(states)
     rest = "nobody knows how long the others take" if left is None else f"{left:.1f} hours left, one after the other"
+    shown = {root / found.run.where / "record.json" for found in states}
+    lines += [f"foreign  {path}  ({why})" for path, why in grid.strays(root, options.budget) if path not in shown]
+    lines += grid.versions_of(states).splitlines()
     lines.append(f"{grid.summary(states)}; {spent:.1f} hours spent, {rest}")
     if options.needs:
         asked = grid.needs(states, options.needs)
+        disk = asked.disk + asked.scratch
         lines.append(
-            f"{options.needs} at a time: {asked.memory:.1f} GB of memory, {asked.disk:.2f} GB on disk; they are there"
+            f"{options.needs} at a time: {asked.memory:.1f} GB of memory, {disk:.2f} GB on disk; they are there"
         )
     return "\n".join(lines)
 
@@ -227,6 +284,12 @@ def _runs(options, root: Path) -> list[grid.Run]:
         for dataset in ([options.dataset] if options.dataset else grid.datasets(options.budget, root))
         for run in grid.runs(options.budget, options.seeds, dataset=dataset, **chosen)
     ]
+
+
+def _command(run: grid.Run, results: Path | None) -> str:
+    """The line for a shell that makes a run, or waits for whoever is at it."""
+    place = ["--results", str(results)] if results else []
+    return shlex.join([sys.executable, "-m", "advlib", "run", *run.arguments, *place, "--wait"])
 
 
 def _plain(found: grid.State, root: Path) -> dict:
@@ -273,15 +336,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the config"
     )
+    command.add_argument(
+        "--nproc",
+        type=int,
+        metavar="N",
+        help="train in N processes on this machine, each on a GPU of its own if there are any (default: $ADVLIB_NPROC, "
+        "else 1); the same run up to rounding",
+    )
     command.add_argument("--force", action="store_true", help="run again even if it is done")
     command.add_argument("--wait", action="store_true", help="if another process is at this run, wait for it")
     command.set_defaults(command=run)
 
     probing = commands.add_parser("probe", help="look for masking with the network at hand: minutes on a CPU")
-    probing.add_argument("key", help="a row of the paper that has been run")
-    probing.add_argument("--protocol", default="corrected")
-    probing.add_argument("--seed", type=int, default=0)
-    probing.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
     probing.add_argument("--images", type=int, default=200, help="the first so many of the test set (default: 200)")
     probing.set_defaults(command=probe)
 
@@ -297,6 +363,28 @@ def _parser() -> argparse.ArgumentParser:
         "--until", choices=ensemble.ATTACKS, default=ensemble.ATTACKS[-1], help="the last attack to run"
     )
     attacking.set_defaults(command=autoattack)
+    spoiling = commands.add_parser(
+        "corrupt", help="accuracy on images spoilt by noise, blur, weather: minutes on a CPU"
+    )
+    spoiling.add_argument("keys", nargs="+", metavar="key", help="rows of the paper that have been run")
+    spoiling.add_argument("--protocol", default="corrected")
+    spoiling.add_argument("--seed", type=int, default=0)
+    spoiling.add_argument("--models", type=Path, help="the folder of their weights, KEY.safetensors (default: models)")
+    spoiling.add_argument("--images", type=int, default=500, help="the first so many of the test set (default: 500)")
+    spoiling.add_argument("--kinds", nargs="+", default=KINDS, help="these corruptions only, such as fog")
+    spoiling.add_argument("--force", action="store_true", help="measure again what is there")
+    spoiling.set_defaults(command=corrupt)
+    combining = commands.add_parser(
+        "combine", help="attack the four networks inside one of AdvProp's: minutes on a CPU"
+    )
+    combining.add_argument("--images", type=int, help="the first so many of the record's test images (default: all)")
+    combining.set_defaults(command=combine)
+
+    for subparser in (probing, combining):
+        subparser.add_argument("key", help="a row of the paper that has been run")
+        subparser.add_argument("--protocol", default="corrected")
+        subparser.add_argument("--seed", type=int, default=0)
+        subparser.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
 
     listing = commands.add_parser("list", help="every row of the paper, and what it differs in")
     listing.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")
@@ -328,6 +416,7 @@ def _parser() -> argparse.ArgumentParser:
     state.add_argument("--watch", type=int, nargs="?", const=10, metavar="SECONDS", help="again and again")
     state.add_argument("--needs", type=int, metavar="JOBS", help="fail if memory or disk are short for so many at once")
     state.add_argument("--json", action="store_true", help="also with the path of each record")
+    state.add_argument("--commands", action="store_true", help="a command for each run that is not done, and no more")
     state.set_defaults(command=status)
 
     borrowed = commands.add_parser("campaign", help="on a borrowed machine: run what tells most until the time is over")
@@ -343,7 +432,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser.add_argument("--protocols", nargs="+", help="these protocols only")
         subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
 
-    for subparser in (command, state, borrowed, probing, attacking):
+    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking):
         subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
         subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")

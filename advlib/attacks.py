@@ -48,6 +48,7 @@ def pgd(
     bounds: tuple[float, float] = (0.0, 1.0),
     generator: torch.Generator | None = None,
     validate: bool = True,
+    part: tuple[int, int] = (0, 1),
 ) -> Tensor:
     """Projected gradient ascent on the cross-entropy inside the eps-ball (Madry et al. 2018).
 
@@ -58,6 +59,8 @@ def pgd(
 
     ``validate=False`` takes the values of ``x`` and ``y`` on trust, which spares a GPU the wait for them; images beyond
     ``bounds`` are then clamped into them whatever eps is, as the paper's released code does to standardised images.
+    ``part=(k, n)``: ``x`` is the k-th (from 0) of n equal parts of a batch, and gets the random starts that it has in
+    the whole of it.
 
     Raises ValueError on images outside ``bounds``, labels out of range, an empty batch, or impossible hyperparameters;
     TypeError on a wrong dtype.
@@ -70,14 +73,14 @@ def pgd(
     x = x.detach()
     ball = _BALLS[norm](x, eps, bounds)
     if restarts == 1:
-        start = ball.random(x, generator) if random_start else x
+        start = ball.random(x, generator, part) if random_start else x
         return _ascend(logits_fn, start, y, ball, step_size, steps)
 
     x_adv = x.clone()
     alive = torch.arange(len(x), device=x.device)
     for _ in range(restarts):
         start = (
-            ball.random(x, generator) if random_start else x
+            ball.random(x, generator, part) if random_start else x
         )  # for all: an image's noise is its own, whoever survives
         if len(alive):
             x_adv[alive] = _ascend(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps)
@@ -170,9 +173,9 @@ class _LinfBall:
     def steepest(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
 
-    def random(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        noise = torch.empty_like(x).uniform_(-self.eps, self.eps, generator=generator)
-        return self.project(x + noise)
+    def random(self, x: Tensor, generator: torch.Generator | None, part: tuple[int, int] = (0, 1)) -> Tensor:
+        noise = torch.empty_like(_whole(x, part)).uniform_(-self.eps, self.eps, generator=generator)
+        return self.project(x + noise.chunk(part[1])[part[0]])
 
 
 class _L2Ball:
@@ -192,14 +195,20 @@ class _L2Ball:
     def steepest(self, gradient: Tensor) -> Tensor:
         return gradient / _length(gradient).clamp_min(1e-12)
 
-    def random(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def random(self, x: Tensor, generator: torch.Generator | None, part: tuple[int, int] = (0, 1)) -> Tensor:
         """Uniform in the ball: a Gaussian direction, a radius of eps u^(1/d)."""
-        direction = self.steepest(torch.empty_like(x).normal_(generator=generator))
-        u = torch.empty(len(x), 1, 1, 1, dtype=x.dtype, device=x.device).uniform_(generator=generator)
+        k, n = part
+        direction = self.steepest(torch.empty_like(_whole(x, part)).normal_(generator=generator).chunk(n)[k])
+        u = torch.empty(n * len(x), 1, 1, 1, dtype=x.dtype, device=x.device).uniform_(generator=generator).chunk(n)[k]
         return self.project(x + self.eps * u ** (1 / x[0].numel()) * direction)
 
 
 _BALLS = {"linf": _LinfBall, "l2": _L2Ball}
+
+
+def _whole(x: Tensor, part: tuple[int, int]) -> Tensor:
+    """Something shaped as the batch that ``x`` is a part of, and laid out in memory as ``x`` is."""
+    return x if part[1] == 1 else torch.cat([x] * part[1])
 
 
 def _length(images: Tensor) -> Tensor:

@@ -23,6 +23,13 @@ def crop_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> T
     return _take_pixels(padded, rows, _flip_half(columns, generator))
 
 
+def crop(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
+    """Zero-pad and crop back at a random place, without a flip: for images that mean something else in a mirror."""
+    B, _, H, W = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    return _take_pixels(padded, *_window(padded, B, H, W, generator))
+
+
 def published_augmentation(images: Tensor, generator: torch.Generator) -> Tensor:
     """As the paper's released code: reflect-pad 4, zero-pad 4, crop 32, flip, rotate by up to 18 degrees (nearest)."""
     B, _, H, W = images.shape
@@ -47,7 +54,12 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     return pixels * inside.unsqueeze(1)
 
 
-AUGMENTATIONS = {"crop-flip": crop_flip, "published": published_augmentation, "none": no_augmentation}
+AUGMENTATIONS = {
+    "crop-flip": crop_flip,
+    "crop": crop,
+    "published": published_augmentation,
+    "none": no_augmentation,
+}
 
 
 def _window(padded: Tensor, B: int, H: int, W: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from advlib import catalogue, claims, dissection, evidence
+from advlib import catalogue, claims, combinations, dissection, evidence
 from advlib.evidence import BRANCH_CASES, HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.markup import counts
 from advlib.statistics import Estimate
 
 Words = dict[str, str]  # "caption" and "alt", for advlib.show.show
+READABLE = 20  # classes side by side in a figure; of more, the hardest and the easiest are shown
 
 
 def source(group: Group, rows: Iterable[str], *protocols: str, intervals: str = "95 % intervals") -> str:
@@ -89,6 +90,23 @@ def branches(group: Group, protocol: str = "corrected") -> Words:
     }
 
 
+def combined(crossings: Sequence[combinations.Crossing], group: Group) -> Words:
+    values = []
+    for crossing in crossings:
+        for way, said in {combinations.KEPT: "kept", combinations.ANEW: "measured anew"}.items():
+            measured = [f"{' + '.join(p)} {_percent(crossing.accuracy(way, p, STRONG))}" for p in combinations.PAIRS]
+            label = f"{catalogue.rows()[crossing.key].name}, {crossing.protocol}"
+            values.append(f"{label}, statistics {said}: {', '.join(measured)}")
+    return {
+        "caption": "The four networks inside each of AdvProp's: statistics of the branch named first, affine "
+        "parameters of the one named second, each attacked through itself. Squares: with the statistics that training "
+        "kept; dots: measured anew, on clean images for main and on attacked ones for aux. "
+        f"{source(group, [crossing.key for crossing in crossings], *{crossing.protocol for crossing in crossings})}",
+        "alt": f"A line of panels a network, a panel an attack, two dots for each of four networks. Under "
+        f"{HEADINGS[STRONG]}: {'; '.join(values)}.",
+    }
+
+
 def factorial(group: Group) -> Words:
     found, design = [], catalogue.factorial().values()
     for protocol in catalogue.PROTOCOLS:
@@ -153,10 +171,13 @@ def worst_case(cases: Sequence) -> Words:
 
 
 def per_class(group: Group, protocol: str = "corrected") -> Words:
-    classes = ", ".join(group[0].data["classes"])
+    names = group[0].data["classes"]
+    few = len(names) <= READABLE
+    classes = ", ".join(names) if few else f"the {READABLE // 2} hardest and the {READABLE // 2} easiest"
+    chosen = "" if few else f" Of {len(names)} classes {classes}, by the mean of the left panel's rows."
     return {
-        "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}. "
-        f"{source(group, catalogue.part(1), protocol, intervals='')}",
+        "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}."
+        f"{chosen} {source(group, catalogue.part(1), protocol, intervals='')}",
         "alt": f"Two tables as shades and numbers: a line for each row of Table 1, a column for each class: {classes}.",
     }
 

@@ -15,7 +15,7 @@ CHOICES = {
     "attack_branch": ("aux", "main"),
     "update": ("joint", "two-steps"),
     "schedule": ("cosine", "one-cycle", "cosine-80"),
-    "augmentation": ("crop-flip", "published", "none"),
+    "augmentation": ("crop-flip", "crop", "published", "none"),
     "precision": ("auto", "float32", "bf16", "fast"),
 }
 

@@ -1,6 +1,8 @@
 """Where a run's files go: found from where the work is done, so that no record holds a path of a machine."""
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -11,7 +13,20 @@ CHECKPOINT = "checkpoint.pt"  # of a training, in its run's scratch folder
 MEASURED = "measured.json"  # of an evaluation, there too
 FAILED = "failed.txt"  # why a run failed, there too
 HALVED = "halved.txt"  # its checkpoint has travelled in half precision, there too
+PROCESSES = "processes.txt"  # how many processes have trained it, if several, there too
 LOCK = "lock"  # held while a run is under way, there too
+VERSIONS = "versions.json"  # of the packages that began a run, there too
+
+ANOTHER = f"choose another folder ({RESULTS} for records, {WORK} for checkpoints)"
+REMEDIES = {  # of what a disk refuses
+    errno.ENOSPC: f"free some space or {ANOTHER}",
+    errno.EDQUOT: f"your quota is used up: free some space or {ANOTHER}",
+    errno.EROFS: f"nothing can be written there: {ANOTHER}",
+    errno.EACCES: f"you may not write there: {ANOTHER}",
+    errno.EPERM: f"you may not write there: {ANOTHER}",
+    errno.ENOTDIR: f"a file stands where a folder belongs: move it away or {ANOTHER}",
+    errno.EEXIST: f"a file stands where a folder belongs: move it away or {ANOTHER}",
+}
 
 
 def project_folder(start: Path | None = None) -> Path | None:
@@ -46,13 +61,50 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise OSError(
-            f"cannot write {path} ({error}): free some space or choose another folder; nothing was lost"
-        ) from error
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError, in words of its own
+        why = str(error) if isinstance(error, OSError) else f"{error}; {free(path):.3f} GB free"
+        remedy = REMEDIES.get(getattr(error, "errno", None), REMEDIES[errno.ENOSPC])
+        raise OSError(f"cannot write {path} ({why}): {remedy}; nothing was lost") from error
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What a disk refuses is raised as OSError that names the file, or else ``folder``, and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        place = f"{error.filename or folder} ({error.strerror}; {free(folder):.3f} GB free)"
+        raise OSError(f"cannot write {place}: {REMEDIES[error.errno]}; nothing was lost") from error
+
+
+def free(folder: Path) -> float:
+    """GB free on the disk of a folder, which need not exist yet."""
+    return shutil.disk_usage(existing(folder)).free / 1e9
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the first above it that exists."""
+    return next(place for place in (Path(folder), *Path(folder).resolve().parents) if place.exists())
+
+
+def refuse_without_room(needed: dict[Path, float]) -> None:
+    """Raises RuntimeError, with the remedy, if a disk has less room than the folders on it need, in GB."""
+    disks: dict[int, tuple[Path, float]] = {}
+    for folder, gigabytes in needed.items():
+        disk = existing(folder).stat().st_dev
+        first, so_far = disks.get(disk, (existing(folder), 0.0))
+        disks[disk] = (first, so_far + gigabytes)
+    for folder, gigabytes in disks.values():
+        if free(folder) < gigabytes:
+            raise RuntimeError(
+                f"the runs need {gigabytes:.3f} GB in {folder} and {free(folder):.3f} are free: make room first, or "
+                f"{ANOTHER}"
+            )
 
 
 def held(lock: Path) -> bool:
@@ -68,7 +120,8 @@ def held(lock: Path) -> bool:
 def alone(lock: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file, so that two processes never share a checkpoint; the system frees it when a process ends.
 
-    Raises RuntimeError if another process holds it, or waits for that process with ``wait``.
+    Raises RuntimeError if another process holds it, or waits for that process with ``wait``; OSError where the file
+    system keeps no locks.
     """
     try:
         import fcntl
@@ -81,4 +134,6 @@ def alone(lock: Path, *, wait: bool = False) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise RuntimeError(f"this run is under way in another process ({lock} is held): wait for it") from error
+        except OSError as error:  # some network file systems
+            raise OSError(f"the file system of {lock} keeps no locks ({error.strerror}): {ANOTHER}") from error
         yield

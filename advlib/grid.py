@@ -5,7 +5,6 @@ list of their own.
 """
 
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from advlib import arithmetic, catalogue, records
+from advlib import arithmetic, catalogue, records, versions
 from advlib.config import Config
 from advlib.data import DATASETS
 from advlib.dissection import DISSECTED
-from advlib.folders import FAILED, LOCK, held, replacing, work_folder
+from advlib.folders import FAILED, LOCK, held, refuse_without_room, replacing, work_folder
 from advlib.records import Record
 
 STATES = ("done", "running", "failed", "missing", "stale", "damaged")
@@ -101,7 +100,7 @@ def state(run: Run, root: Path) -> State:
     folder, work = root / run.where, work_folder(run.where)
     try:
         why = why_missing(folder, run.config)
-        record = records.read(folder / "record.json") if (folder / "record.json").is_file() else None
+        record = records.read(folder / "record.json") if (folder / "record.json").exists() else None
     except ValueError as error:
         return State(run, "damaged", str(error))
     if why is None:
@@ -109,7 +108,8 @@ def state(run: Run, root: Path) -> State:
     if held(work / LOCK):
         return State(run, "running", record=record)
     if (work / FAILED).is_file():
-        return State(run, "failed", (work / FAILED).read_text().strip().splitlines()[-1], record)
+        words = (work / FAILED).read_text().strip() or "without a word: its disk may have been full"
+        return State(run, "failed", words.splitlines()[-1], record)
     return State(run, "missing", record=record) if why == "missing" else State(run, "stale", why, record)
 
 
@@ -169,33 +169,58 @@ class Needs:
     """What a grid asks of a machine, in GB."""
 
     memory: float
-    disk: float
+    disk: float  # for records and notebooks
+    scratch: float = 0.0  # for weights and checkpoints
 
     def refuse_if_short(self, folder: Path) -> None:
-        """Raises RuntimeError, with the remedy, if there is less than that here."""
+        """Raises RuntimeError, with the remedy, if there is less than that. ``folder``: of the records."""
         import psutil
 
         free = psutil.virtual_memory().available / 1e9
         if free < self.memory:
             raise RuntimeError(f"the runs need {self.memory:.1f} GB of memory and {free:.1f} are free: lower the jobs")
-        there = next(place for place in (folder, *folder.resolve().parents) if place.exists())
-        free = shutil.disk_usage(there).free / 1e9
-        if free < self.disk:
-            raise RuntimeError(f"the runs need {self.disk:.2f} GB in {there} and {free:.2f} are free: make room first")
+        refuse_without_room({folder: self.disk, work_folder(""): self.scratch})
 
 
 def needs(states: Sequence[State], jobs: int) -> Needs:
     """What the runs that are not done need, ``jobs`` at a time.
 
-    On disk: a record and a notebook (half a MB), and the weights; while it runs, a checkpoint of three times the
-    weights. In memory: what was measured of one run of the budget.
+    On disk: a record and a notebook (half a MB), and the weights; while it runs, an old and a new checkpoint, each of
+    twice the weights. In memory: what was measured of one run of the budget.
     """
     left = [found.run for found in states if found.state != "done"]
     if not left:
         return Needs(0.0, 0.0)
     jobs = min(jobs, len(left))
     weights = max(4 * arithmetic.parameters(run.config.width) for run in left) / 1e9
-    return Needs(jobs * MEMORY[left[0].budget], len(left) * (0.0005 + weights) + jobs * 3 * weights)
+    return Needs(jobs * MEMORY[left[0].budget], 0.0005 * len(left), (len(left) + 4 * jobs) * weights)
+
+
+def strays(root: Path, budget: str) -> list[tuple[Path, str]]:
+    """Files called record.json among those of a budget that are no record or not in its place, and what to do."""
+    found = []
+    for path in sorted(root.glob(f"{budget}/*/*/*/seed*/record.json")):
+        try:
+            where = records.read(path).where
+        except ValueError as error:
+            found.append((path, str(error)))
+            continue
+        if path.parent != root / where:
+            found.append((path, f"it is the record of {where}: move it there, or delete it"))
+    return found
+
+
+def versions_of(states: Sequence[State]) -> str:
+    """What there is to say about the versions of packages that made the records: a line or two, or nothing."""
+    made = [found.record for found in states if found.state == "done"]
+    lines = []
+    if mixed := versions.mixed(made):
+        lines.append(f"made with more than one version of {mixed} (how many runs)")
+    if made and len(made) < len(states):
+        latest = max(made, key=lambda record: record.provenance["started"])
+        if other := versions.changed(latest.provenance["versions"]):
+            lines.append(f"what is run now will be of other versions than the last record: {other}")
+    return "\n".join(lines)
 
 
 def _work(run: Run) -> float:

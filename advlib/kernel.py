@@ -9,6 +9,7 @@ from contextlib import suppress
 from jupyter_client.manager import AsyncKernelManager
 
 RUNNING: set["IPCKernelManager"] = set()  # the kernels that this process has started and not yet seen end
+ENDED: list[int] = []  # how the last of them ended: 0 or more its exit status, -9 by SIGKILL
 # glibc's allocator, told to keep what it gets and to take it in large pages: the activations of every pass are new
 # memory otherwise, cleared page by page. A fifth of a training step goes there; no number changes.
 _KEEP = {"mmap_threshold": 4 << 30, "trim_threshold": 64 << 30, "hugetlb": 1}
@@ -22,17 +23,20 @@ class IPCKernelManager(AsyncKernelManager):
     def __init__(self, **options):
         super().__init__(**options)
         self.transport = "ipc"
+        self._process = None
         self._sockets = tempfile.mkdtemp(prefix="advlib-")  # a short path: a socket's name has about 100 characters
         self.ip = f"{self._sockets}/kernel"
 
     async def _async_start_kernel(self, **options) -> None:
         await super()._async_start_kernel(**options, pass_fds=tuple(INHERITED))
+        self._process = getattr(self.provisioner, "process", None)  # the provisioner forgets it when it has ended
         RUNNING.add(self)
 
     async def _async_cleanup_resources(self, restart: bool = False) -> None:
         await super()._async_cleanup_resources(restart)
         if not restart:
             RUNNING.discard(self)
+            ENDED[:] = [] if self._process is None else [self._process.poll()]
             shutil.rmtree(self._sockets, ignore_errors=True)
 
     start_kernel = _async_start_kernel

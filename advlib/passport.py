@@ -17,6 +17,8 @@ def markdown(record: Record) -> str:
     commit = provenance["commit"] or "unknown"
     state = ", with uncommitted changes" if provenance["dirty"] else ""
     travelled = ", its checkpoint carried from another machine in half precision" if provenance.get("halved") else ""
+    processes = provenance.get("processes")
+    together = f", by {processes} processes" if processes else ""
     passes = cost["passes_per_step"]
     lines = {
         "row": f"{row.label} (`{record.key}`), {_place(row)}",
@@ -30,7 +32,7 @@ def markdown(record: Record) -> str:
         f"and {passes['backward']} backward passes, {cost['training_images_per_second']:.0f} images/s",
         "evaluation": f"{cost['evaluation_seconds'] / 60:.1f} min, {len(record.measurements)} attacks",
         "device": f"{provenance['device']}, {provenance['threads']} thread(s), training in {provenance['precision']}"
-        f"{travelled}",
+        f"{together}{travelled}",
         "code": f"commit `{commit[:12]}`{state}, science version {record.science_version}",
         "versions": versions,
         "started": provenance["started"].replace("T", " "),
@@ -48,9 +50,11 @@ def markdown(record: Record) -> str:
 
 def command(record: Record) -> str:
     """The command that makes this run."""
+    processes = record.provenance.get("processes")
     return (
         f"python -m advlib run {record.key} --protocol {record.protocol} --budget {record.budget} "
         f"--dataset {shlex.quote(record.config['dataset'])} --seed {record.seed}"
+        + (f" --nproc {processes}" if processes else "")
     )
 
 

@@ -13,7 +13,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from advlib import catalogue, claims, dissection, evidence, ledger
+from advlib import branchwise, catalogue, claims, combinations, dissection, evidence, ledger
+from advlib.captions import READABLE
 from advlib.evidence import BRANCH_CASES, HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.figures import PALETTE, style
 from advlib.statistics import Estimate
@@ -165,6 +166,36 @@ def branches(group: Group, protocol: str = "corrected") -> Figure:
     return figure
 
 
+def combined(crossings: Sequence[combinations.Crossing]) -> Figure:
+    """The four networks inside each of AdvProp's: a line of panels a network, a panel an attack, a dot a way to cross.
+
+    Raises ValueError while none was measured.
+    """
+    if not crossings:
+        raise ValueError("no four networks to draw: `python -m advlib combine advprop --budget lite` measures them")
+    looks = {combinations.KEPT: (-0.14, PALETTE[1], "s"), combinations.ANEW: (0.14, PALETTE[0], "o")}
+    with style():
+        size = (9.8, 1.0 + 1.75 * len(crossings))
+        figure, lines = plt.subplots(
+            len(crossings), len(combinations.COLUMNS), figsize=size, sharex="col", sharey=True, squeeze=False
+        )
+        for panels, crossing in zip(lines, crossings, strict=True):
+            for panel, column in zip(panels, combinations.COLUMNS, strict=True):
+                for way, (offset, *look_) in looks.items():
+                    for position, pair in enumerate(combinations.PAIRS):
+                        label = branchwise.SAID[way] if position == 0 else None
+                        _dot(panel, crossing.accuracy(way, pair, column), position + offset, *look_, label)
+                panel.set_title(HEADINGS[column])
+                panel.set_xlim(0, None)
+            _rows_on_y(panels[0], [" + ".join(pair) for pair in combinations.PAIRS])
+            panels[0].set_ylabel(f"{branchwise.title(crossing).replace(', ', chr(10))}\n", fontsize=9)
+        for panel in lines[-1]:
+            panel.set_xlabel("accuracy (%)")
+        figure.supylabel("statistics + affine parameters", fontsize=10)
+        figure.legend(*lines[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
 def factorial(group: Group) -> Figure:
     """Effects of AdvProp, ALS and SAT on top of adversarial training, and their interactions, in percentage points.
 
@@ -255,19 +286,25 @@ def forest(rulings: Sequence[claims.Ruling]) -> Figure:
 
 
 def per_class(group: Group, labels: np.ndarray, protocol: str = "corrected", columns=("clean", STRONG)) -> Figure:
-    """Accuracy of each class, a panel a column, a line a row of Table 1. ``labels``: int (n,), of the test images."""
+    """Accuracy of each class, a panel a column, a line a row of Table 1. ``labels``: int (n,), of the test images.
+
+    Of more classes than can be read, the hardest and the easiest, by the mean of the first column's rows.
+    """
     rows = rows_run(group, protocol)
-    classes = group[0].data["classes"]
+    classes = np.array(group[0].data["classes"])
+    grids = [
+        np.array([_by_class(group, key, protocol, column, labels, len(classes)) for key in rows]) for column in columns
+    ]
+    shown = np.arange(len(classes))
+    if len(classes) > READABLE:
+        order = np.argsort(np.nan_to_num(grids[0], nan=50.0).mean(axis=0), kind="stable")
+        shown = np.concatenate([order[: READABLE // 2], order[-READABLE // 2 :]])
     with style():
-        figure, panels = plt.subplots(1, len(columns), figsize=(9.8, 1.6 + 0.36 * len(rows)), sharey=True)
-        for panel, column in zip(panels, columns, strict=True):
-            grid = []
-            for key in rows:
-                masks = [evidence.worst_mask(run, f"corrected:{column}") for run in runs_of(group, key, protocol)]
-                shown = labels[: masks[0].size]
-                grid.append([100 * np.mean([mask[shown == k] for mask in masks]) for k in range(len(classes))])
+        size = (9.8, 1.6 + 0.36 * len(rows)) if len(shown) <= 10 else (16, 2.4 + 0.36 * len(rows))
+        figure, panels = plt.subplots(1, len(columns), figsize=size, sharey=True)
+        for panel, column, grid in zip(panels, columns, grids, strict=True):
             sns.heatmap(
-                grid,
+                grid[:, shown],
                 ax=panel,
                 vmin=0,
                 vmax=100,
@@ -276,12 +313,20 @@ def per_class(group: Group, labels: np.ndarray, protocol: str = "corrected", col
                 fmt=".0f",
                 annot_kws={"size": 7},
                 cbar=False,
-                xticklabels=classes,
+                xticklabels=classes[shown],
                 yticklabels=[row.label for row in rows.values()],
             )
             panel.set_title(f"{HEADINGS[column]} (%)")
             panel.tick_params(axis="x", rotation=60)
+            panel.tick_params(axis="y", rotation=0)
     return figure
+
+
+def _by_class(group: Group, key: str, protocol: str, column: str, labels: np.ndarray, classes: int) -> list[float]:
+    """Accuracy of a row on each class, in percent; nan for a class without an image."""
+    masks = [evidence.worst_mask(run, f"corrected:{column}") for run in runs_of(group, key, protocol)]
+    of = labels[: masks[0].size]
+    return [100 * np.mean([mask[of == k] for mask in masks]) if (of == k).any() else np.nan for k in range(classes)]
 
 
 def _under(column: str) -> str:

@@ -135,6 +135,8 @@ def read(path: Path) -> Record:
     path = Path(path)
     try:
         raw = json.loads(path.read_text())
+    except (IsADirectoryError, PermissionError) as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): move it away, or make it readable") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}): restore it with git, or delete it and run again") from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:

@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from advlib import losses, train
+from advlib import losses, torchrun, train
 from advlib.attacks import pgd
 from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
 from advlib.data import Dataset, load
 from advlib.evaluate import evaluate, suite
-from advlib.folders import CHECKPOINT, HALVED, MEASURED, alone
+from advlib.folders import CHECKPOINT, HALVED, MEASURED, PROCESSES, alone
 from advlib.interrupt import Interrupted, on_request
+from advlib.parallel import ALONE, Team
 from advlib.records import SCIENCE_VERSION, Record
 from advlib.resnet import resnet18
 from advlib.small_maps import SmallMapConv2d
@@ -70,36 +71,69 @@ def learn(
     device: str | torch.device | None = None,
     data_root: Path | None = None,
     work: Path | None = None,
+    processes: int = 1,
 ) -> Learned:
     """Train one config and measure nothing: what :func:`run` starts with, and all that a lesson needs.
 
-    Arguments as for :func:`run`. Raises what loading the data and :func:`advlib.train.fit` raise.
+    Arguments as for :func:`run`. Raises what loading the data, :func:`advlib.train.fit` and, for several processes,
+    :func:`advlib.torchrun.train` raise.
     """
     device = _device(device)
-    dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
-    model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
-    generator = torch.Generator(device).manual_seed(config.seed)
+    if processes > 1:
+        _train_in_company(config, device, data_root, work, processes)
     # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint
     with alone(work / "checkpoint.lock", wait=True) if work else nullcontext(), on_request() as stop:
-        curve = train.fit(
-            model,
-            dataset.train_images,
-            dataset.train_labels,
-            config,
-            step=STEPS[config.update] if config.adversarial else train.clean_step,
-            attack=training_attack(config, generator),
-            loss_fn=LOSSES[config.loss](config.smoothing),
-            augment=AUGMENTATIONS[config.augmentation],
-            generator=generator,
-            precision=training_dtype(config.precision, device),
-            checkpoint=work / CHECKPOINT if work else None,
-            stop=stop,
-        )
+        model, dataset, curve = train_network(config, device=device, data_root=data_root, work=work, stop=stop)
         if stop():  # it came after the last step: the checkpoint holds the whole training
             raise Interrupted("asked to stop after the training: run it again to go on with the evaluation")
     if work:
         save_weights(model, work / "model.safetensors")
     return Learned(gradients(model.eval(), config, dataset), dataset, curve)
+
+
+def train_network(
+    config: Config,
+    *,
+    device: torch.device,
+    data_root: Path | None,
+    work: Path | None,
+    stop: Callable[[], bool],
+    team: Team = ALONE,
+) -> tuple[nn.Module, Dataset, list[dict]]:
+    """The config's network, trained by this process or by the ``team`` that it is one of; its data; its curve."""
+    dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
+    model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    curve = train.fit(
+        model,
+        dataset.train_images,
+        dataset.train_labels,
+        config,
+        step=STEPS[config.update] if config.adversarial else train.clean_step,
+        attack=training_attack(config, generator, (team.rank, team.size)),
+        loss_fn=LOSSES[config.loss](config.smoothing),
+        augment=AUGMENTATIONS[config.augmentation],
+        generator=generator,
+        precision=training_dtype(config.precision, device),
+        checkpoint=work / CHECKPOINT if work else None,
+        stop=stop,
+        team=team,
+    )
+    return model, dataset, curve
+
+
+def _train_in_company(config: Config, device: torch.device, data_root, work: Path | None, processes: int) -> None:
+    """Leave the checkpoint of a training in several processes in ``work``: alone, one then goes on from its end."""
+    if work is None:
+        raise ValueError(f"{processes} processes need a work folder: through it they hand over what they trained")
+    if device.type == "cuda" and processes > torch.cuda.device_count():
+        raise ValueError(f"{processes} processes need a GPU each, and {torch.cuda.device_count()} can be seen here")
+    if device.type not in ("cuda", "cpu"):
+        raise ValueError(f"{processes} processes train on GPUs of NVIDIA or on the CPU, not on {device.type}")
+    load(config.dataset, root=data_root)  # fetched and cached once, before all of them ask for it
+    task = {"config": config.to_dict(), "device": device.type, "data_root": data_root and str(data_root)}
+    threads = max(1, torch.get_num_threads() // processes)
+    torchrun.train(task, work, processes=processes, threads=threads)
 
 
 def run(
@@ -111,20 +145,28 @@ def run(
     device: str | torch.device | None = None,
     data_root: Path | None = None,
     work: Path | None = None,
+    processes: int | None = None,
 ) -> Experiment:
     """Train and evaluate one config, and say what it took.
 
     ``key``, ``protocol`` and ``budget`` name it in the catalogue. device: None for a GPU if there is one. work: a
     folder for the checkpoint, from which a run that was cut off goes on, and for the final weights (float32).
+    processes: how many train it, each on a GPU of its own where there are any; None for ``$ADVLIB_NPROC``, else 1.
+    One evaluates.
 
-    Raises what loading the data, :func:`advlib.train.fit` and :func:`advlib.evaluate.evaluate` raise.
+    Raises what :func:`learn` and :func:`advlib.evaluate.evaluate` raise.
     """
+    processes = torchrun.processes(config.batch_size, processes)
     device = _device(device)
     # before training: the files may change while it trains
     origin = provenance(device, training_dtype(config.precision, device))
     if work and (work / HALVED).is_file():
         origin["halved"] = True  # a campaign carried its checkpoint in half precision
-    learned = learn(config, device=device, data_root=data_root, work=work)
+    if work and not (work / CHECKPOINT).is_file():
+        (work / PROCESSES).unlink(missing_ok=True)  # of a training that left nothing
+    learned = learn(config, device=device, data_root=data_root, work=work, processes=processes)
+    if work and (work / PROCESSES).is_file():
+        origin["processes"] = int((work / PROCESSES).read_text())  # also where one has finished what several began
     models, dataset = learned.models, learned.dataset
 
     unfinished = Unfinished(
@@ -182,8 +224,11 @@ def gradients(model: nn.Module, config: Config, dataset: Dataset) -> dict[str, n
     return {"true": twin.to(memory_format=torch.channels_last).eval(), "surrogate": model}
 
 
-def training_attack(config: Config, generator: torch.Generator | None = None):
-    """``attack(model, x, y)`` of Algorithm 1 for this config. Values are taken on trust: the loop makes the pixels."""
+def training_attack(config: Config, generator: torch.Generator | None = None, part: tuple[int, int] = (0, 1)):
+    """``attack(model, x, y)`` of Algorithm 1 for this config. Values are taken on trust: the loop makes the pixels.
+
+    ``part``: which of how many equal parts of the batch its images are, see :func:`advlib.attacks.pgd`.
+    """
     ascend = partial(
         pgd,
         eps=config.train_eps,
@@ -192,6 +237,7 @@ def training_attack(config: Config, generator: torch.Generator | None = None):
         random_start=config.train_random_start,
         generator=generator if config.train_random_start else None,
         validate=False,
+        part=part,
     )
     how = {"branch": config.attack_branch, "mode": config.attack_mode, "space": config.attack_space}
     how["fold"] = config.precision == "fast"

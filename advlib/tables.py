@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from advlib import arithmetic, catalogue, evidence, records
+from advlib import arithmetic, catalogue, evidence, records, versions
 from advlib.config import Config
 from advlib.evidence import HEADINGS, STRONG, Group, runs_of
 from advlib.markup import (
@@ -233,6 +233,12 @@ def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = Non
         body.append(row(record.key, cells))
     heads = ["Row", "Protocol", "Budget", "Data", "Seed", "Device", "Minutes", "Commit"]
     return table(heads, body, "The committed runs. The link opens the notebook as it was executed.")
+
+
+def several_versions(found: Iterable[Record]) -> str:
+    """That the records were made with more than one version of a package, as Markdown; empty if they were not."""
+    mixed = versions.mixed(found)
+    return f"Made with more than one version of {mixed}; in brackets, how many runs." if mixed else ""
 
 
 def title(row: catalogue.Row) -> str:

@@ -20,6 +20,7 @@ from advlib.config import Config
 from advlib.folded import Folded
 from advlib.folders import replacing
 from advlib.interrupt import Interrupted
+from advlib.parallel import ALONE, Team, synchronise
 from advlib.progress import progress
 from advlib.records import SCIENCE_VERSION
 
@@ -140,6 +141,7 @@ def fit(
     checkpoint: Path | None = None,
     stop_after: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    team: Team = ALONE,
 ) -> list[dict]:
     """Train ``model`` in place and return its curve: one dict an epoch.
 
@@ -147,7 +149,7 @@ def fit(
     ``checkpoint``, the state is saved after every epoch and a run that was cut off goes on from it, to the same result
     (bit for bit on a CPU). ``stop_after`` ends early, after so many epochs in all, as a kill would. ``stop`` is asked
     after every step: if it says so, the state is saved there and then. ``precision`` is what autocast computes in; None
-    is float32.
+    is float32. ``team``: the processes that share each batch, of which this is one; all call this with the same values.
 
     Raises ValueError if the checkpoint is another config's or the batch is larger than the data, FloatingPointError if
     the loss is no longer finite, and Interrupted once ``stop`` has said so.
@@ -158,6 +160,8 @@ def fit(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
+    synchronise(model, team)
+    optimizer.register_step_pre_hook(team.average_gradients)
     origin = {
         "config": config.to_dict(),
         "science_version": SCIENCE_VERSION,
@@ -181,9 +185,9 @@ def fit(
             begun = None
             start, batches = time.perf_counter() - now.seconds, now.order[: steps * B].split(B)
             for k in range(now.steps, steps):
-                if stop():
-                    now.steps, now.seconds = k, time.perf_counter() - start
-                    if checkpoint:
+                if team.any(stop()):
+                    now.sums, now.steps, now.seconds = team.mean(now.sums), k, time.perf_counter() - start
+                    if checkpoint and team.first:
                         save_checkpoint(checkpoint, origin, model, optimizer, generator, curve, now)
                     raise Interrupted(
                         f"asked to stop after {k} of {steps} steps of epoch {epoch + 1}: run it again to go on"
@@ -191,23 +195,23 @@ def fit(
                 factor = learning_rate(config.schedule, (epoch + k / steps) / config.epochs, config.epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = config.lr * factor
-                x = to_pixels(augment(images[batches[k]], generator))
-                y = labels[batches[k]]
+                x = to_pixels(team.part(augment(images[batches[k]], generator)))
+                y = team.part(labels[batches[k]])
                 with autocast(device, precision):
                     loss, logits = step(model, optimizer, x, y, attack, loss_fn)
-                now.sums += _tally(loss, logits, y)
+                now.sums += _tally(loss, logits, y, team.size)
                 if bar.update(1):  # true when the bar redraws: only then is the device waited for
-                    averages = _averages(now.sums, k + 1, B, len(logits) > B)
+                    averages = _averages(now.sums, k + 1, B, len(logits) > len(y))
                     short = {name.split("_")[0]: value for name, value in averages.items()}
                     bar.set_postfix(short, refresh=False)
-            averages = _averages(now.sums, steps, B, len(logits) > B)
+            averages = _averages(team.mean(now.sums), steps, B, len(logits) > len(y))
             if not math.isfinite(averages["loss"]):
                 raise FloatingPointError(
                     f"the loss is {averages['loss']} in epoch {epoch + 1}: lower lr={config.lr}, or train in float32"
                 )
             seconds = time.perf_counter() - start
             curve.append({"epoch": epoch + 1, "lr": config.lr * factor, **averages, "seconds": round(seconds, 3)})
-            if checkpoint:
+            if checkpoint and team.first:
                 save_checkpoint(checkpoint, origin, model, optimizer, generator, curve)
     return curve
 
@@ -222,9 +226,10 @@ def autocast(device: torch.device, dtype: torch.dtype | None):
     return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext()
 
 
-def _tally(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+def _tally(loss: Tensor, logits: Tensor, y: Tensor, parts: int) -> Tensor:
+    """What a batch of so many parts adds to the sums of an epoch, estimated from this part: their mean is the truth."""
     correct = (logits.argmax(dim=1).view(-1, len(y)) == y).sum(dim=1)  # clean, and adversarial if there is such a half
-    return torch.stack([loss, correct[0], correct[-1]])
+    return torch.stack([loss, parts * correct[0], parts * correct[-1]])
 
 
 def _averages(sums: Tensor, steps: int, B: int, adversarial: bool) -> dict[str, float]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -30,7 +30,10 @@ def save_weights(
         }
     kept = {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()}
     with replacing(path) as partial:
-        save_file({name: t.contiguous() for name, t in kept.items()}, partial, metadata=about)
+        try:
+            save_file({name: t.contiguous() for name, t in kept.items()}, partial, metadata=about)
+        except SafetensorError as error:  # such as a full disk
+            raise OSError(error) from error
     return Path(path)
 
 

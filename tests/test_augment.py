@@ -129,6 +129,13 @@ class TestEveryAugmentation:
         assert distinct == 1 if name == "none" else distinct > 25
 
 
+def test_a_crop_gives_windows_of_the_zero_padded_image_at_every_place_and_never_a_mirror_image():
+    images = augment.crop(PLACES.repeat(2000, 1, 1, 1), generator())
+    seen = draws(images, np.pad(PLACES[0, 0].numpy(), 4))
+    assert {(top, left) for top, left, _ in seen} == {(top, left) for top in range(9) for left in range(9)}
+    assert not any(flipped for _, _, flipped in seen)
+
+
 def test_no_augmentation_is_none():
     images = torch.randint(0, 256, (5, 3, SIZE, SIZE), dtype=torch.uint8)
     assert torch.equal(augment.no_augmentation(images, generator()), images)

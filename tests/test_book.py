@@ -51,18 +51,19 @@ def test_every_page_of_the_contents_is_written_and_the_build_says_where(first_bo
 
 def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_book):
     html, _ = first_book
-    for page in (
-        "index",
+    judged = (
         "claims",
         "results",
         "mixtures",
+        "branches",
         "dissection",
         "robustness",
         "masking",
         "autoattack",
+        "corruptions",
         "training",
-        "runs",
-    ):
+    )
+    for page in ("index", *judged, "runs"):
         shown = text(html, f"book/{page}")
         assert "There is no result yet" in shown, page
         assert "<td>" not in shown and "scikit-learn" not in shown, page

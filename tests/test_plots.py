@@ -1,5 +1,6 @@
 """Figures show the records' numbers, say them in words as well, and leave the reader's settings alone."""
 
+import dataclasses
 import re
 from itertools import pairwise
 
@@ -124,6 +125,21 @@ def test_accuracy_by_class_is_the_mean_of_the_masks_of_that_class():
     shown = [float(text.get_text()) for text in panel.texts]
     mask = record.measurement("corrected:clean").mask
     assert shown == [round(100 * mask[labels == k].mean()) for k in range(len(fake.CLASSES))]
+
+
+def test_of_a_hundred_classes_the_hardest_and_the_easiest_are_drawn():
+    record = fake.record("traditional", **{"corrected:clean": 0.5})  # of 200 images the first half is right
+    record = dataclasses.replace(record, data=record.data | {"classes": [f"class {k}" for k in range(100)]})
+    labels = np.arange(fake.IMAGES) // 2  # so the first 50 classes are always right, and the others never
+    labels[-2:] = 0  # nothing is left of class 99: it is neither hard nor easy
+    panels = plots.per_class([record], labels).axes
+    for panel in panels:
+        names = [tick.get_text() for tick in panel.get_xticklabels()]
+        assert len(set(names)) == len(names) == captions.READABLE and "class 99" not in names
+    classes = [int(tick.get_text().split()[1]) for tick in panels[0].get_xticklabels()]
+    assert min(classes[:10]) >= 50 and max(classes[10:]) < 50
+    assert [float(text.get_text()) for text in panels[0].texts] == [0] * 10 + [100] * 10
+    assert "Of 100 classes the 10 hardest and the 10 easiest" in captions.per_class([record])["caption"]
 
 
 def test_what_a_figure_says_in_words_has_the_records_numbers(group):

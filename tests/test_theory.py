@@ -21,7 +21,14 @@ from advlib.weights import load_model
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book" / "theory").glob("*.md"))
 PAGES = sorted((ROOT / "book").rglob("*.md"))
-WITHOUT_DOI = {"dallaire2021mixture", "krizhevsky2009learning", "holm1979simple", "box2005statistics"}  # none was given
+WITHOUT_DOI = {  # none was given
+    "dallaire2021mixture",
+    "krizhevsky2009learning",
+    "holm1979simple",
+    "box2005statistics",
+    "rade2021helper",
+    "kim2023fantastic",
+}
 MODEL = ROOT / "models" / "advprop.safetensors"
 
 
