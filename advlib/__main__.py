@@ -8,9 +8,10 @@ import shlex
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
-from advlib import catalogue, evidence, grid, records
+from advlib import catalogue, ensemble, evidence, grid, records
 from advlib.corruptions import KINDS
 from advlib.folders import project_folder, results_folder
 from advlib.interrupt import ASKED
@@ -81,6 +82,34 @@ def probe(options) -> int:
     masking.read_probe(root / where / masking.NAME, record)
     rates = ", ".join(f"{m.column} {100 * m.accuracy:.1f} %" for m in found.measurements)
     print(f"{where}/{masking.NAME}: of {found.images} images right, {rates}; on {found.device}")
+    return 0
+
+
+def autoattack(options) -> int:
+    """The four attacks of AutoAttack, network by network; what is finished is kept beside the record."""
+    from advlib.autoattack import autoattack as attacked
+    from advlib.run import provenance
+
+    if options.weights and len(options.keys) > 1:
+        raise ValueError(f"--weights is one file, and {len(options.keys)} rows are asked for: name one row")
+    root = options.results or results_folder()
+    for key in options.keys:
+        dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
+        where = records.run_folder(options.budget, dataset, options.protocol, key, options.seed)
+        record = records.read(root / where / "record.json")
+        weights = options.weights or (project_folder() or Path()) / "models" / f"{key}.safetensors"
+        path = root / where / ensemble.NAME
+        found = attacked(
+            record,
+            weights,
+            path,
+            images=options.images,
+            until=options.until,
+            provenance=partial(provenance, dtype=None),
+        )
+        rates = ", ".join(f"{name} {100 * found.after(name).mean():.1f} %" for name in ("clean", *found.attacks))
+        raised = ", ".join(flag for flag, warning in found.flags.items() if warning) or "none"
+        print(f"{where}/{ensemble.NAME}: of {found.images} images right, {rates}; flags: {raised}", flush=True)
     return 0
 
 
@@ -322,6 +351,18 @@ def _parser() -> argparse.ArgumentParser:
     probing.add_argument("--images", type=int, default=200, help="the first so many of the test set (default: 200)")
     probing.set_defaults(command=probe)
 
+    attacking = commands.add_parser(
+        "autoattack", help="AutoAttack on networks that are at hand: minutes to an hour each"
+    )
+    attacking.add_argument("keys", nargs="+", metavar="key", help="rows of the paper that have been run")
+    attacking.add_argument("--protocol", default="corrected")
+    attacking.add_argument("--seed", type=int, default=0)
+    attacking.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
+    attacking.add_argument("--images", type=int, help="the first so many of the test set (default: 500)")
+    attacking.add_argument(
+        "--until", choices=ensemble.ATTACKS, default=ensemble.ATTACKS[-1], help="the last attack to run"
+    )
+    attacking.set_defaults(command=autoattack)
     spoiling = commands.add_parser(
         "corrupt", help="accuracy on images spoilt by noise, blur, weather: minutes on a CPU"
     )
@@ -391,7 +432,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser.add_argument("--protocols", nargs="+", help="these protocols only")
         subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
 
-    for subparser in (command, state, borrowed, probing, spoiling, combining):
+    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking):
         subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
         subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")

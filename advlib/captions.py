@@ -153,6 +153,23 @@ def forest(rulings: Sequence[claims.Ruling], group: Group) -> Words:
     }
 
 
+def worst_case(cases: Sequence) -> Words:
+    """``cases``: of :func:`advlib.worst.cases`."""
+    values = [
+        f"{one.title} {_percent(one.strong)} under PGD-20, {_percent(one.after_all)} after AutoAttack and "
+        f"{_percent(one.accuracy)} in the worst case"
+        for one in cases
+    ]
+    sizes = counts(sorted({one.found.images for one in cases}))
+    first = cases[0].record
+    return {
+        "caption": "What is left of each network under PGD-20, after AutoAttack, and in the worst case an image over "
+        f"every attack of 8/255. Budget {first.budget}, {first.data['title']}, the first {sizes} test images, 95 % "
+        "intervals.",
+        "alt": f"Three dots with intervals for each network, a line a network: {'; '.join(values)}.",
+    }
+
+
 def per_class(group: Group, protocol: str = "corrected") -> Words:
     names = group[0].data["classes"]
     few = len(names) <= READABLE

@@ -124,6 +124,27 @@ def against_steps(group: Group, protocol: str = "corrected") -> Figure:
     return figure
 
 
+def worst_case(cases: Sequence) -> Figure:
+    """PGD-20, AutoAttack and the worst case of every network of :func:`advlib.worst.cases`, a line a network."""
+    kinds = {
+        "PGD-20": (lambda one: one.strong, "s", PALETTE[1], -0.2),
+        "AutoAttack": (lambda one: one.after_all, "D", PALETTE[2], 0.0),
+        "worst case over all attacks": (lambda one: one.accuracy, "o", PALETTE[0], 0.2),
+    }
+    with style():
+        figure, panel = plt.subplots(figsize=(7.2, 1.5 + 0.55 * len(cases)))
+        for name, (measured, marker, colour, shift) in kinds.items():
+            found = [measured(one) for one in cases]
+            value, low, high = (np.array([100 * getattr(e, part) for e in found]) for part in ("value", "low", "high"))
+            places = np.arange(len(cases)) + shift
+            spread = [value - low, high - value]
+            panel.errorbar(value, places, xerr=spread, fmt=marker, color=colour, ms=6, capsize=2, label=name)
+        panel.set_yticks(range(len(cases)), [one.title for one in cases])
+        panel.set(xlabel="accuracy under attacks of eps 8/255 (%)", xlim=(-0.5, None), ylim=(len(cases) - 0.5, -0.5))
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
 def branches(group: Group, protocol: str = "corrected") -> Figure:
     """AdvProp's two batch norms: accuracy of each, clean and attacked through itself and through the other one."""
     rows = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}

@@ -59,6 +59,7 @@ def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_b
         "dissection",
         "robustness",
         "masking",
+        "autoattack",
         "corruptions",
         "training",
     )

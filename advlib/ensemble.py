@@ -1,0 +1,152 @@
+"""What AutoAttack left of a network: a file beside its record; :mod:`advlib.autoattack` writes it. No torch here.
+
+AutoAttack is an ensemble of four attacks without a setting to tune (Croce and Hein 2020), run one after the other: each
+is tried only on images that are still classified correctly after all before it. So a mask in this file is what is left
+after an attack *and all before it*, and the last one is the worst case over the ensemble. ``autoattack.json`` is
+written after each attack and holds as many as are finished; the next call of the command goes on from there.
+
+The file is of one record and of one file of weights, and says by digests of which. It is refused for any other.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from advlib import records
+from advlib.folders import replacing
+from advlib.records import Measurement, Record, unpack_mask
+
+ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")  # in the order of the standard version
+# of the network itself, then what only an attack can raise
+FLAGS = ("randomised", "probabilities", "optimises", "zero-gradient", "square")  # what AutoAttack warns of
+RANDOMISED, PROBABILITIES, SQUARE = 1e-4, 1e-5, 0.002  # the authors' limits: beyond these they warn
+SIZE = "8/255"
+EPS = 8 / 255
+NAME = "autoattack.json"  # beside record.json
+SCHEMA = 1
+SAME_CLEAN = 0.995  # of clean predictions: 16-bit weights and another device flip an image or two of 500, not more
+
+
+@dataclass(frozen=True)
+class AutoAttack:
+    """One network under the attacks of the ensemble that are finished, in their order."""
+
+    record: str  # the place of the record that it belongs to: budget/dataset/protocol/key/seed
+    record_digest: str  # SHA-256 of that record's text
+    weights: str  # SHA-256 of the file of weights
+    images: int  # the first of the test set
+    clean: str  # packed mask: classified correctly without an attack
+    measurements: tuple[Measurement, ...]  # "autoattack:apgd-ce", ...: what is left after it and all before it
+    seconds: Mapping[str, float]  # attack -> what it took
+    flags: Mapping[str, str]  # flag -> the warning, or "" where there was no reason for one; absent: not checked yet
+    provenance: dict  # commit, versions, device, start: of the first call
+    schema: int = SCHEMA
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks that are finished."""
+        return ATTACKS[: len(self.measurements)]
+
+    def after(self, attack: str) -> np.ndarray:
+        """bool (n,): images still right after ``attack`` and all before it; "clean": without any.
+
+        KeyError if that attack is not finished.
+        """
+        if attack == "clean":
+            return unpack_mask(self.clean, self.images)
+        return {measurement.name: measurement.mask for measurement in self.measurements}[f"autoattack:{attack}"]
+
+    def attacked(self, attack: str) -> np.ndarray:
+        """bool (n,): the images that ``attack`` was run on, those that were right before it."""
+        return self.after(("clean", *ATTACKS)[ATTACKS.index(attack)])
+
+    @property
+    def left(self) -> np.ndarray:
+        """bool (n,): images right after all attacks that are finished."""
+        return self.after(("clean", *self.attacks)[-1])
+
+
+def digest(record: Record) -> str:
+    """SHA-256 of the record's text."""
+    return hashlib.sha256(records.to_json(record).encode()).hexdigest()
+
+
+def write(found: AutoAttack, path: Path) -> Path:
+    """Write atomically: after a crash or on a full disk, ``path`` is as it was, and no partial file stays."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(asdict(found), indent=1) + "\n", newline="\n")
+    return Path(path)
+
+
+def read(path: Path, record: Record, weights: str | None = None) -> AutoAttack:
+    """The file at ``path``. ``weights``: the digest that it must be of, if that is known.
+
+    Raises ValueError, with the remedy, if it is damaged, or if record or weights have changed since.
+    """
+    remedy = (
+        f"delete it, and attack the network again: python -m advlib autoattack {record.key} "
+        f"--protocol {record.protocol} --budget {record.budget} --seed {record.seed}"
+    )
+    try:
+        raw = json.loads(Path(path).read_text())
+        _refuse_other_fields(raw, AutoAttack)
+        for measurement in raw["measurements"]:
+            _refuse_other_fields(measurement, Measurement)
+        measurements = tuple(Measurement(**measurement) for measurement in raw["measurements"])
+        found = AutoAttack(**raw | {"measurements": measurements})
+        _check_contents(found)
+        stale = _stale(found, record, weights)
+    except (TypeError, KeyError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path} is no AutoAttack of this advlib ({error}): {remedy}") from error
+    if stale:
+        raise ValueError(f"{path} is stale ({stale}): {remedy}")
+    return found
+
+
+def beside(root: Path, group: list[Record]) -> dict[str, AutoAttack]:
+    """The files beside the records of ``group``, by the record's place; errors as for :func:`read`."""
+    paths = {record.where: (Path(root) / record.where / NAME, record) for record in group}
+    return {where: read(path, record) for where, (path, record) in paths.items() if path.is_file()}
+
+
+def _refuse_other_fields(raw: dict, kind: type) -> None:
+    names = {field.name for field in fields(kind)}
+    if not isinstance(raw, dict) or set(raw) != names:
+        raise ValueError(f"its fields are not those of {kind.__name__}: {sorted(set(raw) ^ names)}")
+
+
+def _check_contents(found: AutoAttack) -> None:
+    if found.schema != SCHEMA:
+        raise ValueError(f"schema {found.schema}, this advlib reads {SCHEMA}")
+    names = [f"autoattack:{attack}" for attack in ATTACKS]
+    if [m.name for m in found.measurements] != names[: len(found.measurements)]:
+        raise ValueError(f"its attacks are not the first of {', '.join(names)}")
+    if unknown := {*found.flags, *found.seconds} - {*FLAGS, *ATTACKS}:
+        raise ValueError(f"unknown flags or attacks {sorted(unknown)}")
+    for attack in found.attacks:
+        if len(found.after(attack)) != found.images or (found.after(attack) & ~found.attacked(attack)).any():
+            raise ValueError(f"after {attack} images are right that were wrong before it")
+
+
+def _stale(found: AutoAttack, record: Record, weights: str | None) -> str | None:
+    if found.record != record.where:
+        return f"it is of {found.record}"
+    if found.record_digest != digest(record):
+        return "the record has changed since"
+    if weights is not None and found.weights != weights:
+        return "the weights have changed since"
+    return unlike(found.after("clean"), record)
+
+
+def unlike(clean: np.ndarray, record: Record) -> str | None:
+    """Why a network that is right about ``clean`` (n,) of the first test images is not the record's; None if it is."""
+    theirs = record.measurement("corrected:clean").mask[: len(clean)]
+    if len(theirs) < len(clean):
+        return f"{len(clean)} images, and the record has {len(theirs)}"
+    agreement = (clean == theirs).mean()
+    return f"it agrees with the record on {agreement:.1%} of clean images only" if agreement < SAME_CLEAN else None
