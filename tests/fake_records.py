@@ -33,9 +33,10 @@ def measurement(attack: Attack, accuracy: float, n: int = IMAGES) -> Measurement
 
 def attacks(key: str) -> list[Attack]:
     """The whole suite of a row, with one attack for each number of steps."""
-    row = catalogue.rows()[key]
+    config = catalogue.config(key)
+    surrogate = config.activation == "surrogate-relu"
     found = []
-    for attack in suite(dual=row.advprop, surrogate=row.sat):
+    for attack in suite(dual=config.norm != "shared", surrogate=surrogate):
         columns = [f"steps-{k}" for k in attack.also_after]
         found += [dataclasses.replace(attack, column=column, also_after=()) for column in columns]
         found.append(dataclasses.replace(attack, also_after=()))
@@ -58,7 +59,7 @@ def record(
     """
     dataset = "digits" if budget == "smoke" else dataset
     config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset).to_dict()
-    level = 0.9 - 0.02 * list(catalogue.rows()).index(key)
+    level = 0.9 - 0.02 * list(catalogue.experiments()).index(key)
     measurements = [
         measurement(
             attack,

@@ -56,6 +56,7 @@ def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_b
         "results",
         "mixtures",
         "branches",
+        "sweeps",
         "dissection",
         "robustness",
         "masking",

@@ -68,6 +68,7 @@ LAYERS = [
         "worst",
         "corruptions",
         "branchwise",
+        "sweeps",
         "leaderboard",
     ],
     ["run", "probe"],
@@ -120,6 +121,7 @@ WITHOUT_TORCH = [
     "campaign",
     "speed",
     "rounding",
+    "sweeps",
     "__main__",
 ]
 
