@@ -60,7 +60,7 @@ def train(task: dict, work: Path, *, processes: int, threads: int) -> None:
 
 def leave_word(folder: Path, rank: int, error: BaseException | None) -> None:
     """Say how the process of that rank ended: by this error, or well."""
-    word = {"time": time.time(), "kind": type(error).__name__ if error else "done", "message": str(error or "")}
+    word = {"time": time.monotonic(), "kind": type(error).__name__ if error else "done", "message": str(error or "")}
     with replacing(folder / f"{rank}.word") as partial:
         partial.write_text(json.dumps(word))
 

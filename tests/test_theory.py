@@ -28,6 +28,8 @@ WITHOUT_DOI = {  # none was given
     "box2005statistics",
     "rade2021helper",
     "kim2023fantastic",
+    "chellapilla2006high",
+    "netzer2011reading",
 }
 MODEL = ROOT / "models" / "advprop.safetensors"
 
