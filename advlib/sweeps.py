@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from advlib import catalogue, evidence, markup, rounding
+from advlib import catalogue, evidence, markup, rounding, tables
 from advlib.catalogue import Extension
 from advlib.evidence import HEADINGS, STRONG, Group, runs_of
 from advlib.markup import row, table
@@ -111,9 +111,10 @@ def gap(group: Group, keys: Sequence[str]) -> str:
         one, many = ((key, "corrected", f"corrected:{name}") for name in names)
         falls = evidence.difference(group, one, many)
         trained = 100 * sum(run.curve[-1]["adversarial_accuracy"] for run in runs) / len(runs)
-        label = catalogue.experiments()[key].label
+        rows = catalogue.rows()
+        label = tables.title(rows[key]) if key in rows else escape(catalogue.extensions()[key].label)
         cells = [f"{trained:.1f}", *(markup.accuracy(found[name]) for name in names), markup.points(falls)]
-        body.append(row(escape(label), [*cells, markup.links(runs)]))
+        body.append(row(label, [*cells, markup.links(runs)]))
     if not body:
         return ""
     return table(
