@@ -107,24 +107,24 @@ def share_of_peak(measured: Measured, question: str, line: dict) -> float:
 
 
 def summary(measured: Measured) -> str:
-    """The ratios in a few sentences: what a reader wants first."""
+    """The ratios, a line a race, as a list in Markdown: what a reader wants first."""
     said = []
     for setting, race in measured.races("crafting").items():
         peer = fastest_peer(race)
         exact, fast = (faster(race[name], race[peer]) for name in ("ours, float32", "ours, fast"))
         said.append(
-            f"{setting}: {exact.value:.2f} times as fast as {peer}, the fastest of the four libraries, in float32, "
+            f"- {setting}: {exact.value:.2f} times as fast as {peer}, the fastest of the four libraries, in float32, "
             f"and {fast.value:.1f} times in the fast mode."
         )
     for setting, race in measured.races("training").items():
         usual, fast = (faster(race[name], race[COMMON]) for name in ("ours", "ours, fast"))
         share = share_of_peak(measured, "training", race["ours, fast"])
         said.append(
-            f"A training step, {setting}: {usual.value:.1f} times as fast as common practice, "
+            f"- A training step, {setting}: {usual.value:.1f} times as fast as common practice, "
             f"{fast.value:.1f} times in the fast mode, which reaches {100 * share:.0f} % of what the device's matrix "
             "product reaches."
         )
-    return " ".join(said)
+    return "\n".join(said)
 
 
 def question(measured: Measured, name: str) -> str:
