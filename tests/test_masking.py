@@ -397,7 +397,8 @@ def test_the_committed_results_are_judged_without_an_error():
     for group in evidence.best(ROOT / "results"):
         found = masking.judge(group, masking.probes(ROOT / "results", group))
         assert {verdict.verdict for verdict in found} <= set(masking.VERDICTS)
-        assert len(found) == len({(r.key, r.protocol) for r in group if r.protocol in catalogue.PROTOCOLS})
+        of_the_paper = [r for r in group if r.key in catalogue.rows() and r.protocol in catalogue.PROTOCOLS]
+        assert len(found) == len({(r.key, r.protocol) for r in of_the_paper})
 
 
 def test_a_check_is_data_that_cannot_be_changed_by_accident():
