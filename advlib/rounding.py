@@ -34,21 +34,24 @@ def comparison(group: Group) -> str:
     )
 
 
-def differences(group: Group, key: str) -> dict | None:
+def differences(group: Group, key: str, confidence: float = 0.95) -> dict | None:
     """Column -> accuracy of the mode minus that of float32, paired by seed and image; None if they share no seed."""
     places = {
         column: ((key, "corrected", f"corrected:{column}"), (EXACT, "corrected", f"corrected:{column}"))
         for column in COLUMNS
     }
-    found = {column: evidence.difference(group, *both) for column, both in places.items()}
+    found = {column: evidence.difference(group, *both, confidence) for column, both in places.items()}
     return None if None in found.values() else found
 
 
 def said(group: Group) -> str:
-    """Whether a mode differs from float32 for certain, in a sentence each; empty if nothing can be compared."""
-    sentences = []
+    """Whether a mode differs from float32 for certain, in a sentence each; empty if nothing can be compared.
+
+    By intervals that hold for all columns of both modes together (Bonferroni).
+    """
+    sentences, together = [], 1 - 0.05 / (len(COLUMNS) * (len(MODES) - 1))
     for key, mode in MODES.items():
-        found = differences(group, key) if key != EXACT else None
+        found = differences(group, key, together) if key != EXACT else None
         if not found:
             continue
         seeds = len(evidence.shared(group, [(key, "corrected", ""), (EXACT, "corrected", "")])[0])
