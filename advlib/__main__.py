@@ -75,10 +75,10 @@ def probe(options) -> int:
     from advlib import masking
     from advlib.probe import probe as probed
 
-    root, where, weights = _of_a_network(options)
+    root, where, weights = _of_a_network(options, options.key, options.weights)
     record = records.read(root / where / "record.json")
     found = probed(record, weights, images=options.images)
-    masking.write_probe(found, root / where / masking.NAME)
+    records.write_beside(found, root / where / masking.NAME)
     masking.read_probe(root / where / masking.NAME, record)
     rates = ", ".join(f"{m.column} {100 * m.accuracy:.1f} %" for m in found.measurements)
     print(f"{where}/{masking.NAME}: of {found.images} images right, {rates}; on {found.device}")
@@ -92,12 +92,9 @@ def autoattack(options) -> int:
 
     if options.weights and len(options.keys) > 1:
         raise ValueError(f"--weights is one file, and {len(options.keys)} rows are asked for: name one row")
-    root = options.results or results_folder()
     for key in options.keys:
-        dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
-        where = records.run_folder(options.budget, dataset, options.protocol, key, options.seed)
+        root, where, weights = _of_a_network(options, key, options.weights)
         record = records.read(root / where / "record.json")
-        weights = options.weights or (project_folder() or Path()) / "models" / f"{key}.safetensors"
         path = root / where / ensemble.NAME
         found = attacked(
             record,
@@ -119,13 +116,10 @@ def corrupt(options) -> int:
     from advlib.corrupt import corrupt as measure
 
     corruptions.check_kinds(options.kinds)  # before anything is read
-    root = options.results or results_folder()
-    models = options.models or (project_folder() or Path()) / "models"
-    networks = []
+    root, networks = options.results or results_folder(), []
     for key in options.keys:
-        dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
-        where = records.run_folder(options.budget, dataset, options.protocol, key, options.seed)
-        networks.append((records.read(root / where / "record.json"), models / f"{key}.safetensors"))
+        _, where, weights = _of_a_network(options, key, options.models and options.models / f"{key}.safetensors")
+        networks.append((records.read(root / where / "record.json"), weights))
     paths = measure(networks, root, kinds=options.kinds, images=options.images, force=options.force)
     for path, (record, _) in zip(paths, networks, strict=True):
         found = corruptions.read(path, record)
@@ -145,22 +139,22 @@ def combine(options) -> int:
     from advlib.recombine import measure
     from advlib.run import provenance
 
-    root, where, weights = _of_a_network(options)
+    root, where, weights = _of_a_network(options, options.key, options.weights)
     record = records.read(root / where / "record.json")
     origin = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"), None)
     found = measure(record, weights, provenance=origin, images=options.images)
-    combinations.write(found, root / where / combinations.NAME)
+    records.write_beside(found, root / where / combinations.NAME)
     combinations.read(root / where / combinations.NAME, record)
     rates = ", ".join(f"{m.name} {100 * m.accuracy:.1f} %" for m in found.measurements)
     print(f"{where}/{combinations.NAME}: of {found.images} images right, statistics+affine: {rates}")
     return 0
 
 
-def _of_a_network(options) -> tuple[Path, str, Path]:
-    """The folder of results, a run's place in it, and the file of its network's weights."""
-    dataset = options.dataset or catalogue.config(options.key, budget=options.budget).dataset
-    where = records.run_folder(options.budget, dataset, options.protocol, options.key, options.seed)
-    weights = options.weights or (project_folder() or Path()) / "models" / f"{options.key}.safetensors"
+def _of_a_network(options, key: str, weights: Path | None) -> tuple[Path, str, Path]:
+    """The folder of results, a run's place in it, and its network's weights: the project's, if none are named."""
+    dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
+    where = records.run_folder(options.budget, dataset, options.protocol, key, options.seed)
+    weights = weights or (project_folder() or Path()) / "models" / f"{key}.safetensors"
     return options.results or results_folder(), where, weights
 
 

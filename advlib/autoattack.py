@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from advlib import ensemble, probe
+from advlib import ensemble, probe, records
 from advlib.attacks import predictions
 from advlib.data import load
 from advlib.ensemble import ATTACKS, EPS, PROBABILITIES, RANDOMISED, SIZE, SQUARE, AutoAttack
@@ -76,7 +76,7 @@ def autoattack(
         provenance=provenance(device),
         until=until,
         before=before,
-        keep=lambda found: ensemble.write(found, path),
+        keep=lambda found: records.write_beside(found, path),
     )
 
 
@@ -214,7 +214,7 @@ def _begin(model, x: Tensor, y: Tensor, record: Record, weights: str, provenance
         raise ValueError(f"the network is not that of {record.where}: {why}")
     return AutoAttack(
         record=record.where,
-        record_digest=ensemble.digest(record),
+        record_digest=records.digest(record),
         weights=weights,
         images=len(x),
         clean=pack_mask(clean.cpu().numpy()),

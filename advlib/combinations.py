@@ -24,17 +24,16 @@ comparisons that are asked of one network share an error of 5 %, so each of its 
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from advlib import catalogue, statistics
+from advlib import catalogue, records, statistics
 from advlib.evidence import STRONG, Group, runs_of
-from advlib.folders import replacing
-from advlib.records import Measurement, Record, to_json
+from advlib.records import Measurement, Record
 from advlib.statistics import Estimate
 
 NAME = "combinations.json"  # beside record.json
@@ -186,13 +185,6 @@ def collect(root: Path, group: Group, models: Path | None = None) -> dict[str, C
     return {record.where: read(path, record, models) for record, path in beside if path.is_file()}
 
 
-def write(found: Combinations, path: Path) -> Path:
-    """Write atomically: after a crash or on a full disk, ``path`` is as it was, and no partial file stays."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(asdict(found), indent=1) + "\n", newline="\n")
-    return Path(path)
-
-
 def read(path: Path, record: Record, models: Path | None = None) -> Combinations:
     """The file at ``path``. Raises ValueError, with the remedy, if it is damaged, stale, or not of ``record``.
 
@@ -203,9 +195,9 @@ def read(path: Path, record: Record, models: Path | None = None) -> Combinations
     remedy = f"measure again: python -m advlib combine {record.key} {flags} --seed {record.seed}"
     try:
         raw = json.loads(Path(path).read_text())
-        _refuse_other_fields(raw, Combinations)
+        records.refuse_other_fields(raw, Combinations)
         for one in raw["measurements"]:
-            _refuse_other_fields(one, Measurement)
+            records.refuse_other_fields(one, Measurement)
         raw["measurements"] = tuple(Measurement(**one) for one in raw["measurements"])
         found = Combinations(**raw)
         for place in product(WAYS, PAIRS, COLUMNS):
@@ -219,17 +211,12 @@ def read(path: Path, record: Record, models: Path | None = None) -> Combinations
     return found
 
 
-def record_digest(record: Record) -> str:
-    """Of what a record says, so that line endings do not matter."""
-    return sha256(to_json(record).encode()).hexdigest()
-
-
 def _stale_because(found: Combinations, record: Record, models: Path | None) -> str | None:
     if found.schema != SCHEMA:
         return f"schema {found.schema}, this advlib reads {SCHEMA}"
     if found.record != record.where:
         return f"it is of {found.record}"
-    if found.record_digest != record_digest(record):
+    if found.record_digest != records.digest(record):
         return "the record has changed since"
     weights = Path(models) / f"{record.key}.safetensors" if models else None
     theirs = weights and weights.is_file() and _record_of(weights) == record.where
@@ -248,9 +235,3 @@ def _record_of(weights: Path) -> str | None:
     with open(weights, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return header.get("__metadata__", {}).get("record")
-
-
-def _refuse_other_fields(raw: dict, kind: type) -> None:
-    names = {field.name for field in fields(kind)}
-    if not isinstance(raw, dict) or set(raw) != names:
-        raise ValueError(f"the fields of {kind.__name__} are {', '.join(sorted(names))}")

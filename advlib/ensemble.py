@@ -8,17 +8,15 @@ written after each attack and holds as many as are finished; the next call of th
 The file is of one record and of one file of weights, and says by digests of which. It is refused for any other.
 """
 
-import hashlib
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from advlib import records
-from advlib.folders import replacing
 from advlib.records import Measurement, Record, unpack_mask
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")  # in the order of the standard version
@@ -71,18 +69,6 @@ class AutoAttack:
         return self.after(("clean", *self.attacks)[-1])
 
 
-def digest(record: Record) -> str:
-    """SHA-256 of the record's text."""
-    return hashlib.sha256(records.to_json(record).encode()).hexdigest()
-
-
-def write(found: AutoAttack, path: Path) -> Path:
-    """Write atomically: after a crash or on a full disk, ``path`` is as it was, and no partial file stays."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(asdict(found), indent=1) + "\n", newline="\n")
-    return Path(path)
-
-
 def read(path: Path, record: Record, weights: str | None = None) -> AutoAttack:
     """The file at ``path``. ``weights``: the digest that it must be of, if that is known.
 
@@ -94,9 +80,9 @@ def read(path: Path, record: Record, weights: str | None = None) -> AutoAttack:
     )
     try:
         raw = json.loads(Path(path).read_text())
-        _refuse_other_fields(raw, AutoAttack)
+        records.refuse_other_fields(raw, AutoAttack)
         for measurement in raw["measurements"]:
-            _refuse_other_fields(measurement, Measurement)
+            records.refuse_other_fields(measurement, Measurement)
         measurements = tuple(Measurement(**measurement) for measurement in raw["measurements"])
         found = AutoAttack(**raw | {"measurements": measurements})
         _check_contents(found)
@@ -112,12 +98,6 @@ def beside(root: Path, group: list[Record]) -> dict[str, AutoAttack]:
     """The files beside the records of ``group``, by the record's place; errors as for :func:`read`."""
     paths = {record.where: (Path(root) / record.where / NAME, record) for record in group}
     return {where: read(path, record) for where, (path, record) in paths.items() if path.is_file()}
-
-
-def _refuse_other_fields(raw: dict, kind: type) -> None:
-    names = {field.name for field in fields(kind)}
-    if not isinstance(raw, dict) or set(raw) != names:
-        raise ValueError(f"its fields are not those of {kind.__name__}: {sorted(set(raw) ^ names)}")
 
 
 def _check_contents(found: AutoAttack) -> None:
@@ -136,7 +116,7 @@ def _check_contents(found: AutoAttack) -> None:
 def _stale(found: AutoAttack, record: Record, weights: str | None) -> str | None:
     if found.record != record.where:
         return f"it is of {found.record}"
-    if found.record_digest != digest(record):
+    if found.record_digest != records.digest(record):
         return "the record has changed since"
     if weights is not None and found.weights != weights:
         return "the weights have changed since"

@@ -74,11 +74,6 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def record_digest(record: Record) -> str:
-    """Of what a record says, so that line endings do not matter."""
-    return digest(records.to_json(record).encode())
-
-
 def _faults(row: dict, checksum: str, results: Path, models: Path) -> list[str]:
     found = []
     model = models / row["model"]
@@ -94,7 +89,7 @@ def _faults(row: dict, checksum: str, results: Path, models: Path) -> list[str]:
     record = records.read(path)
     if why := why_stale(record):
         found.append(f"the record {row['record']} is stale ({why})")
-    if record_digest(record) != row["record_sha256"]:
+    if records.digest(record) != row["record_sha256"]:
         found.append(f"the record {row['record']} has changed")
     if record.data["checksum"] != checksum:
         found.append(f"the record {row['record']} is of other data")

@@ -1,7 +1,7 @@
 """The network as an attack sees it: in evaluation mode batch norm is one factor and one shift a channel.
 
-Both go into the convolution before it (Jacob et al. 2018 fold them for inference), and the
-passes that norms make over the activations are gone. What an attack needs is a gradient by the image alone, so no weight here asks for one. Beside
+Both go into the convolution before it (Jacob et al. 2018 fold them for inference), and the passes that norms make over
+the activations are gone. What an attack needs is a gradient by the image alone, so no weight here asks for one. Beside
 rounding nothing changes; rounding does, so folding belongs to the fast mode and not to the others.
 """
 

@@ -11,7 +11,7 @@ from jupyter_client.manager import AsyncKernelManager
 RUNNING: set["IPCKernelManager"] = set()  # the kernels that this process has started and not yet seen end
 ENDED: list[int] = []  # how the last of them ended: 0 or more its exit status, -9 by SIGKILL
 # glibc's allocator, told to keep what it gets and to take it in large pages: the activations of every pass are new
-# memory otherwise, cleared page by page. Up to a tenth of a training step goes there (`benchmarks/`); no number changes.
+# memory otherwise, cleared page by page. Up to a tenth of a training step goes there, and no number changes.
 _KEEP = {"mmap_threshold": 4 << 30, "trim_threshold": 64 << 30, "hugetlb": 1}
 ALLOCATOR = {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={value}" for name, value in _KEEP.items())}
 INHERITED: list[int] = []  # open files that a kernel holds as well: a lock then lasts until the kernel has gone

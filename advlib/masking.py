@@ -31,7 +31,7 @@ of steps, whatever the network: that check would be empty, and whether the curve
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -42,7 +42,6 @@ from advlib import catalogue, evidence, statistics
 from advlib.catalogue import Row
 from advlib.config import Config
 from advlib.evidence import STRONG, Group, runs_of
-from advlib.folders import replacing
 from advlib.records import Measurement, Record, unpack_mask
 from advlib.statistics import Estimate
 
@@ -367,13 +366,6 @@ def probes(root: Path, group: Group) -> dict[str, Probe]:
     """The probes that lie beside the records of ``group``, by the record's place; errors as for :func:`read_probe`."""
     beside = [(record, Path(root) / record.where / NAME) for record in group]
     return {record.where: read_probe(path, record) for record, path in beside if path.is_file()}
-
-
-def write_probe(probe: Probe, path: Path) -> Path:
-    """Write atomically: after a crash or on a full disk, ``path`` is as it was, and no partial file stays."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(asdict(probe), indent=1) + "\n", newline="\n")
-    return Path(path)
 
 
 def read_probe(path: Path, record: Record) -> Probe:

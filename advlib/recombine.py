@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from advlib import records
 from advlib.attacks import pgd
-from advlib.combinations import COLUMNS, KEPT, PAIRS, WAYS, Combinations, measurement, record_digest
+from advlib.combinations import COLUMNS, KEPT, PAIRS, WAYS, Combinations, measurement
 from advlib.config import Config
 from advlib.data import load
 from advlib.evaluate import PAPER_COLUMNS, PGD_20, Attack, evaluate
@@ -150,7 +151,7 @@ def measure(
         found += [replace(m, name=measurement(way, pair, m.name.removeprefix("corrected:"))) for m in measured]
     return Combinations(
         record=record.where,
-        record_digest=record_digest(record),
+        record_digest=records.digest(record),
         weights=sha256(Path(weights).read_bytes()).hexdigest(),
         provenance=provenance,
         images=n,

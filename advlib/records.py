@@ -130,6 +130,28 @@ def to_json(record: Record) -> str:
     return "{\n " + ",\n ".join(lines) + "\n}\n"
 
 
+def digest(record: Record) -> str:
+    """SHA-256 of what a record says, so that line endings do not matter."""
+    return hashlib.sha256(to_json(record).encode()).hexdigest()
+
+
+def write_beside(found, path: Path) -> Path:
+    """Write what was measured of a record's network, a dataclass, as a file beside it; atomically, as :func:`write`."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(asdict(found), indent=1) + "\n", newline="\n")
+    return Path(path)
+
+
+def refuse_other_fields(raw: dict, kind: type) -> None:
+    """Raise ValueError unless ``raw`` has the fields of the dataclass ``kind``, and no other."""
+    names = {field.name for field in fields(kind)}
+    if not isinstance(raw, dict) or set(raw) != names:
+        raise ValueError(
+            f"its fields are not those of {kind.__name__}: {sorted(set(raw) ^ names)}; "
+            f"the fields of {kind.__name__} are {', '.join(sorted(names))}"
+        )
+
+
 def read(path: Path) -> Record:
     """The record at ``path``. Raises ValueError if it is damaged, foreign, or of another schema; says what to do."""
     path = Path(path)

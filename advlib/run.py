@@ -8,13 +8,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from advlib import losses, torchrun, train
+from advlib import losses, torchrun, train, versions
 from advlib.attacks import pgd
 from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
@@ -36,7 +35,6 @@ LOSSES = {
     "als": lambda smoothing: partial(losses.als, alpha=smoothing),
     "als-published": lambda smoothing: partial(losses.als_published, alpha=smoothing),
 }
-PACKAGES = ("torch", "torchvision", "numpy")
 
 
 @dataclass(frozen=True)
@@ -297,7 +295,7 @@ def provenance(device: torch.device, dtype: torch.dtype | None) -> dict:
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "advlib", "notebooks")),
-        "versions": {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES},
+        "versions": versions.here(),
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
         "precision": str(dtype or torch.float32).removeprefix("torch."),
@@ -313,13 +311,6 @@ def _git(*arguments: str) -> str | None:
     root = Path(__file__).resolve().parent
     result = subprocess.run(["git", "-C", str(root.parent), *arguments], capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except ImportError:
-        return None
 
 
 def _cpu_name() -> str:

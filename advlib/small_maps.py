@@ -1,9 +1,9 @@
 """3x3 convolutions of small maps as one matrix product, for processors that multiply bfloat16 matrices in hardware.
 
-At 4x4 pixels and 512 channels oneDNN's convolution takes twice as long as its matrix product of the same numbers, and its
-gradient by the weights four times; `benchmarks/` has what a training step gains. Writing out each pixel's neighbourhood as the
-row of a matrix (Chellapilla et al. 2006) turns the convolution and both of its gradients into one product each. Only
-the order of the sums differs.
+At 4x4 pixels and 512 channels oneDNN's convolution takes twice as long as its matrix product of the same numbers, and
+its gradient by the weights four times; `benchmarks/` has what a training step gains. Writing out each pixel's
+neighbourhood as the row of a matrix (Chellapilla et al. 2006) turns the convolution and both of its gradients into one
+product each. Only the order of the sums differs.
 """
 
 import torch

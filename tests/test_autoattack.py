@@ -356,7 +356,7 @@ def made_up(record=None, images=200, left=(150, 60, 50, 40, 40), weights="w" * 6
     return ensemble.AutoAttack(
         **{
             "record": record.where,
-            "record_digest": ensemble.digest(record),
+            "record_digest": records.digest(record),
             "weights": weights,
             "images": images,
             "clean": masks[0],
@@ -374,7 +374,7 @@ def made_up(record=None, images=200, left=(150, 60, 50, 40, 40), weights="w" * 6
 
 def test_a_file_comes_back_as_it_was_written(linear, tmp_path):
     *_, record, found = linear
-    path = ensemble.write(found, tmp_path / "autoattack.json")
+    path = records.write_beside(found, tmp_path / "autoattack.json")
     assert ensemble.read(path, record, found.weights) == found
     assert [entry.name for entry in tmp_path.iterdir()] == ["autoattack.json"]
 
@@ -406,7 +406,7 @@ def spoil(**changes):
 )
 def test_a_file_that_is_damaged_or_stale_is_refused_with_the_remedy(change, match, tmp_path):
     record = fake.record(**{"corrected:clean": 0.75})
-    path = ensemble.write(made_up(record), tmp_path / "autoattack.json")
+    path = records.write_beside(made_up(record), tmp_path / "autoattack.json")
     assert ensemble.read(path, record, "w" * 64).left.sum() == 40
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(ValueError, match=match) as error:
@@ -416,7 +416,7 @@ def test_a_file_that_is_damaged_or_stale_is_refused_with_the_remedy(change, matc
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path):
     record = fake.record(**{"corrected:clean": 0.75})
-    path = ensemble.write(made_up(record), tmp_path / "autoattack.json")
+    path = records.write_beside(made_up(record), tmp_path / "autoattack.json")
     path.write_text(path.read_text()[:300])
     with pytest.raises(ValueError, match="is no AutoAttack of this advlib"):
         ensemble.read(path, record)
@@ -424,7 +424,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path):
 
 def test_a_record_that_is_made_again_makes_the_file_stale(tmp_path):
     record = fake.record(**{"corrected:clean": 0.75})
-    path = ensemble.write(made_up(record), tmp_path / "autoattack.json")
+    path = records.write_beside(made_up(record), tmp_path / "autoattack.json")
     again = dataclasses.replace(record, cost=record.cost | {"training_seconds": 4.0})
     with pytest.raises(ValueError, match="the record has changed since"):
         ensemble.read(path, again)
@@ -433,9 +433,9 @@ def test_a_record_that_is_made_again_makes_the_file_stale(tmp_path):
 def test_one_image_of_two_hundred_may_flip_by_rounding_and_two_may_not(tmp_path):
     record = fake.record(**{"corrected:clean": 0.75})
     path = tmp_path / "autoattack.json"
-    ensemble.write(made_up(record, left=(151, 60)), path)
+    records.write_beside(made_up(record, left=(151, 60)), path)
     assert ensemble.read(path, record).attacks == ("apgd-ce",)
-    ensemble.write(made_up(record, left=(152, 60)), path)
+    records.write_beside(made_up(record, left=(152, 60)), path)
     with pytest.raises(ValueError, match="stale .*agrees with the record on 99.0% of clean images only"):
         ensemble.read(path, record)
 
@@ -450,7 +450,7 @@ def test_cut_off_and_continued_is_as_unbroken(after, linear, tmp_path):
     path, kept = tmp_path / "autoattack.json", []
 
     def keep(found):
-        ensemble.write(found, path)
+        records.write_beside(found, path)
         kept.append(found)
         if len(kept) == after:
             raise Cut
@@ -611,7 +611,7 @@ def test_without_a_file_the_page_says_how_to_make_one(tmp_path):
 def test_the_cases_are_those_beside_the_records_in_the_papers_order(tmp_path):
     for key in ("advprop", "traditional"):
         record = fake.record(key, **{"corrected:clean": 0.75})
-        ensemble.write(made_up(record), fake.put(record, tmp_path) / ensemble.NAME)
+        records.write_beside(made_up(record), fake.put(record, tmp_path) / ensemble.NAME)
     fake.put(fake.record("als"), tmp_path)
     found = worst.cases(tmp_path, records.collect(tmp_path))
     assert [one.record.key for one in found] == ["traditional", "advprop"]

@@ -141,7 +141,7 @@ def made_up(record, accuracies, n=fake.IMAGES) -> Combinations:
         Measurement(measurement(*place), place[2], {}, n, pack_mask(mask(accuracies.get(place, 0.5), n)))
         for place in ((way, pair, column) for way in WAYS for pair in PAIRS for column in COLUMNS)
     ]
-    digest = combinations.record_digest(record)
+    digest = records.digest(record)
     return Combinations(record.where, digest, "0" * 64, {"device": "cpu"}, n, 4000, tuple(found))
 
 
@@ -152,11 +152,11 @@ def record():
 
 def test_a_file_comes_back_as_it_was_written(record, tmp_path):
     found = made_up(record, {})
-    path = combinations.write(found, tmp_path / combinations.NAME)
+    path = records.write_beside(found, tmp_path / combinations.NAME)
     assert combinations.read(path, record) == found
     assert [p.name for p in tmp_path.iterdir()] == [combinations.NAME], "nothing partial stays"
     fake.put(record, tmp_path)
-    combinations.write(found, tmp_path / record.where / combinations.NAME)
+    records.write_beside(found, tmp_path / record.where / combinations.NAME)
     assert combinations.collect(tmp_path, [record]) == {record.where: found}
 
 
@@ -187,7 +187,7 @@ def test_a_file_that_is_damaged_or_stale_is_refused_with_the_remedy(record, tmp_
 
 
 def test_a_file_is_stale_once_its_record_or_its_weights_change(record, tmp_path):
-    path = combinations.write(made_up(record, {}), tmp_path / combinations.NAME)
+    path = records.write_beside(made_up(record, {}), tmp_path / combinations.NAME)
     with pytest.raises(ValueError, match="the record has changed since"):
         combinations.read(path, dataclasses.replace(record, cost=record.cost | {"training_seconds": 1.5}))
     save_weights(nn.Linear(2, 2), tmp_path / "advprop.safetensors", record)
@@ -199,7 +199,7 @@ def test_a_file_is_stale_once_its_record_or_its_weights_change(record, tmp_path)
 
 def test_a_file_of_another_network_is_refused(record, tmp_path):
     found = made_up(record, {(KEPT, AUX, "clean"): 0.3})
-    path = combinations.write(found, tmp_path / combinations.NAME)
+    path = records.write_beside(found, tmp_path / combinations.NAME)
     with pytest.raises(ValueError, match="they agree on 80% of clean images only, aux branch"):
         combinations.read(path, record)
 

@@ -265,7 +265,7 @@ def test_a_probe_is_judged_by_the_written_rules(what):
 
 
 def test_a_probe_comes_back_as_it_was_written(tmp_path):
-    path = masking.write_probe(probe(RECORD), tmp_path / "probe.json")
+    path = records.write_beside(probe(RECORD), tmp_path / "probe.json")
     assert masking.read_probe(path, RECORD) == probe(RECORD)
     assert [file.name for file in tmp_path.iterdir()] == ["probe.json"]
 
@@ -280,7 +280,7 @@ def test_a_probe_comes_back_as_it_was_written(tmp_path):
     ],
 )
 def test_a_probe_of_another_network_is_refused(changes, message, tmp_path):
-    path = masking.write_probe(probe(RECORD, **changes), tmp_path / "probe.json")
+    path = records.write_beside(probe(RECORD, **changes), tmp_path / "probe.json")
     with pytest.raises(ValueError, match=f"{message}.*python -m advlib probe sat"):
         masking.read_probe(path, RECORD)
 
@@ -296,7 +296,7 @@ def test_probes_are_found_beside_their_records(tmp_path):
     other = network("als")
     for record in (RECORD, other):
         fake.put(record, tmp_path)
-    masking.write_probe(probe(RECORD), tmp_path / RECORD.where / masking.NAME)
+    records.write_beside(probe(RECORD), tmp_path / RECORD.where / masking.NAME)
     assert masking.probes(tmp_path, [RECORD, other]) == {RECORD.where: probe(RECORD)}
 
 

@@ -121,7 +121,7 @@ def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict
         row = {
             "key": record.key,
             "record": record.where,
-            "record_sha256": explorer.record_digest(record),
+            "record_sha256": records.digest(record),
             "model": path.name,
             "model_sha256": explorer.digest(path.read_bytes()),
             "branches": {
