@@ -72,7 +72,7 @@ LAYERS = [
         "leaderboard",
     ],
     ["run", "probe"],
-    ["plots", "portrait", "gallery", "campaign", "autoattack", "corrupt", "worker", "recombine"],
+    ["plots", "portrait", "gallery", "campaign", "autoattack", "corrupt", "worker", "recombine", "retrain"],
     ["spoilt"],
     ["__main__"],
 ]
@@ -184,6 +184,7 @@ def test_names_become_objects_in_run_alone():
     assert {module for module in LEVEL if "run" in dependencies(module)} <= {
         "portrait",
         "execute",
+        "retrain",
         "worker",
         "__main__",
     }

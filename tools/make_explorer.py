@@ -2,10 +2,10 @@
 
     python tools/make_explorer.py --budget lite --dataset cifar10-jpeg
 
-For each network in ``models/`` of that budget and data set: the first test image of each class in canonical order,
-FGSM and PGD as in the records' sweeps, and uniform noise, all through the branch that classifies and with true
-gradients. Each picture is rounded to whole pixel levels before the network sees it, so that the page shows what the
-network saw. A minute or two on a CPU; the same inputs give the same file.
+For one network of each technique and one of all three, from ``models/``, of that budget and data set: the first test
+image of each class in canonical order, FGSM and PGD as in the records' sweeps, and uniform noise, all through the
+branch that classifies and with true gradients. Each picture is rounded to whole pixel levels before the network sees
+it, so that the page shows what the network saw. A minute or two on a CPU; the same inputs give the same file.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from advlib.progress import progress
 from advlib.train import to_pixels
 from advlib.weights import load_model
 
+KEYS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # more would make the page heavy
 AGREEMENT = 0.9  # below it, a model's file is hardly that of its record: 16-bit weights flip a verdict here and there
 
 
@@ -138,9 +139,9 @@ def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict
 
 
 def published(folder: Path, budget: str, dataset: str) -> dict[str, Path]:
-    """The place of the record -> the file, for the models of a budget and data set, in the catalogue's order."""
+    """The place of the record -> the file, for the page's models of a budget and data set, in the catalogue's order."""
     found = {}
-    for key in catalogue.rows():
+    for key in (key for key in catalogue.rows() if key in KEYS):
         path = folder / f"{key}.safetensors"
         if path.is_file():
             with safe_open(path, framework="pt") as file:

@@ -2,7 +2,8 @@
 
     python tools/publish_models.py traditional adversarial advprop --budget lite --dataset cifar10-jpeg
 
-The weights are those that the run left in its scratch folder, so this works on the machine that trained them.
+The weights are those that the run left in its scratch folder. Where it is gone, ``--retrain`` trains the network again
+and publishes it if every number of its training, and its verdict on every clean and FGSM image, are the record's.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from advlib import catalogue, records
 from advlib.config import Config
 from advlib.data import load
 from advlib.folders import project_folder, results_folder, work_folder
+from advlib.retrain import retrain
 from advlib.run import build_model
 from advlib.weights import load_weights, save_weights
 
@@ -67,13 +69,17 @@ def main() -> None:
     parser.add_argument("keys", nargs="+")
     parser.add_argument("--budget", default="lite")
     parser.add_argument("--dataset", default="cifar10-jpeg")
+    parser.add_argument("--retrain", action="store_true", help="train those again whose weights are gone")
     options = parser.parse_args()
     folder = project_folder() / "models"
     folder.mkdir(exist_ok=True)
     for key in options.keys:
         where = records.run_folder(options.budget, options.dataset, "corrected", key, 0)
         record = records.read(results_folder() / where / "record.json")
-        path = publish(record, folder, work_folder(where) / "model.safetensors")
+        weights = work_folder(where) / "model.safetensors"
+        if options.retrain and not weights.is_file():
+            retrain(record, work=weights.parent)
+        path = publish(record, folder, weights)
         print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
 
 
