@@ -13,7 +13,7 @@ from pathlib import Path
 
 from advlib import catalogue, ensemble, evidence, grid, records
 from advlib.corruptions import KINDS
-from advlib.folders import project_folder, results_folder
+from advlib.folders import project_folder, results_folder, work_folder
 from advlib.interrupt import ASKED
 
 
@@ -147,6 +147,31 @@ def combine(options) -> int:
     combinations.read(root / where / combinations.NAME, record)
     rates = ", ".join(f"{m.name} {100 * m.accuracy:.1f} %" for m in found.measurements)
     print(f"{where}/{combinations.NAME}: of {found.images} images right, statistics+affine: {rates}")
+    return 0
+
+
+def watch(options) -> int:
+    """Train finished runs once more, look at the networks after every epoch, and leave what is seen beside them."""
+    from advlib import overfitting
+    from advlib.run import provenance
+    from advlib.watch import watch as watched
+
+    for key in options.keys:
+        root, where, _ = _of_a_network(options, key, None)
+        record = records.read(root / where / "record.json")
+        found = watched(
+            record, provenance=partial(provenance, dtype=None), images=options.images, work=work_folder(where)
+        )
+        records.write_beside(found, root / where / overfitting.NAME)
+        overfitting.read(root / where / overfitting.NAME, record)
+        rates = ", ".join(
+            f"{100 * found.accuracy(overfitting.MANY, e + 1).value:.1f}" for e in range(len(found.epochs))
+        )
+        print(
+            f"{where}/{overfitting.NAME}: the record repeats; PGD-10 8/255 {rates} % of {found.images} images, epoch "
+            f"by epoch: {overfitting.verdict(found, record)}",
+            flush=True,
+        )
     return 0
 
 
@@ -374,6 +399,15 @@ def _parser() -> argparse.ArgumentParser:
     combining.add_argument("--images", type=int, help="the first so many of the record's test images (default: all)")
     combining.set_defaults(command=combine)
 
+    watching = commands.add_parser(
+        "watch", help="train a finished run again and look for catastrophic overfitting after every epoch"
+    )
+    watching.add_argument("keys", nargs="+", metavar="key", help="rows of the paper that have been run")
+    watching.add_argument("--protocol", default="corrected")
+    watching.add_argument("--seed", type=int, default=0)
+    watching.add_argument("--images", type=int, help="the first so many of the test set (default: 200)")
+    watching.set_defaults(command=watch)
+
     for subparser in (probing, combining):
         subparser.add_argument("key", help="a row of the paper that has been run")
         subparser.add_argument("--protocol", default="corrected")
@@ -426,7 +460,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser.add_argument("--protocols", nargs="+", help="these protocols only")
         subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
 
-    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking):
+    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking, watching):
         subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
         subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")

@@ -53,7 +53,7 @@ LESS_AT_ONCE = (
     "last epoch. Half a batch would be another experiment, so nobody halves it"
 )
 RECORD, NOTEBOOK = "record.json", "run.ipynb"  # what a run leaves in its folder, and what is measured of its network
-OF_THE_NETWORK = ("probe.json", "corruptions.json", "combinations.json", "autoattack.json")
+OF_THE_NETWORK = ("probe.json", "corruptions.json", "combinations.json", "autoattack.json", "watched.json")
 
 
 class RunFailed(RuntimeError):

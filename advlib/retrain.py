@@ -3,14 +3,16 @@
 Weights are large and are not kept of every run. A record says enough to make them again: config, data, seed, threads.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from advlib.config import Config
-from advlib.data import load
+from advlib.data import Dataset, load
 from advlib.evaluate import evaluate, suite
+from advlib.folders import CHECKPOINT
 from advlib.records import Record
 from advlib.run import Learned, learn
 
@@ -18,10 +20,17 @@ OF_THE_MACHINE = "seconds"  # of an epoch's line in a curve: what it took, not w
 WITNESSES = ("corrected:clean", "corrected:fgsm-0.1")  # measured again, image by image: cheap, and one needs gradients
 
 
-def retrain(record: Record, *, work: Path | None = None, data_root: Path | None = None) -> Learned:
+def retrain(
+    record: Record,
+    *,
+    work: Path | None = None,
+    data_root: Path | None = None,
+    watch: Callable[[nn.Module, Dataset], dict] = lambda model, dataset: {},
+) -> Learned:
     """The trained network of ``record``, with as many threads as it had, in evaluation mode.
 
-    work: a folder for the checkpoint, from which a training that was cut off goes on, and for the weights.
+    work: a folder for the checkpoint, from which a training that was cut off goes on, and for the weights. watch: looks
+    at the network after every epoch, as in :func:`advlib.run.learn`.
 
     Raises ValueError, naming what differs first, if the data are not the record's, if any epoch's loss or accuracy
     differs in any digit that the record has, or if any test image, clean or under FGSM, is judged otherwise. Another
@@ -35,10 +44,12 @@ def retrain(record: Record, *, work: Path | None = None, data_root: Path | None 
     threads = torch.get_num_threads()
     torch.set_num_threads(record.provenance["threads"])
     try:
-        learned = learn(config, work=work, data_root=data_root)
+        learned = learn(config, work=work, data_root=data_root, watch=watch)
         difference = next(differences(record, learned), None)
     finally:
         torch.set_num_threads(threads)
+    if work:
+        (work / CHECKPOINT).unlink()
     if difference:
         if work:
             (work / "model.safetensors").unlink()  # not the record's: nobody shall find it there

@@ -70,18 +70,21 @@ def learn(
     data_root: Path | None = None,
     work: Path | None = None,
     processes: int = 1,
+    watch: Callable[[nn.Module, Dataset], dict] = lambda model, dataset: {},
 ) -> Learned:
     """Train one config and measure nothing: what :func:`run` starts with, and all that a lesson needs.
 
-    Arguments as for :func:`run`. Raises what loading the data, :func:`advlib.train.fit` and, for several processes,
-    :func:`advlib.torchrun.train` raise.
+    Arguments as for :func:`run`. watch: as for :func:`advlib.train.fit`, with the data; of this process only. Raises
+    what loading the data, :func:`advlib.train.fit` and, for several processes, :func:`advlib.torchrun.train` raise.
     """
     device = _device(device)
     if processes > 1:
         _train_in_company(config, device, data_root, work, processes)
     # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint
     with alone(work / "checkpoint.lock", wait=True) if work else nullcontext(), on_request() as stop:
-        model, dataset, curve = train_network(config, device=device, data_root=data_root, work=work, stop=stop)
+        model, dataset, curve = train_network(
+            config, device=device, data_root=data_root, work=work, stop=stop, watch=watch
+        )
         if stop():  # it came after the last step: the checkpoint holds the whole training
             raise Interrupted("asked to stop after the training: run it again to go on with the evaluation")
     if work:
@@ -96,6 +99,7 @@ def train_network(
     data_root: Path | None,
     work: Path | None,
     stop: Callable[[], bool],
+    watch: Callable[[nn.Module, Dataset], dict] = lambda model, dataset: {},
     team: Team = ALONE,
 ) -> tuple[nn.Module, Dataset, list[dict]]:
     """The config's network, trained by this process or by the ``team`` that it is one of; its data; its curve."""
@@ -115,6 +119,7 @@ def train_network(
         precision=training_dtype(config.precision, device),
         checkpoint=work / CHECKPOINT if work else None,
         stop=stop,
+        watch=lambda model: watch(model, dataset),
         team=team,
     )
     return model, dataset, curve

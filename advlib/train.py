@@ -141,6 +141,7 @@ def fit(
     checkpoint: Path | None = None,
     stop_after: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    watch: Callable[[nn.Module], dict] = lambda model: {},
     team: Team = ALONE,
 ) -> list[dict]:
     """Train ``model`` in place and return its curve: one dict an epoch.
@@ -149,7 +150,9 @@ def fit(
     ``checkpoint``, the state is saved after every epoch and a run that was cut off goes on from it, to the same result
     (bit for bit on a CPU). ``stop_after`` ends early, after so many epochs in all, as a kill would. ``stop`` is asked
     after every step: if it says so, the state is saved there and then. ``precision`` is what autocast computes in; None
-    is float32. ``team``: the processes that share each batch, of which this is one; all call this with the same values.
+    is float32. ``watch`` looks at the model after every epoch, leaves it as it is, and adds what it returns to the
+    epoch's line of the curve. ``team``: the processes that share each batch, of which this is one; all call this with
+    the same values.
 
     Raises ValueError if the checkpoint is another config's or the batch is larger than the data, FloatingPointError if
     the loss is no longer finite, and Interrupted once ``stop`` has said so.
@@ -210,7 +213,8 @@ def fit(
                     f"the loss is {averages['loss']} in epoch {epoch + 1}: lower lr={config.lr}, or train in float32"
                 )
             seconds = time.perf_counter() - start
-            curve.append({"epoch": epoch + 1, "lr": config.lr * factor, **averages, "seconds": round(seconds, 3)})
+            line = {"epoch": epoch + 1, "lr": config.lr * factor, **averages, "seconds": round(seconds, 3)}
+            curve.append(line | watch(model))
             if checkpoint and team.first:
                 save_checkpoint(checkpoint, origin, model, optimizer, generator, curve)
     return curve

@@ -69,10 +69,12 @@ LAYERS = [
         "corruptions",
         "branchwise",
         "sweeps",
+        "overfitting",
         "leaderboard",
     ],
     ["run", "probe"],
     ["plots", "portrait", "gallery", "campaign", "autoattack", "corrupt", "worker", "recombine", "retrain"],
+    ["watch"],
     ["spoilt"],
     ["__main__"],
 ]
@@ -185,6 +187,7 @@ def test_names_become_objects_in_run_alone():
         "portrait",
         "execute",
         "retrain",
+        "watch",
         "worker",
         "__main__",
     }
