@@ -1,12 +1,13 @@
 """What stands below a figure, and what it says to those who cannot see it: both from the records. No torch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from advlib import catalogue, claims, combinations, dissection, evidence
+from advlib import catalogue, claims, combinations, dissection, evidence, overfitting
 from advlib.evidence import BRANCH_CASES, HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.markup import counts
+from advlib.records import Record
 from advlib.statistics import Estimate
 
 Words = dict[str, str]  # "caption" and "alt", for advlib.show.show
@@ -150,6 +151,23 @@ def forest(rulings: Sequence[claims.Ruling], group: Group) -> Words:
         "rest on a comparison, the widest. "
         f"{source(group, catalogue.rows(), *catalogue.PROTOCOLS, intervals='')}",
         "alt": f"Dots with intervals, a pair of rows a line, a column a panel. {'. '.join(by_trial)}.",
+    }
+
+
+def watched(found: Mapping[str, tuple[Record, overfitting.Watched]]) -> Words:
+    """``found``: label -> a record and what was watched of its training."""
+    one, many = (overfitting.HEADINGS[column] for column in (overfitting.ONE, overfitting.MANY))
+    sentences = []
+    for label, (record, seen) in found.items():
+        rates = ", ".join(_percent(seen.accuracy(overfitting.MANY, k + 1)) for k in range(len(seen.epochs)))
+        sentences.append(f"{label}, {overfitting.verdict(seen, record)}: {many} {rates}.")
+    images = counts(sorted({seen.images for _, seen in found.values()}))
+    runs = [record for record, _ in found.values()]
+    return {
+        "caption": f"Accuracy after every epoch: under the attack of the training, on training images, and under {one} "
+        f"and {many} on the first {images} test images, with 95 % intervals for these. AdvProp through its auxiliary "
+        f"branch. Budget {runs[0].budget}, {runs[0].data['title']}, one training a panel.",
+        "alt": f"Line charts, one a network, of accuracy by epoch. {' '.join(sentences)}",
     }
 
 

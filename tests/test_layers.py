@@ -51,6 +51,7 @@ LAYERS = [
         "dissection",
         "masking",
         "combinations",
+        "overfitting",
         "mixtures",
         "tables",
         "explorer",
@@ -69,7 +70,6 @@ LAYERS = [
         "corruptions",
         "branchwise",
         "sweeps",
-        "overfitting",
         "leaderboard",
     ],
     ["run", "probe"],
@@ -124,6 +124,7 @@ WITHOUT_TORCH = [
     "speed",
     "rounding",
     "sweeps",
+    "overfitting",
     "__main__",
 ]
 

@@ -1,0 +1,212 @@
+"""Watching a training changes nothing, sees what the evaluation would see, and is judged by the rule as written."""
+
+import dataclasses
+import json
+
+import fake_records as fake
+import matplotlib.pyplot as plt
+import miniature
+import numpy as np
+import pytest
+
+from advlib import captions, overfitting, records, retrain, run, watch
+from advlib.__main__ import main
+from advlib.folders import CHECKPOINT
+from advlib.overfitting import COLUMNS, MANY, ONE, Watched
+from advlib.records import Measurement, pack_mask, write, write_beside
+from advlib.unfinished import digest
+
+MIX = {
+    "adversarial": True,
+    "norm": "dual",
+    "activation": "surrogate-relu",
+    "train_eps": 0.05,
+    "train_random_start": True,
+}
+DATA = miniature.dataset(32, 24)
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch):
+    for module in (run, retrain):
+        monkeypatch.setattr(module, "load", lambda name, root=None: DATA)
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """A run of a second, and the digest of the network that it ended with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "load", lambda name, root=None: DATA)
+        done = run.run(miniature.config(**MIX), key="sat-advprop", protocol="corrected", budget="smoke", device="cpu")
+    return done.record, digest(done.models["surrogate"])
+
+
+def see(record, **options):
+    return watch.watch(record, provenance=lambda device: {"made": "here"}, **options)
+
+
+# ---- a training that is watched
+
+
+def test_a_watched_training_ends_with_the_same_network_bit_for_bit(finished):
+    record, weights = finished
+    config = miniature.config(**MIX)
+    learned = run.learn(config, device="cpu", watch=lambda model, data: watch.look(model, data, config, 24))
+    assert digest(learned.models["surrogate"]) == weights
+    assert [len(line["watched"]) for line in learned.curve] == [len(COLUMNS)] * record.config["epochs"]
+
+
+def test_after_the_last_epoch_it_sees_what_a_run_measures(finished):
+    """The attacks of the records' sweep, through the auxiliary branch; the main one has them in its record."""
+    record, _ = finished
+    watched = see(record, images=20)
+    assert watched.images == 20 and watched.record_digest == records.digest(record)
+    assert [m.column for m in watched.epochs[-1]] == list(COLUMNS)
+    assert all(m.attack["branch"] == m.attack["through"] == "aux" for epoch in watched.epochs for m in epoch)
+    clean = record.measurement("corrected:clean:aux")
+    assert np.array_equal(watched.epochs[-1][0].mask, clean.mask[:20])
+    assert {m.attack["gradient"] for m in watched.epochs[-1]} == {"true"}
+
+
+def test_with_one_batch_norm_it_watches_the_only_branch(finished):
+    config = miniature.config(**MIX | {"norm": "shared"})
+    done = run.run(config, key="sat", protocol="corrected", budget="smoke", device="cpu")
+    last = see(done.record).epochs[-1]
+    for measurement in last:
+        theirs = done.record.measurement(measurement.name)
+        assert np.array_equal(measurement.mask[: theirs.n], theirs.mask)
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_keeps_what_was_seen(finished, tmp_path, monkeypatch):
+    record, _ = finished
+    whole, fit = see(record), run.train.fit
+    monkeypatch.setattr(run.train, "fit", lambda *args, **options: fit(*args, **options, stop_after=1))
+    with pytest.raises(ValueError):  # its curve is shorter than the record's
+        see(record, work=tmp_path / "cut")
+    monkeypatch.setattr(run.train, "fit", fit)
+    assert see(record, work=tmp_path / "cut").epochs == whole.epochs
+
+
+def test_epochs_that_nobody_watched_are_refused(finished, tmp_path, monkeypatch):
+    record, _ = finished
+    config = miniature.config(**MIX)
+    run.learn(config, device="cpu", work=tmp_path)
+    with pytest.raises(ValueError, match=r"nobody watched epochs \[1, 2\].*delete that folder"):
+        see(record, work=tmp_path)
+
+
+def test_a_finished_one_leaves_its_weights_and_no_checkpoint(finished, tmp_path):
+    record, _ = finished
+    see(record, work=tmp_path)
+    assert (tmp_path / "model.safetensors").is_file() and not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_row_without_attacked_images_is_refused():
+    with pytest.raises(ValueError, match="no attack to overfit to"):
+        see(fake.record("traditional"))
+
+
+def test_the_command_leaves_a_file_beside_the_record_and_says_what_it_saw(finished, tmp_path, capsys, monkeypatch):
+    record, _ = finished
+    monkeypatch.setenv("ADVLIB_WORK", str(tmp_path / "work"))
+    where = records.run_folder("smoke", "digits", "corrected", "sat-advprop", 0)
+    record = dataclasses.replace(record, config=record.config | {"dataset": "digits"})
+    path = write(record, tmp_path / where / "record.json")
+    assert main(["watch", "sat-advprop", "--budget", "smoke", "--results", str(tmp_path), "--images", "10"]) == 0
+    assert "the record repeats; PGD-10 8/255" in capsys.readouterr().out
+    found = overfitting.read(path.with_name(overfitting.NAME), record)
+    assert found.images == 10 and found.provenance["versions"]
+
+
+# ---- the verdict
+
+
+def epoch(one: float, many: float, n: int = 200) -> tuple[Measurement, ...]:
+    """Made-up measurements of an epoch; the clean ones are those of the fake record."""
+    clean = fake.record().measurement("corrected:clean").mask[:n]
+    masks = {"clean": clean, ONE: np.arange(n) < one * n, MANY: np.arange(n) < many * n}
+    return tuple(Measurement(f"corrected:{c}", c, {}, n, pack_mask(mask)) for c, mask in masks.items())
+
+
+def made(*epochs: tuple[float, float, float]) -> tuple[records.Record, Watched]:
+    """``epochs``: accuracy in training, under FGSM, under PGD-10."""
+    curve = [
+        {"epoch": k + 1, "lr": 0.1, "loss": 1.0, "clean_accuracy": 0.5, "adversarial_accuracy": trained, "seconds": 1.0}
+        for k, (trained, _, _) in enumerate(epochs)
+    ]
+    record = dataclasses.replace(fake.record(), curve=curve)
+    seen = tuple(epoch(one, many) for _, one, many in epochs)
+    return record, Watched(record.where, records.digest(record), {}, 200, seen)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "verdict", "which"),
+    [
+        ([(0.3, 0.3, 0.2), (0.9, 0.9, 0.0)], overfitting.OVERFITS, [2]),
+        ([(0.9, 0.9, 0.0), (0.4, 0.3, 0.3)], overfitting.RECOVERS, [1]),
+        ([(0.3, 0.3, 0.2), (0.4, 0.4, 0.3)], overfitting.SPARED, []),
+        # below a quarter, but not for certain: 22 of 100 is within the interval of 40 images of 200
+        ([(0.9, 0.9, 0.20), (0.9, 0.9, 0.20)], overfitting.SPARED, []),
+        ([(0.9, 0.9, 0.12), (0.9, 0.9, 0.12)], overfitting.OVERFITS, [1, 2]),
+        # FGSM falls with PGD: a network that is simply weak to one step too is caught all the same
+        ([(0.9, 0.0, 0.0)], overfitting.OVERFITS, [1]),
+    ],
+)
+def test_an_epoch_is_overfitted_where_pgd_is_for_certain_below_a_quarter_of_the_training(epochs, verdict, which):
+    record, watched = made(*epochs)
+    assert (overfitting.verdict(watched, record), overfitting.overfitted(watched, record)) == (verdict, which)
+
+
+def test_all_epochs_share_one_error():
+    """12.5 % of 200 lies certainly below 0.2 in one epoch of one, and not so among two hundred."""
+    alone, many = made((0.8, 0.8, 0.125)), made(*[(0.8, 0.8, 0.125)] * 200)
+    assert overfitting.overfitted(alone[1], alone[0]) == [1]
+    assert overfitting.overfitted(many[1], many[0]) == []
+
+
+# ---- the file, the table, the figure
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda raw: raw.update(schema=2), "schema 2"),
+        (lambda raw: raw.update(record="lite/x"), "it is of lite/x"),
+        (lambda raw: raw.update(record_digest="0"), "the record has changed"),
+        (lambda raw: raw.update(more=1), "fields"),
+        (lambda raw: raw["epochs"].pop(), "it has 1 epochs, the record 2"),
+        (lambda raw: raw["epochs"][0].pop(), "an epoch is not of 200 images under"),
+        (lambda raw: raw.update(images=100), "not of 100 images"),
+        (lambda raw: raw["epochs"][-1][0].update(correct=pack_mask(np.zeros(200, bool))), "agree on"),
+    ],
+)
+def test_a_file_that_is_damaged_or_stale_is_refused_with_the_remedy(tmp_path, damage, why):
+    record, watched = made((0.3, 0.3, 0.2), (0.9, 0.9, 0.0))
+    path = write_beside(watched, tmp_path / overfitting.NAME)
+    assert overfitting.read(path, record) == watched
+    raw = json.loads(path.read_text())
+    damage(raw)
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match=rf"{why}(.|\n)*python -m advlib watch advprop --protocol corrected"):
+        overfitting.read(path, record)
+
+
+def test_the_table_and_the_figure_show_the_numbers_of_the_file(monkeypatch):
+    monkeypatch.setattr("advlib.markup.links", lambda runs: "")
+    found = {"A row": made((0.3, 0.4, 0.25), (0.9, 0.95, 0.0)), "Another": made((0.3, 0.4, 0.25), (0.4, 0.4, 0.3))}
+    table = overfitting.summary(found)
+    for number in ("90.0", "95.0", "0.0", "25.0", "epoch 1", "overfits: epochs 2", "spared"):
+        assert number in table, number
+    figure = overfitting.draw(found)
+    panel = figure.axes[0]
+    assert [list(line.get_ydata()) for line in panel.lines] == [[30, 90], [40, 95], [25, 0]]
+    assert panel.get_title("left") == "A row"
+    plt.close(figure)
+    words = captions.watched(found)
+    assert (
+        "A row, overfits: PGD-10 8/255 25.0 %, 0.0 %." in words["alt"] and "first 200 test images" in words["caption"]
+    )
+
+
+def test_nothing_watched_shows_nothing():
+    assert overfitting.summary({}) == "" and overfitting.collect("nowhere", [fake.record()]) == {}
