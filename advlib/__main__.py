@@ -85,6 +85,28 @@ def probe(options) -> int:
     return 0
 
 
+def transfer(options) -> int:
+    """Show every probed network the images that were made on each of the others, and add that to the probes."""
+    from advlib import masking
+    from advlib.transfer import transfer as transferred
+
+    networks = []
+    for key in options.keys or catalogue.rows():
+        root, where, weights = _of_a_network(options, key, None)
+        if options.keys or (root / where / masking.NAME).is_file():
+            record = records.read(root / where / "record.json")
+            networks.append((record, weights, masking.read_probe(root / where / masking.NAME, record)))
+    for probe in transferred(networks):
+        records.write_beside(probe, root / probe.record / masking.NAME)
+        others = {m.name: 100 * m.accuracy for m in probe.measurements if masking.FROM in m.name}
+        least = min(others, key=others.get)
+        print(
+            f"{probe.record}: {100 * probe.mask(evidence.STRONG).mean():.1f} % right under its white box, "
+            f"{others[least]:.1f} % under images from {least.partition(masking.FROM)[2]}, the worst of {len(others)}"
+        )
+    return 0
+
+
 def autoattack(options) -> int:
     """The four attacks of AutoAttack, network by network; what is finished is kept beside the record."""
     from advlib.autoattack import autoattack as attacked
@@ -399,6 +421,12 @@ def _parser() -> argparse.ArgumentParser:
     combining.add_argument("--images", type=int, help="the first so many of the record's test images (default: all)")
     combining.set_defaults(command=combine)
 
+    sending = commands.add_parser("transfer", help="show each probed network the images made on the others")
+    sending.add_argument("keys", nargs="*", metavar="key", help="rows that have been probed (default: all of them)")
+    sending.add_argument("--protocol", default="corrected")
+    sending.add_argument("--seed", type=int, default=0)
+    sending.set_defaults(command=transfer)
+
     watching = commands.add_parser(
         "watch", help="train a finished run again and look for catastrophic overfitting after every epoch"
     )
@@ -460,7 +488,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser.add_argument("--protocols", nargs="+", help="these protocols only")
         subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
 
-    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking, watching):
+    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking, watching, sending):
         subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
         subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")

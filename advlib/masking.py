@@ -52,6 +52,7 @@ MARGIN = 0.01  # of accuracy, or of images: less is not worth an alarm
 LAST_STEP_RISE = 0.01  # of the whole rise of the loss: more, and the attack was stopped on its way up
 SAME_NETWORK = 0.95  # of clean predictions: 16-bit weights flip one here and there, another training many
 NAME = "probe.json"  # beside record.json
+FROM = "from-"  # in a probe, before the place of the record whose network the images were made on
 PROBE_SCHEMA = 1
 SIZES = ("1/255", "2/255", "4/255", "8/255", "16/255")
 
@@ -65,7 +66,9 @@ class Probe:
     weights: str  # SHA-256 of the file of weights
     device: str
     images: int  # the first of the test set
-    measurements: tuple[Measurement, ...]  # "probe:clean", the white box, "probe:unbounded", "probe:square-8/255"
+    # "probe:clean", the white box, "probe:unbounded", "probe:square-8/255"; of ALS "probe:smoothed-8/255"; and where
+    # advlib.transfer has been, "probe:from-" and the place of each other record
+    measurements: tuple[Measurement, ...]
     zero_gradient: str  # packed mask: images whose gradient of the loss is 0 in every entry
     vanishing_gradient: str  # packed mask: no entry of the gradient reaches the precision of float32
     loss: Mapping[str, float]  # mean cross-entropy after so many steps of PGD at 8/255: "0", "19", "20"
@@ -100,7 +103,7 @@ class Check:
     title: str
     rule: str  # a sentence; the general rules are those of this module
     pairs: Callable[[Row, str], list[tuple[str, str]]] = lambda row, rule: []  # (before, or "" for guessing, after)
-    of_probe: Callable[[Probe, float], Finding] | None = None
+    of_probe: Callable[[Probe, float], list[Finding]] | None = None  # empty where the probe lacks it
     alone: bool = False  # SAT: each gradient by itself, not what survives both
     convergence: bool = False  # failing it says that the attack was too weak, not that the gradient is masked
     asked: Callable[[Row], bool] = lambda row: True
@@ -177,24 +180,33 @@ def _transfer(row: Row, rule: str) -> list[tuple[str, str]]:
     return to_main + [(f"corrected:{column}:main-to-aux", f"corrected:{column}:aux") for column in _ATTACKS]
 
 
-def _unbounded(probe: Probe, confidence: float) -> Finding:
-    return _share("probe:unbounded", probe.mask("unbounded"), confidence)
+def _unbounded(probe: Probe, confidence: float) -> list[Finding]:
+    return [_share("probe:unbounded", probe.mask("unbounded"), confidence)]
 
 
-def _without_gradient(kind: str, probe: Probe, confidence: float) -> Finding:
-    return _share(f"probe:{kind}", probe.without(getattr(probe, kind)), confidence)
+def _without_gradient(kind: str, probe: Probe, confidence: float) -> list[Finding]:
+    return [_share(f"probe:{kind}", probe.without(getattr(probe, kind)), confidence)]
 
 
-def _gradient_free(probe: Probe, confidence: float) -> Finding:
-    masks = [probe.mask(name)[None] for name in (STRONG, "square-8/255")]
-    return _pair("probe:square-8/255", f"probe:{STRONG}", masks[1], masks[0], confidence, guess=0.0)
+def _white_box(chosen: Callable[[str], bool], probe: Probe, confidence: float) -> list[Finding]:
+    """PGD-20 against every measurement of the probe whose name is ``chosen``: images right without attack and under it.
+
+    Without the former, an image that is wrong by itself and righted by an attack would count against the white box.
+    """
+    clean, white_box = probe.mask("clean"), probe.mask(STRONG)[None]
+    names = [measurement.name for measurement in probe.measurements]
+    return [
+        _pair(name, f"probe:{STRONG}", (probe.mask(short) & clean)[None], white_box, confidence, guess=0.0)
+        for name in names
+        if chosen(short := name.removeprefix("probe:"))
+    ]
 
 
-def _last_step(probe: Probe, confidence: float) -> Finding:
+def _last_step(probe: Probe, confidence: float) -> list[Finding]:
     first, before, last = (probe.loss[k] for k in ("0", "19", "20"))
     gain = Estimate(last - before, *probe.last_step, probe.images, 1)
     rising = gain.low > 0 and gain.value >= LAST_STEP_RISE * (last - first)
-    return Finding(FAILS if rising else PASSES, "probe:last-step", estimate=gain)
+    return [Finding(FAILS if rising else PASSES, "probe:last-step", estimate=gain)]
 
 
 CHECKS = (
@@ -267,7 +279,21 @@ CHECKS = (
         "square",
         "Gradients beat guessing",
         "PGD-20 at 8/255 leaves no more right than Square, an attack of that size that never sees a gradient.",
-        of_probe=_gradient_free,
+        of_probe=partial(_white_box, "square-8/255".__eq__),
+    ),
+    Check(
+        "target",
+        "The plain target leads",
+        "ALS: PGD-20 at 8/255 that raises the cross-entropy leaves no more right than PGD-20 that raises the smoothed "
+        "loss.",
+        of_probe=partial(_white_box, "smoothed-8/255".__eq__),
+        asked=lambda row: row.als,
+    ),
+    Check(
+        "rows",
+        "White box beats other rows",
+        "PGD-20 at 8/255 leaves no more right than such images that were made on the network of any other row.",
+        of_probe=partial(_white_box, lambda name: name.startswith(FROM)),
     ),
     Check(
         "rising",
@@ -293,13 +319,15 @@ def verdict(group: Group, key: str, protocol: str, probes: Mapping[str, Probe]) 
     """The verdict of one row under one protocol, which must have been run."""
     row, rule, runs = catalogue.rows()[key], catalogue.rule(protocol), runs_of(group, key, protocol)
     pairs = {check.id: check.pairs(row, rule) if check.asked(row) else [] for check in CHECKS}
-    of_probe = [check for check in CHECKS if check.of_probe]
-    confidence = 1 - 0.05 / (sum(map(len, pairs.values())) + len(of_probe))
     beside = [probes[record.where] for record in runs if record.where in probes]
+    of_probe = [check for check in CHECKS if check.of_probe and check.asked(row)]
+    in_probe = sum(max([1, *(len(check.of_probe(probe, 0.95)) for probe in beside)]) for check in of_probe)
+    confidence = 1 - 0.05 / (sum(map(len, pairs.values())) + in_probe)
     results = []
     for check in CHECKS:
-        if check.of_probe:
-            findings = [check.of_probe(probe, confidence) for probe in beside] or [Finding(NOT_MEASURED, check.id)]
+        if check in of_probe:
+            found = [finding for probe in beside for finding in check.of_probe(probe, confidence)]
+            findings = found or [Finding(NOT_MEASURED, check.id)]
         else:
             findings = [_compared(runs, *pair, confidence, check.alone) for pair in pairs[check.id]]
         results.append(Result(check, _outcome([finding.outcome for finding in findings]), tuple(findings)))

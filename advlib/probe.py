@@ -2,8 +2,9 @@
 
 Most checks of :mod:`advlib.masking` read records. The rest need the weights and a few test images (Carlini et al. 2019,
 section 3): an attack that may do anything must find everything, the gradient must not be 0, the loss must have risen
-when the attack stops, and an attack that sees no gradient must not beat one that follows it (Square, Andriushchenko
-et al. 2020). All through the branch that classifies, in evaluation mode, in float32, with the true gradient.
+when the attack stops, an attack that sees no gradient must not beat one that follows it (Square, Andriushchenko et al.
+2020), and raising a network's own smoothed loss must not beat raising the plain one. All through the branch that
+classifies, in evaluation mode, in float32, with the true gradient.
 """
 
 import warnings
@@ -21,6 +22,7 @@ from advlib.attacks import eval_mode, first_success, pgd, predictions, uniform_n
 from advlib.config import Config
 from advlib.data import load
 from advlib.evaluate import PGD_20, PIXEL, Attack, evaluate
+from advlib.losses import als_targets
 from advlib.masking import Probe
 from advlib.records import Measurement, Record, pack_mask
 from advlib.resnet import resnet18
@@ -30,6 +32,7 @@ from advlib.weights import load_weights
 IMAGES = 200  # of the test set
 QUERIES = 1_000  # of Square, an image: where its curve is flat enough for a check, and a CPU needs a minute
 UNBOUNDED = Attack("unbounded", "probe", eps=1.0, step_size=4 * PIXEL, steps=100, stop="first-success")
+SMOOTHED = replace(PGD_20, column="smoothed-8/255", rule="probe", stop="last-step")
 STARTS = 3  # of the unbounded attack: the image, and noise of 8/255 around it
 SQUARE = {"column": "square-8/255", "method": "square", "eps": 8 * PIXEL, "norm": "linf", "restarts": 1}
 
@@ -81,6 +84,9 @@ def measure(
         found.append(_measurement(SQUARE | {"queries": queries}, square(model, x, labels, queries, record.seed)))
         largest = gradients(model, x, labels).abs().flatten(1).amax(dim=1)
         loss = {str(k): ascended(model, x, labels, k) for k in (0, PGD_20.steps - 1, PGD_20.steps)}
+        if record.config["loss"].startswith("als"):
+            survives = smoothed(model, x, labels, record.config["smoothing"], generator)
+            found.append(_measurement(asdict(SMOOTHED) | {"loss": "smoothed"}, survives))
     before, last = list(loss.values())[1:]
     return Probe(
         record=record.where,
@@ -118,6 +124,25 @@ def gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), y, reduction="sum"), x, materialize_grads=True)
     return gradient
+
+
+def smoothed(model: nn.Module, x: Tensor, y: Tensor, alpha: float, generator: torch.Generator) -> Tensor:
+    """bool (B,): which images survive PGD-20 that raises the smoothed loss of ALS instead of the cross-entropy.
+
+    PGD raises the cross-entropy of logits for label 0. For two logits, -loss and 0, that is log(1 + exp(loss)): it
+    rises with each image's loss, and its gradient has the signs of the loss's.
+    """
+
+    def of_loss(x: Tensor) -> Tensor:
+        logits = model(x)
+        loss = -(als_targets(logits, y, alpha) * F.log_softmax(logits, dim=1)).sum(dim=1)
+        return torch.stack([-loss, torch.zeros_like(loss)], dim=1)
+
+    how = {"eps": SMOOTHED.eps, "step_size": SMOOTHED.step_size, "steps": SMOOTHED.steps, "random_start": True}
+    survives = torch.ones_like(y, dtype=torch.bool)
+    for _ in range(SMOOTHED.restarts):
+        survives &= predictions(model, pgd(of_loss, x, torch.zeros_like(y), **how, generator=generator)) == y
+    return survives
 
 
 @torch.no_grad()

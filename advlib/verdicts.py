@@ -11,6 +11,7 @@ from advlib.masking import (
     CHECKS,
     CLEAR,
     FAILS,
+    FROM,
     MASKED,
     NOT_ASKED,
     NOT_MEASURED,
@@ -18,6 +19,7 @@ from advlib.masking import (
     PASSES,
     UNDECIDED,
     VERDICTS,
+    Check,
     Finding,
     Result,
     Verdict,
@@ -39,6 +41,7 @@ ODD = {  # measurements whose names do not end in a size
     "clean": "no attack",
     "clamp-alone": "the clamp alone",
     "unbounded": "unbounded PGD",
+    "smoothed-8/255": "PGD-20 8/255 on the smoothed loss",
     "zero_gradient": "gradient exactly 0",
     "vanishing_gradient": "gradient below the precision",
     "last-step": "rise of the loss in the last step",
@@ -53,6 +56,9 @@ MARKS = {
 
 def name(measurement: str) -> str:
     """A measurement in words: "corrected:pgd-10-8/255" is "PGD-10 8/255"; the published rule is named."""
+    if measurement.startswith(f"probe:{FROM}"):
+        key = measurement.split("/")[-2]  # of a record's place: budget/dataset/protocol/key/seed
+        return f"{HEADINGS[STRONG]} made on {catalogue.rows()[key].name}"
     rule, column, *marks = measurement.split(":")
     method, _, size = column.rpartition("-")
     if method == "steps":
@@ -81,9 +87,13 @@ def overview(verdicts: Sequence[Verdict]) -> str:
     return table(
         ["Row, training", "Verdict", *(check.title for check in CHECKS)],
         body,
-        "Every network and every check. A dash: not asked of this row. The last five columns need the network itself, "
-        "and are filled where it was probed.",
+        f"Every network and every check. A dash: not asked of this row. The last {sum(map(_of_probe, CHECKS))} columns "
+        "need the network itself, and are filled where it was probed.",
     )
+
+
+def _of_probe(check: Check) -> bool:
+    return check.of_probe is not None
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:

@@ -73,7 +73,7 @@ LAYERS = [
         "leaderboard",
     ],
     ["run", "probe"],
-    ["plots", "portrait", "gallery", "campaign", "autoattack", "corrupt", "worker", "recombine", "retrain"],
+    ["plots", "portrait", "gallery", "campaign", "autoattack", "corrupt", "worker", "recombine", "retrain", "transfer"],
     ["watch"],
     ["spoilt"],
     ["__main__"],

@@ -109,7 +109,8 @@ def test_an_honest_network_shows_no_sign_of_masking(honest_measured):
     judged = verdict(record, probed)
     assert record.measurement("corrected:clean").accuracy > 0.5, "it has learnt something"
     assert failing(judged) - {"flat", "rising"} == set()
-    assert {r.outcome for r in judged.results} <= {"passes", "nothing left", "fails", "not asked"}
+    unknown = {r.check.id for r in judged.results if r.outcome == "not measured"}
+    assert unknown == {"rows"}, "that needs other networks: see test_transfer"
 
 
 @pytest.mark.parametrize("kind", MASKS)

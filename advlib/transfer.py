@@ -1,0 +1,89 @@
+"""Images made on one row's network and shown to the others: none may fool what the white box does not.
+
+A white-box attack knows the network and so should find whatever images from elsewhere find. Where transferred images
+do better, the network's own gradient has led the attack astray (Athalye et al. 2018, section 3.1; Papernot et al. 2017
+is how such a network was first broken). :mod:`advlib.masking` asks; what is measured here is added to the probes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from advlib.attacks import eval_mode, predictions
+from advlib.data import load
+from advlib.evaluate import PGD_20, make_images
+from advlib.masking import FROM, Probe
+from advlib.probe import network
+from advlib.progress import progress
+from advlib.records import Measurement, Record, pack_mask
+from advlib.train import to_pixels
+
+# at the last step and once: an image that no longer fools its own network is stopped too early for another
+SENT = replace(PGD_20, rule="probe", restarts=1, stop="last-step")
+
+
+def transfer(networks: Sequence[tuple[Record, Path, Probe]], *, root: Path | None = None) -> list[Probe]:
+    """The probes with what every network makes of the images of all others; what was there of such is replaced.
+
+    networks: a record, the file of its weights, its probe. The images are the first that every probe has.
+
+    Raises ValueError unless all are of the same data and number of images, or if a probe is of other weights.
+    """
+    sizes = {probe.images for _, _, probe in networks}
+    sources = {record.data["checksum"] for record, _, _ in networks}
+    if len(networks) < 2 or len(sizes) > 1 or len(sources) > 1:
+        raise ValueError(
+            f"{len(networks)} networks, probed on {sorted(sizes)} images of {len(sources)} data sets: transfer needs "
+            "two or more, and the same images; probe them again with the same --images"
+        )
+    digests = {record.where: sha256(Path(weights).read_bytes()).hexdigest() for record, weights, _ in networks}
+    for record, weights, probe in networks:
+        if digests[record.where] != probe.weights:
+            raise ValueError(f"the probe of {record.where} is of other weights than {weights}: probe it again")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dataset, (n,) = load(networks[0][0].config["dataset"], root=root), sizes
+    if {dataset.checksum} != sources:
+        raise ValueError(f"the records are of other data than {dataset.name!r} here: their checksums differ")
+    x, y = to_pixels(dataset.test_images[:n].to(device)), dataset.test_labels[:n].to(device)
+    models = {
+        record.where: network(record, weights).to(device, memory_format=torch.channels_last)
+        for record, weights, _ in networks
+    }
+    right = among(models, x, y, seeds={record.where: record.seed for record, _, _ in networks})
+    return [
+        replace(
+            probe,
+            measurements=tuple(m for m in probe.measurements if FROM not in m.name)
+            + tuple(
+                _measurement(source, digests[source], right[source, record.where])
+                for source in digests
+                if source != record.where
+            ),
+        )
+        for record, _, probe in networks
+    ]
+
+
+def among(
+    models: Mapping[str, nn.Module], x: Tensor, y: Tensor, *, seeds: Mapping[str, int]
+) -> dict[tuple[str, str], Tensor]:
+    """(source, target) -> bool (B,): which images made on ``source`` the ``target`` gets right."""
+    right = {}
+    for source, model in progress(models.items(), desc="transfer", unit="network"):
+        generator = torch.Generator(x.device).manual_seed(seeds[source])
+        with eval_mode(model):
+            shown = make_images(model, x, y, SENT, generator)
+        for target, other in models.items():
+            with eval_mode(other):
+                right[source, target] = predictions(other, shown) == y
+    return right
+
+
+def _measurement(source: str, weights: str, right: Tensor) -> Measurement:
+    attack = {name: value for name, value in asdict(SENT).items() if name != "also_after"}
+    attack |= {"source": source, "source_weights": weights}
+    return Measurement(f"probe:{FROM}{source}", SENT.column, attack, len(right), pack_mask(right.cpu().numpy()))

@@ -1,0 +1,211 @@
+"""Images from other rows, and the smoothed target: they catch a network that leads its attack astray, and no other."""
+
+import dataclasses
+import json
+
+import fake_records as fake
+import pytest
+import torch
+from test_probe import Stopped
+
+from advlib import masking, probe, records, run, transfer, verdicts
+from advlib.__main__ import main
+from advlib.catalogue import config
+from advlib.evaluate import PIXEL
+from advlib.losses import als
+from advlib.records import Measurement, pack_mask
+from advlib.train import to_pixels
+from advlib.weights import save_weights
+
+IMAGES = 24
+KEYS = ("traditional", "als")
+FROM_ALS = "probe:from-smoke/digits/corrected/als/seed0"
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """Two networks of width 8 that have learnt the digits, apart: seconds."""
+    return {key: run.learn(config(key, budget="smoke", epochs=5)) for key in KEYS}
+
+
+@pytest.fixture(scope="module")
+def shown(learned):
+    data = learned["als"].dataset
+    return to_pixels(data.test_images[:IMAGES]), data.test_labels[:IMAGES]
+
+
+def among(models, shown):
+    return transfer.among(models, *shown, seeds=dict.fromkeys(models, 0))
+
+
+# ---- images from other rows
+
+
+def test_images_are_made_on_the_source_and_judged_by_the_target(learned, shown):
+    """Beside torchattacks' PGD on the source."""
+    torchattacks = pytest.importorskip("torchattacks")
+    x, y = shown
+    a, b = (learned[key].model for key in KEYS)
+    right = among({"a": a, "b": b}, shown)
+    attack = torchattacks.PGD(a, eps=8 * PIXEL, alpha=2 * PIXEL, steps=20, random_start=False)
+    theirs = (b(attack(x, y)).argmax(dim=1) == y).float().mean()
+    assert abs(right["a", "b"].float().mean() - theirs) <= 2 / IMAGES  # theirs starts at the image, ours beside it
+    assert right["a", "a"].sum() <= right["a", "b"].sum()  # images fool the network they were made on first of all
+
+
+def test_a_network_that_stops_its_gradient_falls_to_images_from_its_open_twin(learned, shown):
+    """The white box finds next to nothing on it; the same weights, open, give images that it gets wrong."""
+    model = learned["traditional"].model
+    right = among({"open": model, "stopped": Stopped(model)}, shown)
+    assert torch.equal(right["open", "stopped"], right["open", "open"])
+    assert right["stopped", "stopped"].sum() > right["open", "stopped"].sum() + 3
+
+
+def made_up_probe(key="als", n=200, **accuracies):
+    """A probe of a network that passes all but what ``accuracies`` turn round. Names: "pgd-20-8/255", ..."""
+    record = fake.record(key, budget="smoke")
+    usual = {"clean": 0.9, "pgd-20-8/255": 0.3, "unbounded": 0.0, "square-8/255": 0.5, "smoothed-8/255": 0.35}
+    measurements = tuple(
+        Measurement(f"probe:{name}", name, {}, n, fake.mask(accuracy, n))
+        for name, accuracy in (usual | accuracies).items()
+    )
+    none = pack_mask(torch.zeros(n, dtype=torch.bool).numpy())
+    loss = {"0": 0.1, "19": 2.0, "20": 2.0}
+    digest = run.Config(**record.config).digest()
+    return record, masking.Probe(record.where, digest, "", "cpu", n, measurements, none, none, loss, (0.0, 0.0))
+
+
+def of_probe(record, probed) -> dict[str, masking.Result]:
+    judged = masking.verdict([record], record.key, record.protocol, {record.where: probed})
+    return {result.check.id: result for result in judged.results if result.check.of_probe}
+
+
+@pytest.mark.parametrize(
+    ("transferred", "outcome"), [(0.6, "passes"), (0.3, "passes"), (0.29, "passes"), (0.1, "fails")]
+)
+def test_the_white_box_must_leave_no_more_right_than_images_from_another_row(transferred, outcome):
+    record, probed = made_up_probe(**{"from-smoke/digits/corrected/sat/seed0": transferred})
+    assert of_probe(record, probed)["rows"].outcome == outcome
+
+
+def test_an_image_that_an_attack_puts_right_does_not_count_against_the_white_box():
+    """30 % survive the white box; 60 % are right under images from elsewhere, half of them wrong without an attack."""
+    record, probed = made_up_probe(**{"clean": 0.3, "from-smoke/digits/corrected/sat/seed0": 0.6})
+    (finding,) = of_probe(record, probed)["rows"].findings
+    assert finding.accuracies == (pytest.approx(0.3), pytest.approx(0.3)) and finding.outcome == "passes"
+
+
+def test_every_source_is_a_comparison_of_its_own_and_they_share_the_error():
+    one = {"from-smoke/digits/corrected/sat/seed0": 0.25}
+    many = {f"from-smoke/digits/corrected/{key}/seed0": 0.25 for key in ("sat", "advprop", "traditional", "als-sat")}
+    widths = []
+    for sources in (one, many):
+        findings = of_probe(*made_up_probe(**sources))["rows"].findings
+        assert len(findings) == len(sources)
+        widths.append(findings[0].estimate.high - findings[0].estimate.low)
+    assert widths[1] >= widths[0]
+
+
+def test_without_transferred_images_the_check_is_not_measured_and_the_verdict_stands():
+    record, probed = made_up_probe()
+    found = of_probe(record, probed)
+    assert found["rows"].outcome == "not measured" and found["square"].outcome == "passes"
+
+
+def test_a_source_is_named_by_its_row():
+    assert verdicts.name(FROM_ALS) == "PGD-20 8/255 made on ALS"
+
+
+# ---- the smoothed target
+
+
+def test_the_ascent_on_the_smoothed_loss_follows_its_gradient(learned, shown):
+    """One step from the image moves each pixel by the sign of autograd's gradient of ALS, where it moves at all."""
+    model, (x, y) = learned["als"].model, shown
+    seen = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(len(x) * als(model(seen), y, 0.2), seen)
+    steps = []
+    real = probe.pgd
+
+    def spied(logits_fn, x, zeros, **how):
+        how |= {"steps": 1, "random_start": False}
+        steps.append(real(logits_fn, x, zeros, **how) - x)
+        return x + steps[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "pgd", spied)
+        probe.smoothed(model, x, y, 0.2, torch.Generator())
+    free = (x > 2 * PIXEL) & (x < 1 - 2 * PIXEL) & (gradient.abs() > 1e-9)  # no edge of the pixels in the way
+    assert free.sum() > 100
+    assert torch.equal(steps[0].sign()[free], gradient.sign()[free])
+
+
+def test_raising_the_smoothed_loss_fools_an_open_network(learned, shown):
+    model, (x, y) = learned["als"].model, shown
+    right = (model(x).argmax(dim=1) == y).sum()
+    assert probe.smoothed(model, x, y, 0.02, torch.Generator().manual_seed(0)).sum() < right
+
+
+@pytest.mark.parametrize(("smoothed", "outcome"), [(0.35, "passes"), (0.29, "passes"), (0.1, "fails")])
+def test_the_plain_target_must_leave_no_more_right_than_the_smoothed_one(smoothed, outcome):
+    assert of_probe(*made_up_probe(**{"smoothed-8/255": smoothed}))["target"].outcome == outcome
+
+
+def test_the_check_is_asked_of_rows_with_als_alone():
+    record, probed = made_up_probe("traditional")
+    assert of_probe(record, probed)["target"].outcome == "not asked"
+
+
+# ---- the command
+
+
+@pytest.fixture
+def probed(learned, tmp_path, monkeypatch):
+    """A project with two rows that were run and probed: their results folder."""
+    for key, found in learned.items():
+        record = fake.record(key, budget="smoke")
+        record = dataclasses.replace(
+            record, data=record.data | {"checksum": found.dataset.checksum, "classes": list(found.dataset.classes)}
+        )
+        images, labels = found.dataset.test_images[:20], found.dataset.test_labels[:20]
+        (tmp_path / "models").mkdir(exist_ok=True)
+        weights = save_weights(found.model, tmp_path / "models" / f"{key}.safetensors", record)
+        digest = transfer.sha256(weights.read_bytes()).hexdigest()
+        made = probe.measure(found.model, images, labels, record=record, weights=digest, queries=20)
+        clean = dataclasses.replace(record.measurement("corrected:clean"), n=20, correct=pack_mask(made.mask("clean")))
+        rest = [m for m in record.measurements if m.name != "corrected:clean"]
+        path = records.write(
+            dataclasses.replace(record, measurements=(clean, *rest)),
+            tmp_path / "results" / record.where / "record.json",
+        )
+        records.write_beside(made, path.with_name(masking.NAME))
+    (tmp_path / "_config.yml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "results"
+
+
+def command(*words) -> int:
+    return main(["transfer", *words, "--budget", "smoke", "--results", "results"])
+
+
+def test_the_command_adds_to_every_probe_what_the_other_rows_images_do(probed, capsys):
+    assert command() == 0 and command() == 0  # the second time in the place of the first
+    said = capsys.readouterr().out
+    assert "right under its white box" in said and "smoke/digits/corrected/als/seed0, the worst of 1" in said
+    path = probed / "smoke" / "digits" / "corrected" / "traditional" / "seed0" / masking.NAME
+    found = masking.read_probe(path, records.read(path.with_name("record.json")))
+    (added,) = [m for m in found.measurements if masking.FROM in m.name]
+    assert added.name == FROM_ALS and added.n == 20 and added.attack["source_weights"]
+    assert len(json.loads(path.read_text())["measurements"]) == 5
+
+
+def test_a_probe_of_other_weights_is_refused(probed, capsys):
+    path = probed / "smoke" / "digits" / "corrected" / "als" / "seed0" / masking.NAME
+    path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
+    assert command() == 2
+    assert "is of other weights" in capsys.readouterr().err
+
+
+def test_one_network_alone_is_refused(probed, capsys):
+    assert command("als") == 2
+    assert "transfer needs two or more" in capsys.readouterr().err
