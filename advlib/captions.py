@@ -154,6 +154,29 @@ def forest(rulings: Sequence[claims.Ruling], group: Group) -> Words:
     }
 
 
+def transfers(found: Mapping[tuple[str, str], Estimate]) -> Words:
+    """``found``: as :func:`advlib.masking.transfers` has it."""
+    sentences = []
+    for target in dict.fromkeys(target for _, target in found):
+        others = {source: e for (source, shown), e in found.items() if shown == target != source}
+        worst = min(others, key=lambda source: others[source].value)
+        sentences.append(
+            f"{_row(target)}: {_percent(found[target, target])} under its white box, {_percent(others[worst])} under "
+            f"images made on {_row(worst)}."
+        )
+    images = counts(sorted({e.n for e in found.values()}))
+    return {
+        "caption": f"Images of PGD-20 8/255 made on one row's network and shown to another's: of the first {images} "
+        "test images, the percentage that is right without attack and under it. Framed: the white box.",
+        "alt": f"Matrix of percentages. The white box and the worst of the other rows: {' '.join(sentences)}",
+    }
+
+
+def _row(place: str) -> str:
+    """The name of the row whose record lies at ``place``."""
+    return catalogue.rows()[place.split("/")[-2]].name
+
+
 def watched(found: Mapping[str, tuple[Record, overfitting.Watched]]) -> Words:
     """``found``: label -> a record and what was watched of its training."""
     one, many = (overfitting.HEADINGS[column] for column in (overfitting.ONE, overfitting.MANY))

@@ -390,6 +390,21 @@ def _share(what: str, mask: np.ndarray, confidence: float) -> Finding:
     return Finding(FAILS if share.low > MARGIN else PASSES, what, estimate=share)
 
 
+def transfers(probes: Mapping[str, Probe]) -> dict[tuple[str, str], Estimate]:
+    """(source, target) -> share of images right without attack and under PGD-20 made on the source.
+
+    Both are places of records; where they are one, it is the white box. Empty while no images were transferred.
+    """
+    found = {}
+    for target, probe in probes.items():
+        clean = probe.mask("clean")
+        names = [m.name.removeprefix("probe:") for m in probe.measurements if FROM in m.name]
+        for name in [STRONG, *names] if names else []:
+            source = name.removeprefix(FROM) if name != STRONG else target
+            found[source, target] = statistics.accuracy((probe.mask(name) & clean)[None])
+    return found
+
+
 def probes(root: Path, group: Group) -> dict[str, Probe]:
     """The probes that lie beside the records of ``group``, by the record's place; errors as for :func:`read_probe`."""
     beside = [(record, Path(root) / record.where / NAME) for record in group]

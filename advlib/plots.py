@@ -5,12 +5,13 @@ lines of a legend and the panels' titles say it again in words, so nothing is to
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from advlib import branchwise, catalogue, claims, combinations, dissection, evidence, ledger
@@ -142,6 +143,30 @@ def worst_case(cases: Sequence) -> Figure:
         panel.set_yticks(range(len(cases)), [one.title for one in cases])
         panel.set(xlabel="accuracy under attacks of eps 8/255 (%)", xlim=(-0.5, None), ylim=(len(cases) - 0.5, -0.5))
         figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def transfers(found: Mapping[tuple[str, str], Estimate]) -> Figure:
+    """Images made on one row (a line) and shown to another (a column), what is right of them; framed: the white box.
+
+    ``found``: as :func:`advlib.masking.transfers` has it.
+    """
+    rows = catalogue.rows()
+    places = sorted({target for _, target in found}, key=lambda place: list(rows).index(place.split("/")[-2]))
+    names = [rows[place.split("/")[-2]].name for place in places]
+    grid = np.array([[100 * found[a, b].value if (a, b) in found else np.nan for b in places] for a in places])
+    with style():
+        side = 2.4 + 0.42 * len(places)
+        figure, panel = plt.subplots(figsize=(side + 0.6, side))
+        sns.heatmap(
+            grid, ax=panel, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f", annot_kws={"size": 7}, cbar=False,
+            square=True, xticklabels=names, yticklabels=names,
+        )  # fmt: skip
+        for k in range(len(places)):
+            panel.add_patch(Rectangle((k, k), 1, 1, fill=False, edgecolor=PALETTE[3], linewidth=2))
+        panel.set(xlabel="shown to", ylabel="made on")
+        panel.tick_params(axis="x", rotation=90, labelsize=8)
+        panel.tick_params(axis="y", rotation=0, labelsize=8)
     return figure
 
 

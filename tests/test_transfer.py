@@ -4,11 +4,12 @@ import dataclasses
 import json
 
 import fake_records as fake
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from test_probe import Stopped
 
-from advlib import masking, probe, records, run, transfer, verdicts
+from advlib import captions, masking, plots, probe, records, run, transfer, verdicts
 from advlib.__main__ import main
 from advlib.catalogue import config
 from advlib.evaluate import PIXEL
@@ -114,6 +115,26 @@ def test_without_transferred_images_the_check_is_not_measured_and_the_verdict_st
 
 def test_a_source_is_named_by_its_row():
     assert verdicts.name(FROM_ALS) == "PGD-20 8/255 made on ALS"
+
+
+def test_the_figure_and_its_words_show_what_is_right_without_attack_and_under_it():
+    other = "smoke/digits/corrected/sat/seed0"
+    record, probed = made_up_probe(**{f"from-{other}": 0.95})
+    twin = dataclasses.replace(probed, record=other)
+    found = masking.transfers({record.where: probed, other: twin})
+    assert found[record.where, record.where].value == pytest.approx(0.3)
+    assert found[other, record.where].value == pytest.approx(0.9)  # 95 % are right, 5 % of them only under attack
+    words = captions.transfers({place: e for place, e in found.items() if place[1] == record.where})
+    assert "ALS: 30.0 % under its white box, 90.0 % under images made on SAT." in words["alt"]
+    assert "first 200 test images" in words["caption"]
+    panel = plots.transfers(found).axes[0]
+    assert panel.texts[0].get_text() == "30" and panel.get_ylabel() == "made on"
+    plt.close("all")
+
+
+def test_without_transferred_images_there_is_no_figure():
+    record, probed = made_up_probe()
+    assert masking.transfers({record.where: probed}) == {}
 
 
 # ---- the smoothed target
