@@ -184,14 +184,15 @@ def watch(options) -> int:
         found = watched(
             record, provenance=partial(provenance, dtype=None), images=options.images, work=work_folder(where)
         )
+        if why := overfitting.foreign(found, record):
+            raise ValueError(f"what was watched does not belong to {where} ({why}): nothing was written")
         records.write_beside(found, root / where / overfitting.NAME)
-        overfitting.read(root / where / overfitting.NAME, record)
         rates = ", ".join(
             f"{100 * found.accuracy(overfitting.MANY, e + 1).value:.1f}" for e in range(len(found.epochs))
         )
         print(
-            f"{where}/{overfitting.NAME}: the record repeats; PGD-10 8/255 {rates} % of {found.images} images, epoch "
-            f"by epoch: {overfitting.verdict(found, record)}",
+            f"{where}/{overfitting.NAME}: the record repeats; {found.epochs[0][-1].column} {rates} % of {found.images} "
+            f"images, epoch by epoch: {overfitting.verdict(found, record)}",
             flush=True,
         )
     return 0

@@ -177,19 +177,20 @@ def _row(place: str) -> str:
     return catalogue.rows()[place.split("/")[-2]].name
 
 
-def watched(found: Mapping[str, tuple[Record, overfitting.Watched]]) -> Words:
-    """``found``: label -> a record and what was watched of its training."""
-    one, many = (overfitting.HEADINGS[column] for column in (overfitting.ONE, overfitting.MANY))
+def watched(found: Sequence[tuple[Record, overfitting.Watched]]) -> Words:
+    """``found``: as :func:`advlib.overfitting.collect` has it."""
     sentences = []
-    for label, (record, seen) in found.items():
+    for record, seen in found:
         rates = ", ".join(_percent(seen.accuracy(overfitting.MANY, k + 1)) for k in range(len(seen.epochs)))
-        sentences.append(f"{label}, {overfitting.verdict(seen, record)}: {many} {rates}.")
-    images = counts(sorted({seen.images for _, seen in found.values()}))
-    runs = [record for record, _ in found.values()]
+        name = f"{overfitting.label(record)}, {overfitting.verdict(seen, record)}"
+        sentences.append(f"{name}: {seen.epochs[0][-1].column.replace('pgd-10-', 'PGD-10 ')} {rates}.")
+    images = counts(sorted({seen.images for _, seen in found}))
+    record, _ = found[0]
     return {
-        "caption": f"Accuracy after every epoch: under the attack of the training, on training images, and under {one} "
-        f"and {many} on the first {images} test images, with 95 % intervals for these. AdvProp through its auxiliary "
-        f"branch. Budget {runs[0].budget}, {runs[0].data['title']}, one training a panel.",
+        "caption": "Accuracy after every epoch: under the attack of the training, on training images, and under FGSM "
+        f"and PGD-10 of the largest size within its reach, on the first {images} test images, with 95 % intervals for "
+        f"these. AdvProp through its auxiliary branch. Budget {record.budget}, {record.data['title']}, one training a "
+        "panel.",
         "alt": f"Line charts, one a network, of accuracy by epoch. {' '.join(sentences)}",
     }
 

@@ -196,6 +196,12 @@ def experiments() -> "dict[str, Row | Extension]":
     return rows() | extensions()
 
 
+def unique_name(key: str) -> str:
+    """An experiment in words that no other has: its name, or where several share that, its label with its key."""
+    names = {other: getattr(found, "name", found.label) for other, found in experiments().items()}
+    return names[key] if list(names.values()).count(names[key]) == 1 else f"{experiments()[key].label} ({key})"
+
+
 @cache
 def rows() -> dict[str, Row]:
     """Every row by its key, in the order of the paper: Table 1, Table 2, the rows of the results file."""

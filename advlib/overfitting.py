@@ -1,23 +1,25 @@
 """Catastrophic overfitting, watched for while a network trains: FGSM against PGD-10 after every epoch. No torch.
 
-A network that learns from large steps can learn to make them fail and stay open to small ones (Wong et al. 2020): its
-accuracy under the attack of its training rises while that under PGD falls to nothing, within an epoch or two.
-:mod:`advlib.watch` measures it; it is judged here by a rule that was written before any network was watched, though
-after the records had shown what the networks of Table 2 end as:
+A network that learns from one or two large steps can learn to make them fail and stay open to more and smaller ones
+(Wong et al. 2020): its accuracy under the attack of its training rises while that under PGD falls to nothing, within an
+epoch or two. :mod:`advlib.watch` measures it, with attacks no larger than that of the training (:func:`size`). It is
+judged here by a rule that was written when the records were known, which say how networks end, and before any network
+was watched by it:
 
-- an epoch is *overfitted* if accuracy under PGD-10 at 8/255, on test images through the branch that learns from
-  attacked ones, is for certain below a quarter of the accuracy under the attack of the training in that epoch.
-  For certain means by intervals that hold for all epochs of the network together;
+- an epoch is *overfitted* if accuracy under PGD-10 on test images is for certain below a quarter of the accuracy under
+  the attack of the training in that epoch, through the branch that learns from attacked images. For certain means by
+  intervals that hold for all epochs of the network together;
 - a network *overfits* if its last epoch is overfitted, *recovers* if only earlier ones are, and is *spared* otherwise.
 
-A quarter, and not nothing, because 8/255 is not the size of every training attack; and the quarter of what the network
-shows in training, and not of FGSM's accuracy, because FGSM can fail with PGD.
+The accuracy in training is over training images, so where a network learns those by heart (Rice et al. 2020) the two
+differ as well, but not to a quarter. FGSM is shown beside and does not enter the rule: its accuracy can stay with that
+of the training, or fall together with PGD's.
 """
 
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -26,6 +28,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from advlib import catalogue, figures, markup, records, statistics
+from advlib.config import Config
 from advlib.evidence import Group
 from advlib.markup import row, table
 from advlib.records import Measurement, Record
@@ -33,9 +36,9 @@ from advlib.statistics import Estimate
 
 NAME = "watched.json"  # beside record.json
 SCHEMA = 1
-COLUMNS = ("clean", "fgsm-8/255", "pgd-10-8/255")
-ONE, MANY = COLUMNS[1:]
-HEADINGS = {ONE: "FGSM 8/255", MANY: "PGD-10 8/255"}
+CLEAN, ONE, MANY = "clean", "fgsm", "pgd-10"
+HEADINGS = {ONE: "FGSM", MANY: "PGD-10"}
+SIZES = (1, 2, 4, 8, 16)  # of 255: the attacks that every record has
 SHARE = 1 / 4  # of the accuracy in training: below it an epoch is overfitted
 SAME_NETWORK = 0.98  # of clean predictions: rounding in other batches may flip one
 OVERFITS, RECOVERS, SPARED = "overfits", "recovers", "spared"
@@ -49,13 +52,36 @@ class Watched:
     record_digest: str  # SHA-256 of what that record says
     provenance: dict  # as a record has it
     images: int  # the first of the test set
-    epochs: tuple[tuple[Measurement, ...], ...]  # COLUMNS through the branch that learns from attacked images
+    epochs: tuple[tuple[Measurement, ...], ...]  # :func:`columns` through the branch that learns from attacked images
     schema: int = SCHEMA
 
-    def accuracy(self, column: str, epoch: int, confidence: float = 0.95) -> Estimate:
-        """Of the images, after ``epoch``, counted from 1. KeyError if the column was not watched."""
-        by_column = {measurement.column: measurement for measurement in self.epochs[epoch - 1]}
-        return statistics.accuracy([by_column[column].mask], confidence)
+    def accuracy(self, method: str, epoch: int, confidence: float = 0.95) -> Estimate:
+        """Of the images, after ``epoch``, counted from 1, under CLEAN, ONE or MANY."""
+        found = self.epochs[epoch - 1][(CLEAN, ONE, MANY).index(method)]
+        return statistics.accuracy([found.mask], confidence)
+
+
+def size(config: Config) -> int:
+    """The largest of SIZES that is no larger than what the training attack can reach, from the image or the ball.
+
+    Raises ValueError for a training without one, or with one that the watched attacks cannot be set against: on
+    standardised images, or through another branch than the one that learns from its images.
+    """
+    if not config.adversarial:
+        raise ValueError("it trains on clean images only: there is no attack to overfit to")
+    if config.attack_space != "pixels" or (config.norm != "shared" and config.attack_branch != "aux"):
+        raise ValueError(
+            f"its training attacks {config.attack_space} through the {config.attack_branch} branch: only attacks on "
+            "pixels, through the branch that learns from their images, can be set against those that are watched"
+        )
+    steps = config.train_steps * config.train_step_size
+    reach = config.train_eps if config.train_random_start else min(config.train_eps, steps)
+    return max(one for one in SIZES if one <= 255 * reach + 1e-6)
+
+
+def columns(config: Config) -> tuple[str, str, str]:
+    """What is watched, as a record's columns: no attack, FGSM and PGD-10 of :func:`size`."""
+    return CLEAN, *(f"{method}-{size(config)}/255" for method in (ONE, MANY))
 
 
 def overfitted(watched: Watched, record: Record) -> list[int]:
@@ -74,19 +100,19 @@ def verdict(watched: Watched, record: Record) -> str:
     return SPARED if not found else OVERFITS if found[-1] == len(watched.epochs) else RECOVERS
 
 
-def collect(root: Path, group: Group) -> dict[str, tuple[Record, Watched]]:
-    """Label -> what lies beside a record of ``group``, in the catalogue's order; errors as for :func:`read`."""
-    rows, found = catalogue.experiments(), {}
-    order = {key: k for k, key in enumerate(rows)}
-    for record in sorted(group, key=lambda record: (order[record.key], record.protocol, record.seed)):
-        path = Path(root) / record.where / NAME
-        if path.is_file():
-            table2 = getattr(rows[record.key], "paper_table", None) == 2
-            label = rows[record.key].label + (" (Table 2)" if table2 else "")
-            label += f", {record.protocol}" if record.protocol != "corrected" else ""
-            label += f", seed {record.seed}" if record.seed else ""
-            found[label] = record, read(path, record)
-    return found
+def collect(root: Path, group: Group) -> list[tuple[Record, Watched]]:
+    """What lies beside the records of ``group``, in the catalogue's order; errors as for :func:`read`."""
+    order = {key: k for k, key in enumerate(catalogue.experiments())}
+    in_order = sorted(group, key=lambda record: (order[record.key], record.protocol, record.seed))
+    beside = [(record, Path(root) / record.where / NAME) for record in in_order]
+    return [(record, read(path, record)) for record, path in beside if path.is_file()]
+
+
+def label(record: Record) -> str:
+    """The network in words, another for each record, with the size of the attacks that it was watched under."""
+    protocol = f", {record.protocol}" if record.protocol != "corrected" else ""
+    seed = f", seed {record.seed}" if record.seed else ""
+    return f"{catalogue.unique_name(record.key)}{protocol}{seed}"
 
 
 def read(path: Path, record: Record) -> Watched:
@@ -100,10 +126,7 @@ def read(path: Path, record: Record) -> Watched:
             records.refuse_other_fields(one, Measurement)
         raw["epochs"] = tuple(tuple(Measurement(**one) for one in epoch) for epoch in raw["epochs"])
         found = Watched(**raw)
-        for epoch in found.epochs:
-            if [(one.column, len(one.mask)) for one in epoch] != [(column, found.images) for column in COLUMNS]:
-                raise ValueError(f"an epoch is not of {found.images} images under {', '.join(COLUMNS)}")
-        stale = _stale_because(found, record)
+        stale = foreign(found, record)
     except (TypeError, KeyError, ValueError, zlib.error) as error:
         raise ValueError(f"{path} is no file of a watched training of this advlib ({error}): {remedy}") from error
     if stale:
@@ -111,7 +134,9 @@ def read(path: Path, record: Record) -> Watched:
     return found
 
 
-def _stale_because(found: Watched, record: Record) -> str | None:
+def foreign(found: Watched, record: Record) -> str | None:
+    """Why what was watched does not belong to the record, or None if it does."""
+    wanted = [(column, found.images) for column in columns(Config(**record.config))]
     if found.schema != SCHEMA:
         return f"schema {found.schema}, this advlib reads {SCHEMA}"
     if found.record != record.where:
@@ -120,6 +145,8 @@ def _stale_because(found: Watched, record: Record) -> str | None:
         return "the record has changed since"
     if len(found.epochs) != len(record.curve):
         return f"it has {len(found.epochs)} epochs, the record {len(record.curve)}"
+    if any([(one.column, len(one.mask)) for one in epoch] != wanted for epoch in found.epochs):
+        return f"an epoch is not of {found.images} images under {', '.join(column for column, _ in wanted)}"
     clean = found.epochs[-1][0]
     agreement = (clean.mask == record.measurement(clean.name).mask[: found.images]).mean()
     return f"they agree on {agreement:.0%} of clean images only" if agreement < SAME_NETWORK else None
@@ -132,47 +159,48 @@ SAYS = {
 }
 
 
-def summary(found: Mapping[str, tuple[Record, Watched]]) -> str:
+def summary(found: Sequence[tuple[Record, Watched]]) -> str:
     """A line a network, HTML: after its best epoch and its last, and the verdict; empty if none was watched."""
     body = []
-    for label, (record, watched) in found.items():
+    for record, watched in found:
         last = len(watched.epochs)
         best = max(range(1, last + 1), key=lambda epoch: watched.accuracy(MANY, epoch).value)
         cells = [
+            f"{size(Config(**record.config))}/255",
             f"{100 * record.curve[-1]['adversarial_accuracy']:.1f}",
-            *(markup.accuracy(watched.accuracy(column, last)) for column in (ONE, MANY)),
+            *(markup.accuracy(watched.accuracy(method, last)) for method in (ONE, MANY)),
             f"{markup.accuracy(watched.accuracy(MANY, best))} <small>epoch {best}</small>",
             SAYS[verdict(watched, record)].format(epochs=", ".join(map(str, overfitted(watched, record)))),
         ]
-        body.append(row(escape(label), [*cells, markup.links([record])]))
+        body.append(row(escape(label(record)), [*cells, markup.links([record])]))
     if not body:
         return ""
     return table(
-        ["Row", "Attack of the training", HEADINGS[ONE], HEADINGS[MANY], f"{HEADINGS[MANY]} at its best", "", "Run"],
+        ["Row", "ε", "Attack of the training", "FGSM", "PGD-10", "PGD-10 at its best", "", "Run"],
         body,
         "After the last epoch, and under PGD-10 after the best one: accuracies in percent, with 95 % intervals for the "
         "test images; the attack of the training on training images. AdvProp through its auxiliary branch.",
     )
 
 
-def draw(found: Mapping[str, tuple[Record, Watched]]) -> Figure:
+def draw(found: Sequence[tuple[Record, Watched]]) -> Figure:
     """A panel a network: accuracy in percent after every epoch under the training's attack, one step and ten."""
-    columns = min(4, len(found))
-    rows = math.ceil(len(found) / columns)
+    across = min(4, len(found))
+    down = math.ceil(len(found) / across)
     with figures.style():
         figure, panels = plt.subplots(
-            rows, columns, figsize=(2.45 * columns, 2.1 * rows + 0.4), sharex=True, sharey=True, squeeze=False
+            down, across, figsize=(2.45 * across, 2.1 * down + 0.4), sharex=True, sharey=True, squeeze=False
         )
-        for panel, (label, (record, watched)) in zip(panels.flat, found.items(), strict=False):
+        for panel, (record, watched) in zip(panels.flat, found, strict=False):
             epochs = range(1, len(watched.epochs) + 1)
             training = [100 * line["adversarial_accuracy"] for line in record.curve]
             panel.plot(epochs, training, color="black", ls="--", lw=1.5, label="attack of the training")
-            for column, colour, marker in ((ONE, figures.PALETTE[1], "s"), (MANY, figures.PALETTE[0], "o")):
-                seen = [watched.accuracy(column, epoch) for epoch in epochs]
-                panel.plot(epochs, [100 * e.value for e in seen], color=colour, marker=marker, label=HEADINGS[column])
+            for method, colour, marker in ((ONE, figures.PALETTE[1], "s"), (MANY, figures.PALETTE[0], "o")):
+                seen = [watched.accuracy(method, epoch) for epoch in epochs]
+                panel.plot(epochs, [100 * e.value for e in seen], color=colour, marker=marker, label=HEADINGS[method])
                 low, high = ([100 * getattr(e, end) for e in seen] for end in ("low", "high"))
                 panel.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
-            panel.set_title(label, fontsize=9)
+            panel.set_title(f"{label(record)}\nε = {size(Config(**record.config))}/255", fontsize=8)
             panel.set(ylim=(0, 100))
             panel.xaxis.get_major_locator().set_params(integer=True)
         for panel in panels.flat[len(found) :]:

@@ -3,6 +3,7 @@
 Weights are large and are not kept of every run. A record says enough to make them again: config, data, seed, threads.
 """
 
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from torch import nn
 from advlib.config import Config
 from advlib.data import Dataset, load
 from advlib.evaluate import evaluate, suite
-from advlib.folders import CHECKPOINT
 from advlib.records import Record
 from advlib.run import Learned, learn
 
@@ -24,13 +24,15 @@ def retrain(
     record: Record,
     *,
     work: Path | None = None,
+    apart: str = "again",
     data_root: Path | None = None,
     watch: Callable[[nn.Module, Dataset], dict] = lambda model, dataset: {},
 ) -> Learned:
     """The trained network of ``record``, with as many threads as it had, in evaluation mode.
 
-    work: a folder for the checkpoint, from which a training that was cut off goes on, and for the weights. watch: looks
-    at the network after every epoch, as in :func:`advlib.run.learn`.
+    work: the run's scratch folder. It trains in the folder ``apart`` inside, from whose checkpoint a training that was
+    cut off goes on, and leaves the weights in ``work`` once they are known to be the record's, unless some are there.
+    watch: looks at the network after every epoch, as in :func:`advlib.run.learn`.
 
     Raises ValueError, naming what differs first, if the data are not the record's, if any epoch's loss or accuracy
     differs in any digit that the record has, or if any test image, clean or under FGSM, is judged otherwise. Another
@@ -41,25 +43,28 @@ def retrain(
     checksum = load(config.dataset, root=data_root).checksum
     if checksum != record.data["checksum"]:
         raise ValueError(f"{record.where} is of other data than {config.dataset!r} here: their checksums differ")
+    scratch = work and Path(work) / apart
     threads = torch.get_num_threads()
     torch.set_num_threads(record.provenance["threads"])
     try:
-        learned = learn(config, work=work, data_root=data_root, watch=watch)
+        learned = learn(config, work=scratch, data_root=data_root, watch=watch)
         difference = next(differences(record, learned), None)
     finally:
         torch.set_num_threads(threads)
-    if work:
-        (work / CHECKPOINT).unlink()
+    if scratch and not difference and not (weights := Path(work) / "model.safetensors").exists():
+        (scratch / weights.name).replace(weights)
+    if scratch:
+        shutil.rmtree(scratch)
     if difference:
-        if work:
-            (work / "model.safetensors").unlink()  # not the record's: nobody shall find it there
         raise ValueError(f"{record.where} does not repeat here: {difference}. Run it anew, for a record of its own")
     return learned
 
 
 def differences(record: Record, learned: Learned) -> Iterable[str]:
     """What the training says otherwise than the record, then what the network does otherwise than it."""
-    for then, now in zip(record.curve, learned.curve, strict=True):
+    if len(learned.curve) < len(record.curve):
+        yield f"its curve of {len(learned.curve)} epochs is shorter than that of {len(record.curve)}"
+    for then, now in zip(record.curve, learned.curve, strict=False):
         for name in then.keys() - {OF_THE_MACHINE}:
             if now[name] != then[name]:
                 yield f"{name} of epoch {then['epoch']} was {then[name]} and is {now[name]}"

@@ -1,6 +1,6 @@
 """Repeat a record's training and look at the network after every epoch, as :mod:`advlib.overfitting` reads it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from advlib import records
 from advlib.config import Config
 from advlib.data import Dataset
 from advlib.evaluate import evaluate, suite
-from advlib.overfitting import COLUMNS, Watched
+from advlib.overfitting import Watched, columns
 from advlib.records import Measurement, Record
 from advlib.retrain import retrain
 from advlib.run import gradients
 
-IMAGES = 200  # of the test set: an epoch takes 3 % longer
+IMAGES = 200  # of the test set
 
 
 def watch(
@@ -29,25 +29,33 @@ def watch(
 ) -> Watched:
     """What the network of ``record`` does after every epoch, on the first ``images`` of its test set.
 
-    provenance: device -> what made this. work: as for :func:`advlib.retrain.retrain`, which see for what is raised;
-    also ValueError for a row that trains on no attacked images, or a checkpoint of a training that nobody watched.
+    provenance: device -> what makes this. work: as for :func:`advlib.retrain.retrain`, which see for what is raised;
+    also ValueError where :func:`advlib.overfitting.size` has nothing to set against the training's attack.
     """
     config = Config(**record.config)
-    if not config.adversarial:
-        raise ValueError(f"{record.where} trains on clean images only: there is no attack to overfit to")
+    names = columns(config)
     n = min(images or IMAGES, record.measurement("corrected:clean").n)
-    learned = retrain(record, work=work, data_root=data_root, watch=lambda model, data: look(model, data, config, n))
-    if unseen := [line["epoch"] for line in learned.curve if "watched" not in line]:
-        raise ValueError(f"nobody watched epochs {unseen}, which the checkpoint in {work} holds: delete that folder")
+    # before training: the files may change while it trains
+    origin = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    learned = retrain(
+        record,
+        work=work,
+        apart=f"watched-{n}",  # no checkpoint of another training, watched otherwise or not at all, is gone on from
+        data_root=data_root,
+        watch=lambda model, data: look(model, data, config, names, n),
+    )
     epochs = tuple(tuple(Measurement(**one) for one in line["watched"]) for line in learned.curve)
-    origin = provenance(learned.dataset.test_images.device)
+    origin |= {"threads": record.provenance["threads"], "precision": record.provenance["precision"]}
     return Watched(record.where, records.digest(record), origin, n, epochs)
 
 
-def look(model: nn.Module, dataset: Dataset, config: Config, n: int) -> dict:
-    """The columns on the first ``n`` test images, true gradients, through the branch that learns from attacked ones."""
+def look(model: nn.Module, dataset: Dataset, config: Config, names: Sequence[str], n: int) -> dict:
+    """The columns ``names`` on the first ``n`` test images: true gradients, the branch that learns from attacked ones.
+
+    As what is added to an epoch's line of the curve.
+    """
     branch = "main" if config.norm == "shared" else "aux"
-    attacks = [a for a in suite(dual=False, surrogate=False) if a.rule == "corrected" and a.column in COLUMNS]
+    attacks = [a for a in suite(dual=False, surrogate=False) if a.rule == "corrected" and a.column in names]
     attacks = [replace(attack, branch=branch, through=branch) for attack in attacks]
     found = evaluate(
         gradients(model, config, dataset),

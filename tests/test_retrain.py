@@ -30,7 +30,7 @@ def data(monkeypatch):
 def test_a_record_gives_its_network_again_bit_for_bit(finished, tmp_path):
     record, weights = finished
     assert miniature.same(miniature.state(retrain.retrain(record, work=tmp_path).model), weights)
-    assert (tmp_path / "model.safetensors").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_it_trains_with_the_threads_of_the_record_and_leaves_those_of_the_caller(finished, monkeypatch):
@@ -50,7 +50,7 @@ def test_another_loss_in_the_last_digit_is_refused_by_its_epoch_and_leaves_no_we
     curve = [*record.curve[:-1], record.curve[-1] | {"loss": record.curve[-1]["loss"] + 1e-5}]
     with pytest.raises(ValueError, match=rf"loss of epoch {len(curve)} was .* and is .*Run it anew"):
         retrain.retrain(dataclasses.replace(record, curve=curve), work=tmp_path)
-    assert not (tmp_path / "model.safetensors").exists()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", retrain.WITNESSES)
@@ -70,3 +70,31 @@ def test_other_data_are_refused_before_any_training(finished, monkeypatch):
     monkeypatch.setattr(retrain, "learn", None)
     with pytest.raises(ValueError, match="checksums differ"):
         retrain.retrain(dataclasses.replace(record, data=record.data | {"checksum": "sha256:other"}))
+
+
+def test_the_runs_own_weights_and_checkpoint_stay_whatever_comes_out(finished, tmp_path):
+    record, _ = finished
+    own = {name: tmp_path / name for name in ("model.safetensors", "checkpoint.pt")}
+    for path in own.values():
+        path.write_text("of the run")
+    retrain.retrain(record, work=tmp_path)
+    with pytest.raises(ValueError, match="does not repeat"):
+        retrain.retrain(
+            dataclasses.replace(record, curve=[line | {"loss": 0.0} for line in record.curve]), work=tmp_path
+        )
+    assert {path.read_text() for path in own.values()} == {"of the run"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(own)
+
+
+def test_weights_that_nobody_has_compared_yet_are_not_where_they_would_be_published_from(
+    finished, tmp_path, monkeypatch
+):
+    """As after a kill between the training and the comparison."""
+
+    def killed(record, learned):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(retrain, "differences", killed)
+    with pytest.raises(KeyboardInterrupt):
+        retrain.retrain(finished[0], work=tmp_path)
+    assert not (tmp_path / "model.safetensors").exists() and (tmp_path / "again" / "model.safetensors").exists()

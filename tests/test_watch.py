@@ -9,10 +9,10 @@ import miniature
 import numpy as np
 import pytest
 
-from advlib import captions, overfitting, records, retrain, run, watch
+from advlib import captions, catalogue, overfitting, records, retrain, run, watch
 from advlib.__main__ import main
-from advlib.folders import CHECKPOINT
-from advlib.overfitting import COLUMNS, MANY, ONE, Watched
+from advlib.config import Config
+from advlib.overfitting import Watched
 from advlib.records import Measurement, pack_mask, write, write_beside
 from advlib.unfinished import digest
 
@@ -51,9 +51,10 @@ def see(record, **options):
 def test_a_watched_training_ends_with_the_same_network_bit_for_bit(finished):
     record, weights = finished
     config = miniature.config(**MIX)
-    learned = run.learn(config, device="cpu", watch=lambda model, data: watch.look(model, data, config, 24))
+    names = overfitting.columns(config)
+    learned = run.learn(config, device="cpu", watch=lambda model, data: watch.look(model, data, config, names, 24))
     assert digest(learned.models["surrogate"]) == weights
-    assert [len(line["watched"]) for line in learned.curve] == [len(COLUMNS)] * record.config["epochs"]
+    assert [len(line["watched"]) for line in learned.curve] == [3] * record.config["epochs"]
 
 
 def test_after_the_last_epoch_it_sees_what_a_run_measures(finished):
@@ -61,7 +62,7 @@ def test_after_the_last_epoch_it_sees_what_a_run_measures(finished):
     record, _ = finished
     watched = see(record, images=20)
     assert watched.images == 20 and watched.record_digest == records.digest(record)
-    assert [m.column for m in watched.epochs[-1]] == list(COLUMNS)
+    assert [m.column for m in watched.epochs[-1]] == ["clean", "fgsm-8/255", "pgd-10-8/255"]
     assert all(m.attack["branch"] == m.attack["through"] == "aux" for epoch in watched.epochs for m in epoch)
     clean = record.measurement("corrected:clean:aux")
     assert np.array_equal(watched.epochs[-1][0].mask, clean.mask[:20])
@@ -77,33 +78,40 @@ def test_with_one_batch_norm_it_watches_the_only_branch(finished):
         assert np.array_equal(measurement.mask[: theirs.n], theirs.mask)
 
 
-def test_a_training_that_goes_on_from_a_checkpoint_keeps_what_was_seen(finished, tmp_path, monkeypatch):
-    record, _ = finished
-    whole, fit = see(record), run.train.fit
-    monkeypatch.setattr(run.train, "fit", lambda *args, **options: fit(*args, **options, stop_after=1))
-    with pytest.raises(ValueError):  # its curve is shorter than the record's
-        see(record, work=tmp_path / "cut")
-    monkeypatch.setattr(run.train, "fit", fit)
-    assert see(record, work=tmp_path / "cut").epochs == whole.epochs
+def killed_after_an_epoch(*args, fit=run.train.fit, **options):
+    fit(*args, **options, stop_after=1)
+    raise KeyboardInterrupt
 
 
-def test_epochs_that_nobody_watched_are_refused(finished, tmp_path, monkeypatch):
+def test_a_training_that_was_cut_off_goes_on_and_keeps_what_was_seen(finished, tmp_path, monkeypatch):
     record, _ = finished
-    config = miniature.config(**MIX)
-    run.learn(config, device="cpu", work=tmp_path)
-    with pytest.raises(ValueError, match=r"nobody watched epochs \[1, 2\].*delete that folder"):
+    whole, fit, trained = see(record), run.train.fit, []
+    monkeypatch.setattr(run.train, "fit", killed_after_an_epoch)
+    with pytest.raises(KeyboardInterrupt):
         see(record, work=tmp_path)
+    real = run.STEPS["joint"]
+    monkeypatch.setattr(run.train, "fit", fit)
+    monkeypatch.setitem(run.STEPS, "joint", lambda *args: trained.append(1) or real(*args))
+    assert see(record, work=tmp_path).epochs == whole.epochs
+    assert len(trained) == 32 // record.config["batch_size"]  # the second of two epochs
 
 
-def test_a_finished_one_leaves_its_weights_and_no_checkpoint(finished, tmp_path):
+def test_a_training_watched_on_fewer_images_is_not_gone_on_from(finished, tmp_path, monkeypatch):
     record, _ = finished
-    see(record, work=tmp_path)
-    assert (tmp_path / "model.safetensors").is_file() and not (tmp_path / CHECKPOINT).exists()
+    fit = run.train.fit
+    monkeypatch.setattr(run.train, "fit", killed_after_an_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        see(record, work=tmp_path, images=10)
+    monkeypatch.setattr(run.train, "fit", fit)
+    assert {m.n for epoch in see(record, work=tmp_path, images=20).epochs for m in epoch} == {20}
 
 
-def test_a_row_without_attacked_images_is_refused():
-    with pytest.raises(ValueError, match="no attack to overfit to"):
-        see(fake.record("traditional"))
+def test_provenance_is_of_before_the_training_and_threads_are_those_it_had(finished, monkeypatch):
+    record, _ = finished
+    order, real = [], watch.retrain
+    monkeypatch.setattr(watch, "retrain", lambda *args, **options: order.append("training") or real(*args, **options))
+    found = watch.watch(record, provenance=lambda device: order.append("provenance") or {"threads": 99})
+    assert order == ["provenance", "training"] and found.provenance["threads"] == record.provenance["threads"]
 
 
 def test_the_command_leaves_a_file_beside_the_record_and_says_what_it_saw(finished, tmp_path, capsys, monkeypatch):
@@ -113,9 +121,42 @@ def test_the_command_leaves_a_file_beside_the_record_and_says_what_it_saw(finish
     record = dataclasses.replace(record, config=record.config | {"dataset": "digits"})
     path = write(record, tmp_path / where / "record.json")
     assert main(["watch", "sat-advprop", "--budget", "smoke", "--results", str(tmp_path), "--images", "10"]) == 0
-    assert "the record repeats; PGD-10 8/255" in capsys.readouterr().out
+    assert "the record repeats; pgd-10-8/255" in capsys.readouterr().out
     found = overfitting.read(path.with_name(overfitting.NAME), record)
     assert found.images == 10 and found.provenance["versions"]
+
+
+# ---- what is set against the attack of the training
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"train_eps": 0.1, "train_step_size": 2 / 255, "train_steps": 2}, 4),  # two steps of 2/255 reach no further
+        ({"train_eps": 0.1, "train_step_size": 0.1, "train_steps": 2}, 16),  # 25.5/255: the largest that records have
+        ({"train_eps": 8 / 255, "train_step_size": 2 / 255, "train_steps": 10}, 8),
+        ({"train_eps": 0.1, "train_step_size": 2 / 255, "train_steps": 2, "train_random_start": True}, 16),
+    ],
+)
+def test_the_attacks_that_are_watched_are_no_larger_than_that_of_the_training(changes, size):
+    config = miniature.config(adversarial=True, **changes)
+    assert overfitting.size(config) == size
+    assert overfitting.columns(config) == ("clean", f"fgsm-{size}/255", f"pgd-10-{size}/255")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adversarial": False, "norm": "shared"},
+        {"attack_space": "standardised"},
+        {"norm": "dual", "attack_branch": "main"},
+    ],
+)
+def test_a_training_whose_attack_cannot_be_compared_is_refused_before_it_starts(finished, changes, monkeypatch):
+    record, _ = finished
+    monkeypatch.setattr(watch, "retrain", None)
+    with pytest.raises(ValueError, match="no attack to overfit to|can be set against"):
+        see(dataclasses.replace(record, config=record.config | changes))
 
 
 # ---- the verdict
@@ -124,7 +165,8 @@ def test_the_command_leaves_a_file_beside_the_record_and_says_what_it_saw(finish
 def epoch(one: float, many: float, n: int = 200) -> tuple[Measurement, ...]:
     """Made-up measurements of an epoch; the clean ones are those of the fake record."""
     clean = fake.record().measurement("corrected:clean").mask[:n]
-    masks = {"clean": clean, ONE: np.arange(n) < one * n, MANY: np.arange(n) < many * n}
+    names = overfitting.columns(Config(**fake.record().config))
+    masks = dict(zip(names, (clean, np.arange(n) < one * n, np.arange(n) < many * n), strict=True))
     return tuple(Measurement(f"corrected:{c}", c, {}, n, pack_mask(mask)) for c, mask in masks.items())
 
 
@@ -148,7 +190,7 @@ def made(*epochs: tuple[float, float, float]) -> tuple[records.Record, Watched]:
         # below a quarter, but not for certain: 22 of 100 is within the interval of 40 images of 200
         ([(0.9, 0.9, 0.20), (0.9, 0.9, 0.20)], overfitting.SPARED, []),
         ([(0.9, 0.9, 0.12), (0.9, 0.9, 0.12)], overfitting.OVERFITS, [1, 2]),
-        # FGSM falls with PGD: a network that is simply weak to one step too is caught all the same
+        # FGSM falls together with PGD, where the network resists the attack of its training alone
         ([(0.9, 0.0, 0.0)], overfitting.OVERFITS, [1]),
     ],
 )
@@ -193,20 +235,30 @@ def test_a_file_that_is_damaged_or_stale_is_refused_with_the_remedy(tmp_path, da
 
 def test_the_table_and_the_figure_show_the_numbers_of_the_file(monkeypatch):
     monkeypatch.setattr("advlib.markup.links", lambda runs: "")
-    found = {"A row": made((0.3, 0.4, 0.25), (0.9, 0.95, 0.0)), "Another": made((0.3, 0.4, 0.25), (0.4, 0.4, 0.3))}
+    found = [made((0.3, 0.4, 0.25), (0.9, 0.95, 0.0)), made((0.3, 0.4, 0.25), (0.4, 0.4, 0.3))]
     table = overfitting.summary(found)
     for number in ("90.0", "95.0", "0.0", "25.0", "epoch 1", "overfits: epochs 2", "spared"):
         assert number in table, number
     figure = overfitting.draw(found)
     panel = figure.axes[0]
     assert [list(line.get_ydata()) for line in panel.lines] == [[30, 90], [40, 95], [25, 0]]
-    assert panel.get_title("left") == "A row"
+    assert panel.get_title("left") == "AdvProp\nε = 4/255"
     plt.close(figure)
     words = captions.watched(found)
-    assert (
-        "A row, overfits: PGD-10 8/255 25.0 %, 0.0 %." in words["alt"] and "first 200 test images" in words["caption"]
-    )
+    assert "AdvProp, overfits: PGD-10 4/255 25.0 %, 0.0 %." in words["alt"]
+    assert "first 200 test images" in words["caption"]
 
 
 def test_nothing_watched_shows_nothing():
-    assert overfitting.summary({}) == "" and overfitting.collect("nowhere", [fake.record()]) == {}
+    assert overfitting.summary([]) == "" and overfitting.collect("nowhere", [fake.record()]) == []
+
+
+def test_every_experiment_protocol_and_seed_has_a_label_of_its_own():
+    made = [
+        fake.record(key, protocol, seed=seed)
+        for key in catalogue.rows()
+        for protocol in catalogue.PROTOCOLS
+        for seed in (0, 1)
+    ]
+    made += [fake.record(key) for key in catalogue.extensions()]
+    assert len({overfitting.label(record) for record in made}) == len(made)
