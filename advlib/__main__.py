@@ -77,7 +77,7 @@ def probe(options) -> int:
 
     root, where, weights = _of_a_network(options, options.key, options.weights)
     record = records.read(root / where / "record.json")
-    found = probed(record, weights, images=options.images)
+    found = masking.with_transferred(probed(record, weights, images=options.images), root / where / masking.NAME)
     records.write_beside(found, root / where / masking.NAME)
     masking.read_probe(root / where / masking.NAME, record)
     rates = ", ".join(f"{m.column} {100 * m.accuracy:.1f} %" for m in found.measurements)
@@ -88,21 +88,28 @@ def probe(options) -> int:
 def transfer(options) -> int:
     """Show every probed network the images that were made on each of the others, and add that to the probes."""
     from advlib import masking
+    from advlib.run import provenance
     from advlib.transfer import transfer as transferred
 
     networks = []
+    if extensions := [key for key in options.keys if key in catalogue.extensions()]:
+        raise ValueError(f"transfer is between rows of the paper, and these are experiments of our own: {extensions}")
     for key in options.keys or catalogue.rows():
-        root, where, weights = _of_a_network(options, key, None)
+        weights = options.models and options.models / f"{key}.safetensors"
+        root, where, weights = _of_a_network(options, key, weights)
         if options.keys or (root / where / masking.NAME).is_file():
             record = records.read(root / where / "record.json")
             networks.append((record, weights, masking.read_probe(root / where / masking.NAME, record)))
-    for probe in transferred(networks):
+    probed = transferred(networks, provenance=partial(provenance, dtype=None))
+    for probe in probed:
         records.write_beside(probe, root / probe.record / masking.NAME)
-        others = {m.name: 100 * m.accuracy for m in probe.measurements if masking.FROM in m.name}
-        least = min(others, key=others.get)
+    found = masking.transfers({probe.record: probe for probe in probed}, options.protocol, options.seed)
+    for key in (record.key for record, _, _ in networks):
+        others = {source: e.value for (source, target), e in found.items() if target == key != source}
+        worst = min(others, key=others.get)
         print(
-            f"{probe.record}: {100 * probe.mask(evidence.STRONG).mean():.1f} % right under its white box, "
-            f"{others[least]:.1f} % under images from {least.partition(masking.FROM)[2]}, the worst of {len(others)}"
+            f"{key}: {100 * found[key, key].value:.1f} % right without attack and under its white box, "
+            f"{100 * others[worst]:.1f} % under images made on {worst}, the worst of {len(others)}"
         )
     return 0
 
@@ -426,6 +433,7 @@ def _parser() -> argparse.ArgumentParser:
     sending.add_argument("keys", nargs="*", metavar="key", help="rows that have been probed (default: all of them)")
     sending.add_argument("--protocol", default="corrected")
     sending.add_argument("--seed", type=int, default=0)
+    sending.add_argument("--models", type=Path, help="the folder of their weights, KEY.safetensors (default: models)")
     sending.set_defaults(command=transfer)
 
     watching = commands.add_parser(

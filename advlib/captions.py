@@ -161,8 +161,8 @@ def transfers(found: Mapping[tuple[str, str], Estimate]) -> Words:
         others = {source: e for (source, shown), e in found.items() if shown == target != source}
         worst = min(others, key=lambda source: others[source].value)
         sentences.append(
-            f"{_row(target)}: {_percent(found[target, target])} under its white box, {_percent(others[worst])} under "
-            f"images made on {_row(worst)}."
+            f"{catalogue.unique_name(target)}: {_percent(found[target, target])} under its white box, "
+            f"{_percent(others[worst])} under images made on {catalogue.unique_name(worst)}."
         )
     images = counts(sorted({e.n for e in found.values()}))
     return {
@@ -170,11 +170,6 @@ def transfers(found: Mapping[tuple[str, str], Estimate]) -> Words:
         "test images, the percentage that is right without attack and under it. Framed: the white box.",
         "alt": f"Matrix of percentages. The white box and the worst of the other rows: {' '.join(sentences)}",
     }
-
-
-def _row(place: str) -> str:
-    """The name of the row whose record lies at ``place``."""
-    return catalogue.rows()[place.split("/")[-2]].name
 
 
 def watched(found: Sequence[tuple[Record, overfitting.Watched]]) -> Words:

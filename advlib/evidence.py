@@ -27,6 +27,11 @@ BRANCH_CASES = (  # what is asked of either batch norm: heading, column of the m
 Group = list[Record]  # of one budget on one data set
 
 
+def flags(group: Group) -> str:
+    """What a command has to be told to find the runs of ``group``."""
+    return f"--budget {group[0].budget} --dataset {group[0].config['dataset']}"
+
+
 def groups(root: Path) -> list[Group]:
     """The records that count as results, by budget and data set, none stale; first the one to judge the paper by.
 

@@ -3,11 +3,12 @@
 An accuracy under attack is an upper bound, and a failed attack raises it. What gives a failed attack away is known
 (Athalye et al. 2018, section 3.1; Carlini et al. 2019, section 3), and :data:`CHECKS` has it as data. Most of them are
 pairs of attacks on one network, of which the second can do whatever the first can: it must not leave more images right.
-The rules, written with the records' accuracies in sight and before the first verdict, but for one that is named:
+The rules, written with the records' accuracies in sight and before the first verdict, but for those that are named:
 
 - A *pair fails* where the second attack leaves more images right, by :data:`MARGIN` or more, and the interval of that
   difference excludes 0. It passes otherwise. Differences are paired by image and by seed. All comparisons that are
-  asked of one network share an error of 5 %, so each of its k has an interval of 1 - 0.05 / k (Bonferroni).
+  asked of one network share an error of 5 %, so each of its k has an interval of 1 - 0.05 / k (Bonferroni). What could
+  be asked of a probe is counted whether or not it was measured, so that a verdict does not hang on what else was run.
 - *Chance* is no failure. An attack that is read off at its last step may overshoot, and then the network guesses: a
   pair with such a second attack fails only if its accuracy lies above 1 / classes, by the interval. Attacks that count
   an image at its first success cannot overshoot, and have no such excuse.
@@ -17,6 +18,9 @@ The rules, written with the records' accuracies in sight and before the first ve
   by :data:`MARGIN` or more. (This rule is younger than the first verdicts: a network of the tests that hides its
   gradient altogether is as accurate under any attack as under none, and passed nearly all of the others.)
 - *Not measured*: a record lacks one of the two, or no probe lies beside it (:class:`Probe`).
+- *Younger* than the first verdicts are Grey, the checks by the smoothed target and by images from other rows, and what
+  the checks by Square and these two have in common: an image that is wrong without an attack and right under one does
+  not count against the white box.
 - A *share fails* (an accuracy that must be near 0, images without a gradient) where its interval lies above
   :data:`MARGIN`.
 
@@ -30,8 +34,10 @@ of steps, whatever the network: that check would be empty, and whether the curve
 """
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -104,6 +110,7 @@ class Check:
     rule: str  # a sentence; the general rules are those of this module
     pairs: Callable[[Row, str], list[tuple[str, str]]] = lambda row, rule: []  # (before, or "" for guessing, after)
     of_probe: Callable[[Probe, float], list[Finding]] | None = None  # empty where the probe lacks it
+    of_each: int = 1  # comparisons that a whole probe has for it
     alone: bool = False  # SAT: each gradient by itself, not what survives both
     convergence: bool = False  # failing it says that the attack was too weak, not that the gradient is masked
     asked: Callable[[Row], bool] = lambda row: True
@@ -175,7 +182,7 @@ def _gradients(row: Row, rule: str) -> list[tuple[str, str]]:
     return [(f"corrected:{column}:surrogate", f"corrected:{column}") for column in _ATTACKS]
 
 
-def _transfer(row: Row, rule: str) -> list[tuple[str, str]]:
+def _branches(row: Row, rule: str) -> list[tuple[str, str]]:
     to_main = [(f"corrected:{column}:aux-to-main", f"corrected:{column}") for column in _ATTACKS]
     return to_main + [(f"corrected:{column}:main-to-aux", f"corrected:{column}:aux") for column in _ATTACKS]
 
@@ -244,10 +251,10 @@ CHECKS = (
         asked=lambda row: row.sat,
     ),
     Check(
-        "transfer",
-        "White box beats transfer",
+        "branches",
+        "White box beats the other branch",
         "AdvProp: attacks through a branch leave it no more right than attacks through the other branch do.",
-        _transfer,
+        _branches,
         asked=lambda row: row.advprop,
     ),
     Check(
@@ -294,6 +301,7 @@ CHECKS = (
         "White box beats other rows",
         "PGD-20 at 8/255 leaves no more right than such images that were made on the network of any other row.",
         of_probe=partial(_white_box, lambda name: name.startswith(FROM)),
+        of_each=len(catalogue.rows()) - 1,
     ),
     Check(
         "rising",
@@ -321,8 +329,8 @@ def verdict(group: Group, key: str, protocol: str, probes: Mapping[str, Probe]) 
     pairs = {check.id: check.pairs(row, rule) if check.asked(row) else [] for check in CHECKS}
     beside = [probes[record.where] for record in runs if record.where in probes]
     of_probe = [check for check in CHECKS if check.of_probe and check.asked(row)]
-    in_probe = sum(max([1, *(len(check.of_probe(probe, 0.95)) for probe in beside)]) for check in of_probe)
-    confidence = 1 - 0.05 / (sum(map(len, pairs.values())) + in_probe)
+    in_probes = max(1, len(beside)) * sum(check.of_each for check in of_probe)
+    confidence = 1 - 0.05 / (sum(map(len, pairs.values())) + in_probes)
     results = []
     for check in CHECKS:
         if check in of_probe:
@@ -390,30 +398,57 @@ def _share(what: str, mask: np.ndarray, confidence: float) -> Finding:
     return Finding(FAILS if share.low > MARGIN else PASSES, what, estimate=share)
 
 
-def transfers(probes: Mapping[str, Probe]) -> dict[tuple[str, str], Estimate]:
-    """(source, target) -> share of images right without attack and under PGD-20 made on the source.
+def transfers(
+    probes: Mapping[str, Probe], protocol: str = "corrected", seed: int = 0
+) -> dict[tuple[str, str], Estimate]:
+    """(source, target), keys of rows -> share of images right without attack and under PGD-20 made on the source.
 
-    Both are places of records; where they are one, it is the white box. Empty while no images were transferred.
+    Of the trainings of one protocol and seed. Where source and target are one, it is the white box. Empty while no
+    images were transferred.
     """
     found = {}
-    for target, probe in probes.items():
-        clean = probe.mask("clean")
+    for place, probe in probes.items():
+        *_, of, target, trained = place.split("/")
         names = [m.name.removeprefix("probe:") for m in probe.measurements if FROM in m.name]
-        for name in [STRONG, *names] if names else []:
-            source = name.removeprefix(FROM) if name != STRONG else target
-            found[source, target] = statistics.accuracy((probe.mask(name) & clean)[None])
+        if (of, trained) != (protocol, f"seed{seed}") or not names:
+            continue
+        for name in (STRONG, *names):
+            source = name.split("/")[-2] if name != STRONG else target
+            found[source, target] = statistics.accuracy((probe.mask(name) & probe.mask("clean"))[None])
     return found
 
 
+def with_transferred(probe: Probe, before: Path) -> Probe:
+    """``probe`` with the images from other rows that the file ``before`` has, if that is of the same weights."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        raw = json.loads(Path(before).read_text())
+        if (raw["weights"], raw["images"]) == (probe.weights, probe.images):
+            kept = tuple(Measurement(**m) for m in raw["measurements"] if FROM in m["name"])
+            return replace(probe, measurements=probe.measurements + kept)
+    return probe
+
+
 def probes(root: Path, group: Group) -> dict[str, Probe]:
-    """The probes that lie beside the records of ``group``, by the record's place; errors as for :func:`read_probe`."""
+    """The probes that lie beside the records of ``group``, by the record's place; errors as for :func:`read_probe`.
+
+    Raises ValueError, too, where one has images that were made on weights that another was since made anew with.
+    """
     beside = [(record, Path(root) / record.where / NAME) for record in group]
-    return {record.where: read_probe(path, record) for record, path in beside if path.is_file()}
+    found = {record.where: read_probe(path, record) for record, path in beside if path.is_file()}
+    for place, probe in found.items():
+        for measurement in probe.measurements:
+            source = found.get(measurement.attack.get("source"))
+            if source and source.weights != measurement.attack["source_weights"]:
+                raise ValueError(
+                    f"{place}/{NAME} has images made on other weights than those that {source.record} was probed with: "
+                    f"make them again: python -m advlib transfer {evidence.flags(group)}"
+                )
+    return found
 
 
 def read_probe(path: Path, record: Record) -> Probe:
     """The probe at ``path``. Raises ValueError, with the remedy, if it is damaged or does not belong to ``record``."""
-    remedy = f"probe the network again: python -m advlib probe {record.key} --protocol {record.protocol}"
+    remedy = f"probe again: python -m advlib probe {record.key} --protocol {record.protocol} {evidence.flags([record])}"
     try:
         raw = json.loads(Path(path).read_text())
         if set(raw) != {field.name for field in fields(Probe)}:
@@ -421,7 +456,7 @@ def read_probe(path: Path, record: Record) -> Probe:
         raw["measurements"] = tuple(Measurement(**measurement) for measurement in raw["measurements"])
         probe = Probe(**raw | {"last_step": tuple(raw["last_step"])})
         foreign = _foreign(probe, record)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, zlib.error) as error:
         raise ValueError(f"{path} is no probe of this advlib ({error}): {remedy}") from error
     if foreign:
         raise ValueError(f"{path} does not belong to {record.where} ({foreign}): {remedy}")

@@ -151,18 +151,17 @@ def transfers(found: Mapping[tuple[str, str], Estimate]) -> Figure:
 
     ``found``: as :func:`advlib.masking.transfers` has it.
     """
-    rows = catalogue.rows()
-    places = sorted({target for _, target in found}, key=lambda place: list(rows).index(place.split("/")[-2]))
-    names = [rows[place.split("/")[-2]].name for place in places]
-    grid = np.array([[100 * found[a, b].value if (a, b) in found else np.nan for b in places] for a in places])
+    keys = [key for key in catalogue.rows() if any(key in pair for pair in found)]
+    names = [catalogue.unique_name(key) for key in keys]
+    grid = np.array([[100 * found[a, b].value if (a, b) in found else np.nan for b in keys] for a in keys])
     with style():
-        side = 2.4 + 0.42 * len(places)
+        side = 2.4 + 0.42 * len(keys)
         figure, panel = plt.subplots(figsize=(side + 0.6, side))
         sns.heatmap(
             grid, ax=panel, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f", annot_kws={"size": 7}, cbar=False,
             square=True, xticklabels=names, yticklabels=names,
         )  # fmt: skip
-        for k in range(len(places)):
+        for k in range(len(keys)):
             panel.add_patch(Rectangle((k, k), 1, 1, fill=False, edgecolor=PALETTE[3], linewidth=2))
         panel.set(xlabel="shown to", ylabel="made on")
         panel.tick_params(axis="x", rotation=90, labelsize=8)

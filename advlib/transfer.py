@@ -5,7 +5,7 @@ do better, the network's own gradient has led the attack astray (Athalye et al. 
 is how such a network was first broken). :mod:`advlib.masking` asks; what is measured here is added to the probes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -26,10 +26,16 @@ from advlib.train import to_pixels
 SENT = replace(PGD_20, rule="probe", restarts=1, stop="last-step")
 
 
-def transfer(networks: Sequence[tuple[Record, Path, Probe]], *, root: Path | None = None) -> list[Probe]:
+def transfer(
+    networks: Sequence[tuple[Record, Path, Probe]],
+    *,
+    provenance: Callable[[torch.device], dict],
+    root: Path | None = None,
+) -> list[Probe]:
     """The probes with what every network makes of the images of all others; what was there of such is replaced.
 
-    networks: a record, the file of its weights, its probe. The images are the first that every probe has.
+    networks: a record, the file of its weights, its probe. The images are the first that every probe has. provenance:
+    device -> what makes this.
 
     Raises ValueError unless all are of the same data and number of images, or if a probe is of other weights.
     """
@@ -37,13 +43,16 @@ def transfer(networks: Sequence[tuple[Record, Path, Probe]], *, root: Path | Non
     sources = {record.data["checksum"] for record, _, _ in networks}
     if len(networks) < 2 or len(sizes) > 1 or len(sources) > 1:
         raise ValueError(
-            f"{len(networks)} networks, probed on {sorted(sizes)} images of {len(sources)} data sets: transfer needs "
-            "two or more, and the same images; probe them again with the same --images"
+            f"transfer needs two networks or more that were probed on the same images, and here are {len(networks)}, "
+            f"on {sorted(sizes) or 'no'} images of {len(sources)} data sets: first `python -m advlib probe` each"
         )
     digests = {record.where: sha256(Path(weights).read_bytes()).hexdigest() for record, weights, _ in networks}
     for record, weights, probe in networks:
         if digests[record.where] != probe.weights:
-            raise ValueError(f"the probe of {record.where} is of other weights than {weights}: probe it again")
+            raise ValueError(
+                f"{record.where} was probed with other weights than {weights}: name their folder with --models, or "
+                "probe it again"
+            )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset, (n,) = load(networks[0][0].config["dataset"], root=root), sizes
     if {dataset.checksum} != sources:
@@ -53,13 +62,15 @@ def transfer(networks: Sequence[tuple[Record, Path, Probe]], *, root: Path | Non
         record.where: network(record, weights).to(device, memory_format=torch.channels_last)
         for record, weights, _ in networks
     }
+    origin = provenance(device)
+    made_by = {name: origin[name] for name in ("commit", "dirty", "versions", "device")}
     right = among(models, x, y, seeds={record.where: record.seed for record, _, _ in networks})
     return [
         replace(
             probe,
             measurements=tuple(m for m in probe.measurements if FROM not in m.name)
             + tuple(
-                _measurement(source, digests[source], right[source, record.where])
+                _measurement(source, digests[source], made_by, right[source, record.where])
                 for source in digests
                 if source != record.where
             ),
@@ -83,7 +94,7 @@ def among(
     return right
 
 
-def _measurement(source: str, weights: str, right: Tensor) -> Measurement:
+def _measurement(source: str, weights: str, made_by: dict, right: Tensor) -> Measurement:
     attack = {name: value for name, value in asdict(SENT).items() if name != "also_after"}
-    attack |= {"source": source, "source_weights": weights}
+    attack |= {"source": source, "source_weights": weights, "made_by": made_by}
     return Measurement(f"probe:{FROM}{source}", SENT.column, attack, len(right), pack_mask(right.cpu().numpy()))

@@ -58,7 +58,7 @@ def name(measurement: str) -> str:
     """A measurement in words: "corrected:pgd-10-8/255" is "PGD-10 8/255"; the published rule is named."""
     if measurement.startswith(f"probe:{FROM}"):
         key = measurement.split("/")[-2]  # of a record's place: budget/dataset/protocol/key/seed
-        return f"{HEADINGS[STRONG]} made on {catalogue.rows()[key].name}"
+        return f"{HEADINGS[STRONG]} made on {catalogue.unique_name(key)}"
     rule, column, *marks = measurement.split(":")
     method, _, size = column.rpartition("-")
     if method == "steps":

@@ -51,7 +51,7 @@ def test_an_honest_network_shows_no_sign_of_masking(key, protocol):
     verdict, row = judged(network(key, protocol)), catalogue.rows()[key]
     assert verdict.verdict == "no sign of masking" and not verdict.failing
     not_asked = {check.id for check in CHECKS if not check.asked(row)}
-    technique = {"gradient": row.sat, "transfer": row.advprop, "target": row.als}
+    technique = {"gradient": row.sat, "branches": row.advprop, "target": row.als}
     assert not_asked == {id for id, has in technique.items() if not has}
     assert {r.check.id for r in verdict.results if r.outcome == "passes"} == RECORD_CHECKS - not_asked
     of_probe = [r for r in verdict.results if r.check.of_probe and r.check.id not in not_asked]
@@ -82,8 +82,8 @@ TURNED = {  # what is turned round in an honest network -> the checks that must 
     "FGSM 0.5 leaves more than a guess": ({"corrected:fgsm-0.5": 0.3}, {"grey"}),
     "PGD 0.5 leaves more than a guess": ({"corrected:fgsm-0.5": 0.3, "corrected:pgd-0.5": 0.3}, {"grey"}),
     "the surrogate beats the true gradient": ({"corrected:pgd-0.1:surrogate": 0.1}, {"gradient"}),
-    "transfer beats the white box": ({"corrected:pgd-0.1:aux-to-main": 0.1}, {"transfer"}),
-    "transfer beats the auxiliary white box": ({"corrected:pgd-0.1:main-to-aux": 0.1}, {"transfer"}),
+    "transfer beats the white box": ({"corrected:pgd-0.1:aux-to-main": 0.1}, {"branches"}),
+    "transfer beats the auxiliary white box": ({"corrected:pgd-0.1:main-to-aux": 0.1}, {"branches"}),
     "PGD is still finding images": ({"corrected:steps-20": 0.7}, {"flat"}),
 }
 
@@ -92,7 +92,7 @@ TURNED = {  # what is turned round in an honest network -> the checks that must 
 def test_each_rule_fails_when_its_sign_is_turned(what):
     changes, expected = TURNED[what]
     (check, *_) = expected
-    verdict = judged(network({"gradient": "sat", "transfer": "advprop"}.get(check, "adversarial"), **changes))
+    verdict = judged(network({"gradient": "sat", "branches": "advprop"}.get(check, "adversarial"), **changes))
     assert failing(verdict) == expected
     assert verdict.verdict == ("undecided" if expected == {"flat"} else "masked")
 

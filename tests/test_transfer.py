@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_probe import Stopped
 
-from advlib import captions, masking, plots, probe, records, run, transfer, verdicts
+from advlib import captions, catalogue, masking, plots, probe, records, run, transfer, verdicts
 from advlib.__main__ import main
 from advlib.catalogue import config
 from advlib.evaluate import PIXEL
@@ -96,21 +96,64 @@ def test_an_image_that_an_attack_puts_right_does_not_count_against_the_white_box
     assert finding.accuracies == (pytest.approx(0.3), pytest.approx(0.3)) and finding.outcome == "passes"
 
 
-def test_every_source_is_a_comparison_of_its_own_and_they_share_the_error():
-    one = {"from-smoke/digits/corrected/sat/seed0": 0.25}
-    many = {f"from-smoke/digits/corrected/{key}/seed0": 0.25 for key in ("sat", "advprop", "traditional", "als-sat")}
-    widths = []
-    for sources in (one, many):
-        findings = of_probe(*made_up_probe(**sources))["rows"].findings
-        assert len(findings) == len(sources)
-        widths.append(findings[0].estimate.high - findings[0].estimate.low)
-    assert widths[1] >= widths[0]
+def test_all_comparisons_of_all_probes_share_one_error_whether_or_not_they_were_measured(monkeypatch):
+    """Each of k has 1 - 0.05 / k, where k counts every other row for each seed that was probed."""
+    asked, real = [], masking._pair
+    monkeypatch.setattr(masking, "_pair", lambda *a, **k: asked.append(a[4]) or real(*a, **k))
+    record, bare = made_up_probe()
+    _, full = made_up_probe(**{"from-smoke/digits/corrected/sat/seed0": 0.25})
+    twin = dataclasses.replace(record, seed=1, config=record.config | {"seed": 1})
+    confidences = []
+    for group, probes in (
+        ([record], {record.where: bare}),
+        ([record], {record.where: full}),
+        ([record, twin], {record.where: full, twin.where: full}),
+    ):
+        asked.clear()
+        masking.verdict(group, record.key, record.protocol, probes)
+        confidences.append(asked[-1])
+    row, rule = catalogue.rows()["als"], "corrected"
+    of_record = sum(len(check.pairs(row, rule)) for check in masking.CHECKS if check.asked(row))
+    of_probe = 6 + len(catalogue.rows()) - 1  # six once, and every other row
+    assert confidences == pytest.approx([1 - 0.05 / (of_record + k * of_probe) for k in (1, 1, 2)], abs=1e-12)
 
 
 def test_without_transferred_images_the_check_is_not_measured_and_the_verdict_stands():
     record, probed = made_up_probe()
-    found = of_probe(record, probed)
-    assert found["rows"].outcome == "not measured" and found["square"].outcome == "passes"
+    judged = masking.verdict([record], record.key, record.protocol, {record.where: probed})
+    alone = masking.verdict([record], record.key, record.protocol, {})
+    assert judged.result("rows").outcome == "not measured" and judged.result("square").outcome == "passes"
+    assert judged.verdict == alone.verdict
+
+
+def test_images_from_a_network_that_was_trained_anew_are_refused(tmp_path):
+    record, probed = made_up_probe()
+    other, source = made_up_probe("sat")
+    made = Measurement(
+        f"probe:from-{other.where}",
+        "made up",
+        {"source": other.where, "source_weights": "old"},
+        200,
+        probed.zero_gradient,
+    )
+    for one, of in ((dataclasses.replace(probed, measurements=(*probed.measurements, made)), record), (source, other)):
+        clean = dataclasses.replace(of.measurement("corrected:clean"), correct=pack_mask(one.mask("clean")))
+        of = dataclasses.replace(of, measurements=(clean,))
+        (tmp_path / of.where).mkdir(parents=True)
+        records.write_beside(one, tmp_path / of.where / masking.NAME)
+    group = [
+        dataclasses.replace(
+            of,
+            measurements=(
+                dataclasses.replace(of.measurement("corrected:clean"), correct=pack_mask(source.mask("clean"))),
+            ),
+        )
+        for of in (record, other)
+    ]
+    with pytest.raises(
+        ValueError, match=r"other weights than .*python -m advlib transfer --budget smoke --dataset digits"
+    ):
+        masking.probes(tmp_path, group)
 
 
 def test_a_source_is_named_by_its_row():
@@ -120,15 +163,17 @@ def test_a_source_is_named_by_its_row():
 def test_the_figure_and_its_words_show_what_is_right_without_attack_and_under_it():
     other = "smoke/digits/corrected/sat/seed0"
     record, probed = made_up_probe(**{f"from-{other}": 0.95})
-    twin = dataclasses.replace(probed, record=other)
-    found = masking.transfers({record.where: probed, other: twin})
-    assert found[record.where, record.where].value == pytest.approx(0.3)
-    assert found[other, record.where].value == pytest.approx(0.9)  # 95 % are right, 5 % of them only under attack
-    words = captions.transfers({place: e for place, e in found.items() if place[1] == record.where})
+    published = record.where.replace("corrected", "published")
+    found = masking.transfers({record.where: probed, published: probed, record.where.replace("seed0", "seed1"): probed})
+    assert found.keys() == {("als", "als"), ("sat", "als")}  # of one protocol and seed
+    assert found["als", "als"].value == pytest.approx(0.3)
+    assert found["sat", "als"].value == pytest.approx(0.9)  # 95 % are right, 5 % of them only under attack
+    words = captions.transfers(found)
     assert "ALS: 30.0 % under its white box, 90.0 % under images made on SAT." in words["alt"]
     assert "first 200 test images" in words["caption"]
     panel = plots.transfers(found).axes[0]
-    assert panel.texts[0].get_text() == "30" and panel.get_ylabel() == "made on"
+    assert {text.get_text() for text in panel.texts} == {"30", "90"} and panel.get_ylabel() == "made on"
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["ALS", "SAT"]
     plt.close("all")
 
 
@@ -212,11 +257,12 @@ def command(*words) -> int:
 def test_the_command_adds_to_every_probe_what_the_other_rows_images_do(probed, capsys):
     assert command() == 0 and command() == 0  # the second time in the place of the first
     said = capsys.readouterr().out
-    assert "right under its white box" in said and "smoke/digits/corrected/als/seed0, the worst of 1" in said
+    assert "under its white box" in said and "under images made on als, the worst of 1" in said
     path = probed / "smoke" / "digits" / "corrected" / "traditional" / "seed0" / masking.NAME
     found = masking.read_probe(path, records.read(path.with_name("record.json")))
     (added,) = [m for m in found.measurements if masking.FROM in m.name]
     assert added.name == FROM_ALS and added.n == 20 and added.attack["source_weights"]
+    assert added.attack["made_by"].keys() == {"commit", "dirty", "versions", "device"}
     assert len(json.loads(path.read_text())["measurements"]) == 5
 
 
@@ -224,9 +270,24 @@ def test_a_probe_of_other_weights_is_refused(probed, capsys):
     path = probed / "smoke" / "digits" / "corrected" / "als" / "seed0" / masking.NAME
     path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
     assert command() == 2
-    assert "is of other weights" in capsys.readouterr().err
+    assert "was probed with other weights" in capsys.readouterr().err
+
+
+def test_probing_again_keeps_the_images_from_other_rows_while_the_weights_are_the_same(probed):
+    assert command() == 0
+    path = probed / "smoke" / "digits" / "corrected" / "als" / "seed0" / masking.NAME
+    found = masking.read_probe(path, records.read(path.with_name("record.json")))
+    again = dataclasses.replace(found, measurements=tuple(m for m in found.measurements if masking.FROM not in m.name))
+    assert masking.with_transferred(again, path) == found
+    assert masking.with_transferred(dataclasses.replace(again, weights="new"), path).measurements == again.measurements
+    assert masking.with_transferred(again, path.with_name("none")) == again
+
+
+def test_an_experiment_of_our_own_is_refused(probed, capsys):
+    assert command("als", "als-0.2") == 2
+    assert "between rows of the paper" in capsys.readouterr().err
 
 
 def test_one_network_alone_is_refused(probed, capsys):
     assert command("als") == 2
-    assert "transfer needs two or more" in capsys.readouterr().err
+    assert "transfer needs two networks or more" in capsys.readouterr().err
