@@ -197,7 +197,9 @@ def draw(found: Sequence[tuple[Record, Watched]]) -> Figure:
             panel.plot(epochs, training, color="black", ls="--", lw=1.5, label="attack of the training")
             for method, colour, marker in ((ONE, figures.PALETTE[1], "s"), (MANY, figures.PALETTE[0], "o")):
                 seen = [watched.accuracy(method, epoch) for epoch in epochs]
-                panel.plot(epochs, [100 * e.value for e in seen], color=colour, marker=marker, label=HEADINGS[method])
+                panel.plot(
+                    epochs, [100 * e.value for e in seen], color=colour, marker=marker, ms=4, label=HEADINGS[method]
+                )
                 low, high = ([100 * getattr(e, end) for e in seen] for end in ("low", "high"))
                 panel.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
             panel.set_title(f"{label(record)}\nε = {size(Config(**record.config))}/255", fontsize=8)
