@@ -207,6 +207,8 @@ def draw(found: Sequence[tuple[Record, Watched]]) -> Figure:
             panel.xaxis.get_major_locator().set_params(integer=True)
         for panel in panels.flat[len(found) :]:
             panel.set_visible(False)
+        for panel in panels.flat[max(0, len(found) - across) : len(found)]:  # nothing stands below these
+            panel.tick_params(labelbottom=True)
         figure.supxlabel("epoch", fontsize=10)
         figure.supylabel("accuracy, %", fontsize=10)
         figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
