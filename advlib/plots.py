@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from advlib import branchwise, catalogue, claims, combinations, dissection, evidence, ledger
+from advlib import branchwise, catalogue, claims, combinations, dissection, evidence, ledger, sweeps
 from advlib.captions import READABLE
 from advlib.evidence import BRANCH_CASES, HEADINGS, STRONG, Group, rows_run, runs_of
 from advlib.figures import PALETTE, style
@@ -143,6 +143,21 @@ def worst_case(cases: Sequence) -> Figure:
         panel.set_yticks(range(len(cases)), [one.title for one in cases])
         panel.set(xlabel="accuracy under attacks of eps 8/255 (%)", xlim=(-0.5, None), ylim=(len(cases) - 0.5, -0.5))
         figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def settings(group: Group) -> Figure:
+    """Every experiment beyond the paper against its row: what it adds on clean images and under PGD-20, a line each."""
+    lines = sweeps.lines(group)
+    names = [f"{extension.label}\n− {catalogue.rows()[extension.base].label}" for extension, _ in lines]
+    with style():
+        figure, panels = plt.subplots(1, 2, figsize=(8.4, 1.0 + 0.48 * len(lines)), sharey=True)
+        for panel, column, colour in zip(panels, sweeps.ANSWERED, PALETTE, strict=False):
+            for position, (_, found) in enumerate(lines):
+                _dot(panel, found[column], position, colour, "o", None)
+            panel.axvline(0, color="black", lw=1)
+            panel.set(title=HEADINGS[column], xlabel="difference (points)")
+        _rows_on_y(panels[0], names)
     return figure
 
 

@@ -65,6 +65,26 @@ def differences(group: Group, extension: Extension, confidence: float = 0.95) ->
     return None if None in found.values() else found
 
 
+def lines(group: Group) -> list[tuple[Extension, dict[str, Estimate]]]:
+    """Every experiment that was run beside its row, question by question, with its :func:`differences`."""
+    beside = [(extension, differences(group, extension)) for asked in questions().values() for extension in asked]
+    return [(extension, found) for extension, found in beside if found]
+
+
+def words(group: Group) -> dict[str, str]:
+    """Caption and alternative text of :func:`advlib.plots.settings`."""
+    said = [
+        f"{extension.label} against {catalogue.rows()[extension.base].label}: "
+        + ", ".join(f"{100 * found[column].value:+.1f} {_place(column)}" for column in ANSWERED)
+        for extension, found in lines(group)
+    ]
+    return {
+        "caption": "What each setting adds to the row that it changes, in percentage points, paired by seed and image: "
+        "on clean images and under PGD-20 8/255. Corrected protocol; 95 % intervals, each by itself.",
+        "alt": f"Two panels of differences with intervals, a line an experiment. {'; '.join(said)}.",
+    }
+
+
 def answer(group: Group, asked: Sequence[Extension]) -> str:
     """What the differences of one question say, in a sentence an experiment, as Markdown; empty while none was run.
 
@@ -84,7 +104,7 @@ def answer(group: Group, asked: Sequence[Extension]) -> str:
 def _verdict(found: dict[str, Estimate]) -> str:
     said = []
     for column, estimate in found.items():
-        place = "on clean images" if column == "clean" else f"under {HEADINGS[column]}"
+        place = _place(column)
         value = f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
         if estimate.low > 0:
             said.append(f"gains {place}: {value}")
@@ -93,6 +113,10 @@ def _verdict(found: dict[str, Estimate]) -> str:
         else:
             said.append(f"is undecided {place}: {value}")
     return "; ".join(said)
+
+
+def _place(column: str) -> str:
+    return "on clean images" if column == "clean" else f"under {HEADINGS[column]}"
 
 
 def gap(group: Group, keys: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
 """What is said of an experiment beyond the paper, and of rounding, follows from the masks of two records."""
 
+import matplotlib.pyplot as plt
 import pytest
 
-from advlib import catalogue, rounding, sweeps
+from advlib import catalogue, plots, rounding, sweeps
 from advlib.evidence import STRONG
 from tests.fake_records import IMAGES, record
 
@@ -30,6 +31,20 @@ def test_a_gain_a_loss_and_what_cannot_be_told_are_said_as_what_they_are():
     assert "ALS, alpha 0.02 gains on clean images: +20.0" in said and "loses under PGD-20 8/255: -20.0" in said
     said = sweeps.answer([made("als", 0.5, 0.3), made("als-0.02", 0.505, 0.3)], ALS)
     assert "is undecided on clean images" in said and "is undecided under PGD-20 8/255: +0.0" in said
+
+
+def test_the_figure_and_its_words_have_a_line_for_every_experiment_that_stands_beside_its_row():
+    group = [made("als", 0.5, 0.3), made("als-0.02", 0.7, 0.1), made("als-0.2", 0.4, 0.3), made("silu", 0.5, 0.5)]
+    figure = plots.settings(group)
+    for panel, expected in zip(figure.axes, ([20, -10], [-20, 0]), strict=True):
+        assert [line.lines[0].get_xdata()[0] for line in panel.containers] == pytest.approx(expected)
+        assert panel.get_ylim() == (1.5, -0.5)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        "ALS, alpha 0.02\n− ALS",
+        "ALS, alpha 0.2\n− ALS",
+    ]
+    plt.close(figure)
+    assert "ALS, alpha 0.02 against ALS: +20.0 on clean images, -20.0 under PGD-20 8/255" in sweeps.words(group)["alt"]
 
 
 def test_what_was_not_run_is_named():
