@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import fake_records as fake
 import matplotlib.pyplot as plt
@@ -225,27 +226,35 @@ def test_the_check_is_asked_of_rows_with_als_alone():
 # ---- the command
 
 
-@pytest.fixture
-def probed(learned, tmp_path, monkeypatch):
-    """A project with two rows that were run and probed: their results folder."""
+@pytest.fixture(scope="module")
+def project(learned, tmp_path_factory):
+    """The folder of a project with two rows that were run and probed."""
+    folder = tmp_path_factory.mktemp("project")
     for key, found in learned.items():
         record = fake.record(key, budget="smoke")
         record = dataclasses.replace(
             record, data=record.data | {"checksum": found.dataset.checksum, "classes": list(found.dataset.classes)}
         )
         images, labels = found.dataset.test_images[:20], found.dataset.test_labels[:20]
-        (tmp_path / "models").mkdir(exist_ok=True)
-        weights = save_weights(found.model, tmp_path / "models" / f"{key}.safetensors", record)
+        (folder / "models").mkdir(exist_ok=True)
+        weights = save_weights(found.model, folder / "models" / f"{key}.safetensors", record)
         digest = transfer.sha256(weights.read_bytes()).hexdigest()
         made = probe.measure(found.model, images, labels, record=record, weights=digest, queries=20)
         clean = dataclasses.replace(record.measurement("corrected:clean"), n=20, correct=pack_mask(made.mask("clean")))
         rest = [m for m in record.measurements if m.name != "corrected:clean"]
         path = records.write(
             dataclasses.replace(record, measurements=(clean, *rest)),
-            tmp_path / "results" / record.where / "record.json",
+            folder / "results" / record.where / "record.json",
         )
         records.write_beside(made, path.with_name(masking.NAME))
-    (tmp_path / "_config.yml").write_text("")
+    (folder / "_config.yml").write_text("")
+    return folder
+
+
+@pytest.fixture
+def probed(project, tmp_path, monkeypatch):
+    """The results folder of a copy of the project, in which the test works."""
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "results"
 
