@@ -403,10 +403,6 @@ def _parser() -> argparse.ArgumentParser:
     attacking = commands.add_parser(
         "autoattack", help="AutoAttack on networks that are at hand: minutes to an hour each"
     )
-    attacking.add_argument("keys", nargs="+", metavar="key", help="rows of the paper that have been run")
-    attacking.add_argument("--protocol", default="corrected")
-    attacking.add_argument("--seed", type=int, default=0)
-    attacking.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
     attacking.add_argument("--images", type=int, help="the first so many of the test set (default: 500)")
     attacking.add_argument(
         "--until", choices=ensemble.ATTACKS, default=ensemble.ATTACKS[-1], help="the last attack to run"
@@ -415,10 +411,6 @@ def _parser() -> argparse.ArgumentParser:
     spoiling = commands.add_parser(
         "corrupt", help="accuracy on images spoilt by noise, blur, weather: minutes on a CPU"
     )
-    spoiling.add_argument("keys", nargs="+", metavar="key", help="rows of the paper that have been run")
-    spoiling.add_argument("--protocol", default="corrected")
-    spoiling.add_argument("--seed", type=int, default=0)
-    spoiling.add_argument("--models", type=Path, help="the folder of their weights, KEY.safetensors (default: models)")
     spoiling.add_argument("--images", type=int, default=500, help="the first so many of the test set (default: 500)")
     spoiling.add_argument("--kinds", nargs="+", default=KINDS, help="these corruptions only, such as fog")
     spoiling.add_argument("--force", action="store_true", help="measure again what is there")
@@ -431,25 +423,25 @@ def _parser() -> argparse.ArgumentParser:
 
     sending = commands.add_parser("transfer", help="show each probed network the images made on the others")
     sending.add_argument("keys", nargs="*", metavar="key", help="rows that have been probed (default: all of them)")
-    sending.add_argument("--protocol", default="corrected")
-    sending.add_argument("--seed", type=int, default=0)
-    sending.add_argument("--models", type=Path, help="the folder of their weights, KEY.safetensors (default: models)")
     sending.set_defaults(command=transfer)
 
     watching = commands.add_parser(
         "watch", help="train a finished run again and look for catastrophic overfitting after every epoch"
     )
-    watching.add_argument("keys", nargs="+", metavar="key", help="rows of the paper that have been run")
-    watching.add_argument("--protocol", default="corrected")
-    watching.add_argument("--seed", type=int, default=0)
     watching.add_argument("--images", type=int, help="the first so many of the test set (default: 200)")
     watching.set_defaults(command=watch)
 
     for subparser in (probing, combining):
         subparser.add_argument("key", help="a row of the paper that has been run")
+    for subparser in (probing, combining, attacking):
+        subparser.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
+    for subparser in (attacking, spoiling, watching):
+        subparser.add_argument("keys", nargs="+", metavar="key", help="rows of the paper that have been run")
+    for subparser in (spoiling, sending):
+        subparser.add_argument("--models", type=Path, help="a folder of KEY.safetensors (default: models)")
+    for subparser in (probing, combining, attacking, spoiling, sending, watching):
         subparser.add_argument("--protocol", default="corrected")
         subparser.add_argument("--seed", type=int, default=0)
-        subparser.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
 
     listing = commands.add_parser("list", help="every row of the paper, and what it differs in")
     listing.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")

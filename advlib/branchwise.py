@@ -243,8 +243,8 @@ def missing(group: Group, crossings: Sequence[Crossing]) -> str:
     absent = [network for network in beside(group) if network not in measured]
     if not absent:
         return ""
-    first, every = group[0], len(beside(group))
-    command = f"python -m advlib combine KEY --budget {first.budget} --dataset {first.config['dataset']}"
+    every = len(beside(group))
+    command = f"python -m advlib combine KEY {evidence.flags(group)}"
     return (
         f"Of {every} rows and protocols with two branches, the four networks were measured for {every - len(absent)}. "
         f"`{command}` does it in minutes, where the weights of a run are at hand."

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advlib import catalogue, records, statistics
+from advlib import catalogue, evidence, records, statistics
 from advlib.evidence import STRONG, Group, runs_of
 from advlib.records import Measurement, Record
 from advlib.statistics import Estimate
@@ -191,7 +191,7 @@ def read(path: Path, record: Record, models: Path | None = None) -> Combinations
     It is stale if the record says something else by now, or the record's network in the folder ``models``, where there
     is one, has other weights.
     """
-    flags = f"--protocol {record.protocol} --budget {record.budget} --dataset {record.config['dataset']}"
+    flags = f"--protocol {record.protocol} {evidence.flags([record])}"
     remedy = f"measure again: python -m advlib combine {record.key} {flags} --seed {record.seed}"
     try:
         raw = json.loads(Path(path).read_text())

@@ -127,6 +127,12 @@ class Config:
         mine, theirs = asdict(self), asdict(other)
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
+    @property
+    def reach(self) -> float:
+        """How far the training attack can move a value: from the image its steps may end before ``train_eps``."""
+        steps = self.train_steps * self.train_step_size
+        return self.train_eps if self.train_random_start else min(self.train_eps, steps)
+
     def to_dict(self) -> dict:
         return asdict(self)
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from advlib import catalogue, figures, markup, records, statistics
+from advlib import catalogue, evidence, figures, markup, records, statistics
 from advlib.config import Config
 from advlib.evidence import Group
 from advlib.markup import row, table
@@ -74,9 +74,7 @@ def size(config: Config) -> int:
             f"its training attacks {config.attack_space} through the {config.attack_branch} branch: only attacks on "
             "pixels, through the branch that learns from their images, can be set against those that are watched"
         )
-    steps = config.train_steps * config.train_step_size
-    reach = config.train_eps if config.train_random_start else min(config.train_eps, steps)
-    return max(one for one in SIZES if one <= 255 * reach + 1e-6)
+    return max(one for one in SIZES if one <= 255 * config.reach + 1e-6)
 
 
 def columns(config: Config) -> tuple[str, str, str]:
@@ -109,7 +107,7 @@ def collect(root: Path, group: Group) -> list[tuple[Record, Watched]]:
 
 
 def label(record: Record) -> str:
-    """The network in words, another for each record, with the size of the attacks that it was watched under."""
+    """The network in words, another for each record of a group."""
     protocol = f", {record.protocol}" if record.protocol != "corrected" else ""
     seed = f", seed {record.seed}" if record.seed else ""
     return f"{catalogue.unique_name(record.key)}{protocol}{seed}"
@@ -117,7 +115,7 @@ def label(record: Record) -> str:
 
 def read(path: Path, record: Record) -> Watched:
     """The file at ``path``. Raises ValueError, with the remedy, if it is damaged, stale, or not of ``record``."""
-    flags = f"--protocol {record.protocol} --budget {record.budget} --dataset {record.config['dataset']}"
+    flags = f"--protocol {record.protocol} {evidence.flags([record])}"
     remedy = f"watch again: python -m advlib watch {record.key} {flags} --seed {record.seed}"
     try:
         raw = json.loads(Path(path).read_text())

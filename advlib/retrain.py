@@ -65,8 +65,8 @@ def differences(record: Record, learned: Learned) -> Iterable[str]:
     if len(learned.curve) < len(record.curve):
         yield f"its curve of {len(learned.curve)} epochs is shorter than that of {len(record.curve)}"
     for then, now in zip(record.curve, learned.curve, strict=False):
-        for name in then.keys() - {OF_THE_MACHINE}:
-            if now[name] != then[name]:
+        for name in then:
+            if name != OF_THE_MACHINE and now[name] != then[name]:
                 yield f"{name} of epoch {then['epoch']} was {then[name]} and is {now[name]}"
     attacks = [attack for attack in suite(dual=False, surrogate=False) if attack.name in WITNESSES]
     images, labels = learned.dataset.test_images, learned.dataset.test_labels
