@@ -105,8 +105,9 @@ def first_success(
     """After how many PGD steps each image is first misclassified: int64 (B,).
 
     0 if it already is, ``steps + 1`` if never. The evaluator's PGD: it stops an image at its first misclassified
-    iterate and spends further steps, and ``restarts``, on survivors only. With one restart, accuracy after k steps is
-    the share of values above k: one call gives the whole curve. Arguments and errors as for :func:`pgd`.
+    iterate and spends further steps, and ``restarts``, on survivors only. The same forward classifies an iterate and
+    says where to go from it. With one restart, accuracy after k steps is the share of values above k: one call gives
+    the whole curve. Arguments and errors as for :func:`pgd`.
     """
     _check_batch(x, y)
     _check_values(x, y, bounds)
@@ -114,7 +115,8 @@ def first_success(
     _check_strength(eps, step_size, steps, restarts, norm)
     x = x.detach()
     needed = torch.full_like(y, steps + 1)
-    needed[predictions(logits_fn, x) != y] = 0
+    if random_start:
+        needed[predictions(logits_fn, x) != y] = 0
     whole = _BALLS[norm](x, eps, bounds)
     for _ in range(restarts):
         start = (
@@ -122,13 +124,17 @@ def first_success(
         )  # for all: an image's noise is its own, whoever survives
         alive = (needed == steps + 1).nonzero().squeeze(1)
         x_adv, ball = start[alive], whole.take(alive)
-        for step in range(1, steps + 1):
+        for step in range(steps):
             if not len(alive):
                 break
-            x_adv = ball.project(_step(logits_fn, x_adv, y[alive], ball, step_size))
-            survives = predictions(logits_fn, x_adv) == y[alive]
-            needed[alive[~survives]] = step
-            alive, x_adv, ball = alive[survives], x_adv[survives], ball.take(survives)
+            logits, gradient = _seen(logits_fn, x_adv, y[alive])  # both whether it is fooled and where to go from it
+            if step or not random_start:  # a random start is no success yet
+                survives = _classes(logits) == y[alive]
+                needed[alive[~survives]] = step
+                alive, x_adv, gradient, ball = alive[survives], x_adv[survives], gradient[survives], ball.take(survives)
+            x_adv = ball.project(x_adv + step_size * ball.steepest(gradient))
+        if len(alive) and (steps or not random_start):
+            needed[alive[predictions(logits_fn, x_adv) != y[alive]]] = steps
     return needed
 
 
@@ -215,20 +221,22 @@ def _length(images: Tensor) -> Tensor:
     return images.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def _step(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor, ball, step_size: float) -> Tensor:
+def _seen(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits (B, K), and each image's own gradient of its cross-entropy."""
     x_adv = x_adv.detach().requires_grad_()
     with torch.enable_grad():
-        # a sum, not a mean: each image's gradient is its own
-        loss = F.cross_entropy(logits_fn(x_adv), y, reduction="sum")
+        logits = logits_fn(x_adv)
+        loss = F.cross_entropy(logits, y, reduction="sum")  # a mean would make the gradient depend on the batch
         (gradient,) = torch.autograd.grad(loss, x_adv)
-    return x_adv.detach() + step_size * ball.steepest(gradient)
+    return logits.detach(), gradient
 
 
 def _ascend(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int) -> Tensor:
     if steps == 0:
         return ball.project(x_adv.detach())
     for _ in range(steps):
-        x_adv = ball.project(_step(logits_fn, x_adv, y, ball, step_size))
+        _, gradient = _seen(logits_fn, x_adv, y)
+        x_adv = ball.project(x_adv.detach() + step_size * ball.steepest(gradient))
     return x_adv
 
 
@@ -239,7 +247,10 @@ def predictions(logits_fn: LogitsFn, x: Tensor) -> Tensor:
     Raises FloatingPointError if logits are not finite: the signed gradient of a diverged model is zero, which would
     pass for robustness.
     """
-    logits = logits_fn(x)
+    return _classes(logits_fn(x))
+
+
+def _classes(logits: Tensor) -> Tensor:
     if not logits.isfinite().all():
         raise FloatingPointError(
             "the logits are not finite: the model has diverged, so an attack would measure nothing"
