@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORTEST = 1.0  # seconds of a round: short work is done several times
+WARM_UP = 3  # rounds that do not count: in the first something is compiled, and in all of them memory is new
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,16 @@ class Contestant:
 
 
 def race(setting: str, contestants: Sequence[Contestant], *, images: int, rounds: int = 3) -> list[dict]:
-    """A row for each contestant: seconds of every round and of the warm-up, images a second, peak memory.
+    """A row for each contestant: seconds of the first round of all and of those that count, images a second, memory.
 
     ``images``: how many one round works on. Where the work returns tensors, a row says how far they are from the first
-    contestant's. The first round warms up, and compiles, and does not count. Raises RuntimeError, with
-    its last words, if a contestant dies.
+    contestant's. ``WARM_UP`` rounds come first. Raises RuntimeError, with its last words, if a contestant dies.
     """
     with ExitStack() as stack:
         running = {c.name: stack.enter_context(_Process(c)) for c in contestants}
         seconds: dict[str, list[float]] = {name: [] for name in running}
         order = list(running)
-        for _ in tqdm(range(rounds + 1), desc=setting, unit="round", disable=not sys.stderr.isatty()):
+        for _ in tqdm(range(WARM_UP + rounds), desc=setting, unit="round", disable=not sys.stderr.isatty()):
             for name in order:
                 seconds[name].append(round(running[name].go(), 5))
             order = order[1:] + order[:1]  # whoever comes first finds the caches of another
@@ -58,8 +58,8 @@ def race(setting: str, contestants: Sequence[Contestant], *, images: int, rounds
                 "setting": setting,
                 "contestant": name,
                 "first": seconds[name][0],
-                "rounds": seconds[name][1:],
-                "images_per_second": round(images / median(seconds[name][1:]), 1),
+                "rounds": seconds[name][WARM_UP:],
+                "images_per_second": round(images / median(seconds[name][WARM_UP:]), 1),
                 "peak_memory_gb": round(result["peak_memory_gb"], 2),
                 **({"largest_difference": _difference(first, result)} if result["made"] else {}),
             }

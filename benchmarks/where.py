@@ -3,6 +3,7 @@
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.race import WARM_UP
 from benchmarks.training import step
 
 KINDS = {  # part of an operator's name -> what it does, the first that fits
@@ -17,6 +18,8 @@ KINDS = {  # part of an operator's name -> what it does, the first that fits
     "clamp_min": "ReLU and additions",
     "aten::add": "ReLU and additions",
     "aten::cat": "copies",
+    "aten::new_zeros": "copies",
+    "aten::fill_": "copies",
     "copy_": "copies",
     "constant_pad": "copies",
 }
@@ -25,7 +28,8 @@ KINDS = {  # part of an operator's name -> what it does, the first that fits
 def shares(width: int = 64, batch: int = 128, steps: int = 3) -> list[dict]:
     """Share of the operators' own time by kind, in the fast step, over a few steps."""
     work = step(width, batch, "fast")
-    work()
+    for _ in range(WARM_UP):
+        work()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
     with profile(activities=activities) as seen:
         for _ in range(steps):

@@ -8,7 +8,7 @@ import torch
 from advlib import arithmetic, catalogue, speed
 from advlib.speed import Measured, Ratio
 from benchmarks import crafting, machine, training, where
-from benchmarks.race import Contestant, race
+from benchmarks.race import SHORTEST, WARM_UP, Contestant, race
 
 MACHINE = {"device": "cpu: A Processor", "matrix_product_tflops": {"float32": 0.5, "bfloat16": 2.0}}
 
@@ -30,12 +30,15 @@ def measured(**answers) -> Measured:
 
 
 def work(seconds: float = 0.0, value: float = 0.0):
-    """A contestant of these tests: waits, and makes a tensor."""
+    """A contestant of these tests: waits, and makes a tensor of ``value``, or else of how often it has worked."""
     import time
+    from itertools import count
+
+    times = count(1)
 
     def once():
         time.sleep(seconds)
-        return torch.full((2,), value)
+        return torch.full((2,), value or next(times))
 
     return once
 
@@ -144,13 +147,12 @@ def test_the_peak_of_a_device_is_a_rate_that_it_has_reached():
     assert 0 < rate < 1000
 
 
-def test_contestants_take_turns_and_the_first_round_does_not_count():
+def test_contestants_take_turns_and_rounds_that_warm_up_do_not_count():
     here = "tests.test_speed:work"
-    rows = race(
-        "waiting", [Contestant("a", here, {"value": 1.0}), Contestant("b", here, {"value": 3.5})], images=2, rounds=2
-    )
+    contestants = [Contestant("a", here, {"value": 1.0}), Contestant("b", here, {"seconds": SHORTEST})]
+    rows = race("waiting", contestants, images=2, rounds=2)
     assert [len(row["rounds"]) for row in rows] == [2, 2]
-    assert [row["largest_difference"] for row in rows] == [0.0, 2.5]
+    assert [row["largest_difference"] for row in rows] == [0.0, WARM_UP + 2 - 1.0]  # b worked once a round
     assert all(0.1 < row["peak_memory_gb"] < 50 for row in rows)
 
 
