@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advlib import small_maps
+from advlib import products
 from advlib.norm import DualBatchNorm2d
 from advlib.resnet import ResNet18
 
@@ -65,8 +65,8 @@ class _Layer:
         self.stride, self.padding = conv.stride, conv.padding
 
     def __call__(self, x: Tensor) -> Tensor:
-        if small_maps.worthwhile(x, self.weight, self.stride[0]):
-            return small_maps.convolve(x, self.weight) + self.bias.view(1, -1, 1, 1)
+        if parts := products.worthwhile(x, self.weight, self.stride[0]):
+            return products.convolve(x, self.weight, self.bias, stride=self.stride[0], parts=parts)
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 

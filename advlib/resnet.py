@@ -51,7 +51,7 @@ class BasicBlock(nn.Module):
         self.act2 = act()
         self.projects = stride != 1 or in_channels != channels
         if self.projects:
-            self.shortcut_conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.shortcut_conv = conv(in_channels, channels, 1, stride, bias=False)
             self.shortcut_norm = shortcut_norm(channels)
 
     def forward(self, x: Tensor, branch: str) -> Tensor:
@@ -107,8 +107,8 @@ def resnet18(
     At width 64: 11,173,962 parameters (``norm="shared"``), 11,183,562 (``"dual"``), 11,181,770
     (``"dual-except-shortcuts"``, the paper's released code). ``mean`` and ``std`` (per channel, in pixels) default to
     CIFAR-10's for 3 channels and to 0.5 otherwise. Initial weights come from torch's global generator.
-    ``conv`` makes the 3x3 convolutions of the blocks: another way to compute the same, such as
-    :class:`advlib.small_maps.SmallMapConv2d`.
+    ``conv`` makes the convolutions of the blocks: another way to compute the same, such as
+    :class:`advlib.products.ProductConv2d`.
 
     Raises ValueError on an unknown activation or norm, a width below 1, fewer than 2 classes, or mean and std that do
     not fit the channels.

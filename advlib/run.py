@@ -22,9 +22,9 @@ from advlib.evaluate import evaluate, suite
 from advlib.folders import CHECKPOINT, HALVED, MEASURED, PROCESSES, alone
 from advlib.interrupt import Interrupted, on_request
 from advlib.parallel import ALONE, Team
+from advlib.products import ProductConv2d
 from advlib.records import SCIENCE_VERSION, Record
 from advlib.resnet import resnet18
-from advlib.small_maps import SmallMapConv2d
 from advlib.unfinished import Unfinished, digest
 from advlib.weights import save_weights
 
@@ -214,7 +214,7 @@ def build_model(config: Config, dataset: Dataset, activation: str | None = None)
             activation_alpha=config.activation_alpha,
             mean=dataset.mean,
             std=dataset.std,
-            conv=SmallMapConv2d if config.precision == "fast" else nn.Conv2d,
+            conv=ProductConv2d if config.precision == "fast" else nn.Conv2d,
         )
 
 

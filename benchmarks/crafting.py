@@ -11,9 +11,9 @@ from torch import nn
 from advlib.attacks import pgd
 from advlib.folded import Folded
 from advlib.kernel import ALLOCATOR
+from advlib.products import ProductConv2d
 from advlib.resnet import resnet18
 from advlib.run import training_dtype
-from advlib.small_maps import SmallMapConv2d
 from advlib.train import autocast
 from benchmarks.race import Contestant, Work, race
 
@@ -56,7 +56,7 @@ def ours(width: int, batch: int, **attack) -> Work:
 
 
 def fast(width: int, batch: int, **attack) -> Work:
-    model, x, y = victim(width, batch, conv=SmallMapConv2d)
+    model, x, y = victim(width, batch, conv=ProductConv2d)
 
     def craft():
         with autocast(x.device, training_dtype("fast", x.device)):

@@ -11,22 +11,22 @@ from advlib.attacks import eval_mode
 from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
 from advlib.kernel import ALLOCATOR
+from advlib.products import ProductConv2d
 from advlib.resnet import resnet18
 from advlib.run import LOSSES, STEPS, training_attack, training_dtype
-from advlib.small_maps import SmallMapConv2d
 from advlib.train import autocast, to_pixels
 from benchmarks.race import Contestant, Work, race
 
 STEP = "benchmarks.training:step"
 FAST = {"precision": "fast"}
-UNFOLDED = {"precision": "auto", "small_maps": True}
+UNFOLDED = {"precision": "auto", "products": True}
 LEVERS = {  # taken from the fast mode, or added to it: options of `step`, and whether the allocator keeps its memory
     "fast": (FAST, True),
     "without bfloat16": (FAST | {"half": False}, True),
     "without channels last": (FAST | {"channels_last": False}, True),
     "without folded batch norm": (UNFOLDED, True),
     "without folded batch norm, with gradients by the weights while attacking": (UNFOLDED | {"thrifty": False}, True),
-    "without products for small maps": (FAST | {"small_maps": False}, True),
+    "without convolutions as products": (FAST | {"products": False}, True),
     "without an allocator that keeps its memory": (FAST, False),
     "with the loss read at every step": (FAST | {"read_loss": True}, True),
     "with a fused optimiser": (FAST | {"fused": True}, True),
@@ -71,7 +71,7 @@ def step(
     steps: int = 2,
     half: bool = True,
     channels_last: bool = True,
-    small_maps: bool | None = None,
+    products: bool | None = None,
     thrifty: bool = True,
     read_loss: bool = False,
     fused: bool = False,
@@ -82,7 +82,7 @@ def step(
     config = catalogue.config(key, width=width, batch_size=batch, precision=precision, train_steps=steps)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    conv = SmallMapConv2d if (precision == "fast" if small_maps is None else small_maps) else nn.Conv2d
+    conv = ProductConv2d if (precision == "fast" if products is None else products) else nn.Conv2d
     torch.manual_seed(0)
     model = resnet18(width=width, norm=config.norm, conv=conv).to(device, memory_format=layout).train()
     optimizer = torch.optim.SGD(

@@ -22,7 +22,7 @@ LAYERS = [
         "interrupt",
         "activations",
         "norm",
-        "small_maps",
+        "products",
         "losses",
         "attacks",
         "augment",

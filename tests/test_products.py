@@ -1,0 +1,140 @@
+"""A convolution as matrix products is torch's convolution, in value and in both gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck
+
+from advlib import products, run
+from advlib.products import ALL, BY_IMAGE, BY_WEIGHT, VALUE, ProductConv2d, convolve, worthwhile
+from tests import miniature
+
+NONE = frozenset()
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 1, 1), (3, 2, 2, 5), (2, 3, 7, 6)], ids=str)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"])
+def test_value_and_gradients_equal_those_of_torch_s_convolution(generator, shape, k, stride, layout):
+    x, weight, bias, pull = _inputs(generator, shape, k, stride, layout)
+    ours = _value_and_gradients(lambda *inputs: convolve(*inputs, stride=stride), (x, weight, bias), pull)
+    torchs = _value_and_gradients(lambda *inputs: F.conv2d(*inputs, stride, k // 2), (x, weight, bias), pull)
+    for made, expected in zip(ours, torchs, strict=True):
+        assert made.shape == expected.shape
+        torch.testing.assert_close(made, expected)
+
+
+@pytest.mark.parametrize(
+    "parts", [NONE, {VALUE}, {BY_IMAGE}, {BY_WEIGHT}, {BY_IMAGE, BY_WEIGHT}, {VALUE, BY_WEIGHT}], ids=str
+)
+def test_whichever_parts_are_products_the_result_is_the_same(generator, parts):
+    x, weight, bias, pull = _inputs(generator, (2, 3, 6, 6), 3, 2, torch.channels_last)
+    ours = _value_and_gradients(
+        lambda *inputs: convolve(*inputs, stride=2, parts=frozenset(parts)), (x, weight, bias), pull
+    )
+    whole = _value_and_gradients(lambda *inputs: convolve(*inputs, stride=2), (x, weight, bias), pull)
+    for made, expected in zip(ours, whole, strict=True):
+        torch.testing.assert_close(made, expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_gradients_are_those_of_finite_differences(generator, stride):
+    x = torch.randn(2, 3, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 3, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda x, weight: convolve(x, weight, stride=stride), (x, weight))
+
+
+@pytest.mark.parametrize("parts", [ALL, NONE], ids=["products", "torch's"])
+def test_a_gradient_that_nobody_asks_for_is_not_computed(generator, monkeypatch, parts):
+    x = torch.randn(1, 2, 4, 4, generator=generator, requires_grad=True)
+    weight = torch.randn(2, 2, 3, 3, generator=generator)
+    asked = []
+    for name in ("_by_image", "_by_weight", "_by_torch"):
+        real = getattr(products, name)
+        monkeypatch.setattr(products, name, lambda *a, name=name, real=real: asked.append((name, a[4:])) or real(*a))
+    convolve(x, weight, parts=parts).sum().backward()
+    assert asked == ([("_by_image", ())] if parts else [("_by_torch", ([True, False, False],))])
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "k", "stride", "parts"),
+    [
+        (512, 4, 3, 1, ALL),
+        (512, 8, 3, 1, {BY_WEIGHT}),
+        (256, 8, 3, 1, {BY_WEIGHT}),
+        (256, 9, 3, 1, NONE),
+        (128, 4, 3, 1, NONE),
+        (256, 8, 3, 2, ALL),
+        (128, 16, 3, 2, {BY_WEIGHT}),
+        (64, 32, 3, 2, NONE),
+        (64, 32, 1, 2, {BY_IMAGE, BY_WEIGHT}),
+        (64, 8, 1, 2, NONE),
+        (512, 32, 1, 1, NONE),
+    ],
+)
+def test_products_are_for_small_maps_of_many_channels_and_for_strides(channels, side, k, stride, parts):
+    weight = torch.zeros(1, channels, k, k)
+    x = torch.zeros(1, channels, side, side, dtype=torch.bfloat16)
+    assert worthwhile(x, weight, stride) == parts
+    assert worthwhile(x.float(), weight, stride) == NONE  # float32 is torch's own business
+
+
+def test_at_the_width_of_the_small_budget_nothing_is_a_product(monkeypatch):
+    """Its records in the fast mode were made before there were so many products, and can still be made again."""
+    seen = []
+    real = products.worthwhile
+    monkeypatch.setattr(products, "worthwhile", lambda *a: seen.append(real(*a)) or seen[-1])
+    model = run.build_model(miniature.config(precision="fast", width=16), miniature.dataset())
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.rand(1, 3, 32, 32))
+    assert len(seen) == 19 and not any(seen)  # the convolutions after the stem
+
+
+@pytest.mark.parametrize(("k", "stride", "channels", "side"), [(3, 1, 512, 4), (3, 2, 256, 8), (1, 2, 128, 8)])
+def test_under_autocast_the_layer_is_as_near_to_float32_as_torch_s_own(generator, k, stride, channels, side):
+    x = torch.randn(4, channels, side, side, generator=generator)
+    layer = ProductConv2d(channels, 64, k, stride, padding=k // 2, bias=False)
+    pull = torch.randn(4, 64, side // stride, side // stride, generator=generator)
+    exact = _value_and_gradients(lambda x, weight: F.conv2d(x, weight, None, stride, k // 2), (x, layer.weight), pull)
+    assert worthwhile(x.bfloat16(), layer.weight, stride)
+
+    def own(x, weight):
+        return torch.func.functional_call(layer, {"weight": weight}, (x.bfloat16(),))
+
+    def torchs(x, weight):
+        return F.conv2d(x, weight, None, stride, k // 2)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [_value_and_gradients(apply, (x, layer.weight), pull.bfloat16()) for apply in (own, torchs)]
+    for made, expected, truth in zip(*found, exact, strict=True):
+        assert made.dtype == expected.dtype
+        error = [(value.float() - truth).abs().mean().item() for value in (made, expected)]
+        assert error[0] < 1.1 * error[1]
+
+
+def test_a_fast_network_has_the_same_weights_under_the_same_names():
+    data = miniature.dataset()
+    usual, fast = (run.build_model(miniature.config(precision=name), data) for name in ("float32", "fast"))
+    assert any(isinstance(module, ProductConv2d) for module in fast.modules())
+    assert miniature.same(miniature.state(usual), miniature.state(fast))
+
+
+def _inputs(generator, shape, k: int, stride: int, layout):
+    """Images, weights, biases, and a gradient for the value, in float64."""
+    x = torch.randn(shape, generator=generator, dtype=torch.float64).to(memory_format=layout)
+    weight = torch.randn(7, shape[1], k, k, generator=generator, dtype=torch.float64).to(memory_format=layout)
+    bias = torch.randn(7, generator=generator, dtype=torch.float64)
+    sides = [-(-side // stride) for side in shape[2:]]
+    return x, weight, bias, torch.randn(shape[0], 7, *sides, generator=generator, dtype=torch.float64)
+
+
+def _value_and_gradients(apply, inputs, pull):
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    value = apply(*inputs)
+    return value, *torch.autograd.grad(value, inputs, pull)
