@@ -23,8 +23,7 @@ import torch
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
-SHORTEST = 1.0  # seconds of a round: short work is done several times
-WARM_UP = 3  # rounds that do not count: in the first something is compiled, and in all of them memory is new
+WARM_UP = 2  # rounds that do not count: in the first something is compiled, and in all of them memory is new
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,15 @@ class Contestant:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def race(setting: str, contestants: Sequence[Contestant], *, images: int, rounds: int = 3) -> list[dict]:
+def race(
+    setting: str, contestants: Sequence[Contestant], *, images: int, rounds: int = 3, shortest: float = 3.0
+) -> list[dict]:
     """A row for each contestant: seconds of the first round of all and of those that count, images a second, memory.
 
     ``images``: how many one round works on. Where the work returns tensors, a row says how far they are from the first
-    contestant's. ``WARM_UP`` rounds come first. Raises RuntimeError, with its last words, if a contestant dies.
+    contestant's. ``WARM_UP`` rounds come first. Work shorter than ``shortest`` seconds is done several times in a
+    round: who has waited for others starts with cold caches, which no training does. Raises RuntimeError, with its
+    last words, if a contestant dies.
     """
     with ExitStack() as stack:
         running = {c.name: stack.enter_context(_Process(c)) for c in contestants}
@@ -49,7 +52,7 @@ def race(setting: str, contestants: Sequence[Contestant], *, images: int, rounds
         order = list(running)
         for _ in tqdm(range(WARM_UP + rounds), desc=setting, unit="round", disable=not sys.stderr.isatty()):
             for name in order:
-                seconds[name].append(round(running[name].go(), 5))
+                seconds[name].append(round(running[name].go(shortest), 5))
             order = order[1:] + order[:1]  # whoever comes first finds the caches of another
         results = {name: process.finish() for name, process in running.items()}
         first = next(iter(results.values()))
@@ -94,8 +97,8 @@ class _Process:
         self._hear()
         return self
 
-    def go(self) -> float:
-        self._say("go")
+    def go(self, shortest: float) -> float:
+        self._say(f"go {shortest}")
         return self._hear()["seconds"]
 
     def finish(self) -> dict:
@@ -139,8 +142,9 @@ def _contestant(make: str, options: dict) -> None:
                 torch.save(made.float().cpu().contiguous(), path)
             answer(peak_memory_gb=_peak_memory(), made=path)
             continue
+        shortest = float(line.removeprefix("go "))
         begin, times = time.perf_counter(), 0
-        while not times or time.perf_counter() - begin < SHORTEST:
+        while not times or time.perf_counter() - begin < shortest:
             made, times = work(), times + 1
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
