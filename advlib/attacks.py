@@ -127,7 +127,9 @@ def first_success(
         for step in range(steps):
             if not len(alive):
                 break
-            logits, gradient = _seen(logits_fn, x_adv, y[alive])  # both whether it is fooled and where to go from it
+            logits, gradient = _logits_and_gradient(
+                logits_fn, x_adv, y[alive]
+            )  # both whether it is fooled and where to go from it
             if step or not random_start:  # a random start is no success yet
                 survives = _classes(logits) == y[alive]
                 needed[alive[~survives]] = step
@@ -221,7 +223,7 @@ def _length(images: Tensor) -> Tensor:
     return images.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def _seen(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _logits_and_gradient(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The logits (B, K), and each image's own gradient of its cross-entropy."""
     x_adv = x_adv.detach().requires_grad_()
     with torch.enable_grad():
@@ -235,7 +237,7 @@ def _ascend(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: 
     if steps == 0:
         return ball.project(x_adv.detach())
     for _ in range(steps):
-        _, gradient = _seen(logits_fn, x_adv, y)
+        _, gradient = _logits_and_gradient(logits_fn, x_adv, y)
         x_adv = ball.project(x_adv.detach() + step_size * ball.steepest(gradient))
     return x_adv
 

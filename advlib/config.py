@@ -62,8 +62,8 @@ class Config:
     weight_decay: float = 5e-4
     schedule: str = "cosine"
     augmentation: str = "crop-flip"
-    # of training: "auto" is bf16 where the device computes in it, "fast" that and an attack through folded batch norm.
-    # Evaluation is float32
+    # of training: "auto" is bf16 where the device computes in it, "fast" that, an attack through folded batch norm,
+    # and convolutions as products on a CPU. Evaluation is float32
     precision: str = "auto"
 
     seed: int = 0  # drives initial weights, order, augmentation and random starts

@@ -2,7 +2,7 @@
 
 With what each output pixel sees written out as the row of a matrix (Chellapilla et al. 2006), a convolution is one
 product, and so is each of its gradients. Where maps are small and channels many, or where every second pixel is left
-out, oneDNN's convolution takes longer, up to four times for the gradient by the weights; `benchmarks/` has what a
+out, oneDNN's convolution can take longer, most of all for the gradient by the weights; `benchmarks/` has what a
 training step gains. Only the order of the sums differs.
 """
 
@@ -17,10 +17,18 @@ ALL = frozenset({VALUE, BY_IMAGE, BY_WEIGHT})
 
 
 class ProductConv2d(nn.Conv2d):
-    """A convolution without bias, 1x1 or 3x3, whose value and gradients are products where that is faster.
+    """A convolution whose value and gradients are products where that is faster.
 
-    Parameters and everything else are those of :class:`torch.nn.Conv2d`; so is the result, but for rounding.
+    Parameters, their names and first values are those of :class:`torch.nn.Conv2d`; so is the result, but for rounding.
+    Raises ValueError on a bias, and on a padding that changes the size of a map.
     """
+
+    def __init__(
+        self, in_channels: int, channels: int, k: int, stride: int = 1, *, padding: int = 0, bias: bool = False
+    ):
+        if bias or k % 2 == 0 or padding != k // 2:
+            raise ValueError(f"{bias=}, {k=}, {padding=}: need no bias, an odd k, and a padding of k // 2")
+        super().__init__(in_channels, channels, k, stride, padding, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if parts := worthwhile(x, self.weight, self.stride[0]):
@@ -29,7 +37,7 @@ class ProductConv2d(nn.Conv2d):
 
 
 def worthwhile(x: Tensor, weight: Tensor, stride: int) -> frozenset[str]:
-    """Which of VALUE, BY_IMAGE and BY_WEIGHT are faster as products here: as measured, not as reasoned."""
+    """Which of VALUE, BY_IMAGE and BY_WEIGHT are faster as products: as measured on two cores of a Xeon with AMX."""
     if x.dtype != torch.bfloat16 or x.device.type != "cpu":
         return frozenset()
     C, k, side = weight.shape[1], weight.shape[2], max(x.shape[2:])
@@ -59,20 +67,22 @@ class _Convolution(torch.autograd.Function):
         ctx.stride, ctx.parts = stride, parts
         if VALUE not in parts:
             return F.conv2d(x, weight, bias, stride, len(weight[0, 0]) // 2)
-        rows, (B, H, W) = _seen(x, weight, stride)
-        return F.linear(rows, weight.permute(0, 2, 3, 1).flatten(1), bias).view(B, H, W, -1).permute(0, 3, 1, 2)
+        rows, (B, H, W) = _patches(x, weight, stride)
+        return (
+            F.linear(rows, weight.permute(0, 2, 3, 1).flatten(1), bias).view(B, H, W, len(weight)).permute(0, 3, 1, 2)
+        )
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         x, weight = ctx.saved_tensors
-        image, weights, bias = ctx.needs_input_grad[:3]
-        left = [image and BY_IMAGE not in ctx.parts, weights and BY_WEIGHT not in ctx.parts, False]
+        for_image, for_weight, for_bias = ctx.needs_input_grad[:3]
+        left = [for_image and BY_IMAGE not in ctx.parts, for_weight and BY_WEIGHT not in ctx.parts, False]
         by_image, by_weight = _by_torch(gradient, x, weight, ctx.stride, left) if any(left) else (None, None)
-        if image and BY_IMAGE in ctx.parts:
+        if for_image and BY_IMAGE in ctx.parts:
             by_image = _by_image(gradient, x, weight, ctx.stride)
-        if weights and BY_WEIGHT in ctx.parts:
+        if for_weight and BY_WEIGHT in ctx.parts:
             by_weight = _by_weight(gradient, x, weight, ctx.stride)
-        return by_image, by_weight, gradient.sum(dim=(0, 2, 3)) if bias else None, None, None
+        return by_image, by_weight, gradient.sum(dim=(0, 2, 3)) if for_bias else None, None, None
 
 
 def _by_torch(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, which: list[bool]):
@@ -84,16 +94,16 @@ def _by_torch(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, which: l
 
 def _by_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
     O, C, *kernel = weight.shape
-    matrix = gradient.permute(0, 2, 3, 1).reshape(-1, O).t() @ _seen(x, weight, stride)[0]
+    matrix = gradient.permute(0, 2, 3, 1).reshape(-1, O).t() @ _patches(x, weight, stride)[0]
     return matrix.view(O, *kernel, C).permute(0, 3, 1, 2)
 
 
 def _by_image(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Pixels in the same place of a ``stride`` x ``stride`` cell hear of the same outputs, through the same taps."""
+    """Pixels in the same place of ``stride`` x ``stride`` cells need the same taps: one product for each place."""
     (B, C, H, W), k = x.shape, weight.shape[2]
     made = gradient.new_zeros(B, H, W, C) if stride > k else gradient.new_empty(B, H, W, C)
     for i, j in product(range(stride), repeat=2):
-        (down, top), (across, left) = _heard(i, k, stride), _heard(j, k, stride)
+        (down, top), (across, left) = _taps(i, k, stride), _taps(j, k, stride)
         if down and across:
             count = len(range(i, H, stride)), len(range(j, W, stride))
             rows = _windows(gradient, (top, left), (len(down), len(across)), 1, count)
@@ -102,13 +112,13 @@ def _by_image(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tenso
     return made.permute(0, 3, 1, 2)
 
 
-def _heard(place: int, k: int, stride: int) -> tuple[list[int], int]:
+def _taps(place: int, k: int, stride: int) -> tuple[list[int], int]:
     """Along one side: the taps through which a pixel in this place reaches outputs, and the first output's offset."""
     taps = [tap for tap in reversed(range(k)) if (place + k // 2 - tap) % stride == 0]
     return taps, (place + k // 2 - taps[0]) // stride if taps else 0
 
 
-def _seen(x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, tuple[int, int, int]]:
+def _patches(x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, tuple[int, int, int]]:
     """What each output pixel sees of x, (B H' W', k k C), and (B, H', W')."""
     (B, _, H, W), k = x.shape, weight.shape[2]
     count = -(-H // stride), -(-W // stride)
@@ -118,7 +128,7 @@ def _seen(x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, tuple[int, in
 def _windows(x: Tensor, first: tuple[int, int], size: tuple[int, int], stride: int, count: tuple[int, int]) -> Tensor:
     """``count`` windows down and across (B, C, H, W), a row of ``size`` pixels each, the first of them at ``first``.
 
-    ``first`` <= 0 counts pixels from the upper left; beyond the border there is zero.
+    ``first`` counts pixels from the upper left, and is negative beyond the border, where there is zero.
     """
     pixels = x.permute(0, 2, 3, 1)
     ends = [first[d] + (count[d] - 1) * stride + size[d] for d in (0, 1)]

@@ -26,7 +26,7 @@ LEVERS = {  # taken from the fast mode, or added to it: options of `step`, and w
     "without channels last": (FAST | {"channels_last": False}, True),
     "without folded batch norm": (UNFOLDED, True),
     "without folded batch norm, with gradients by the weights while attacking": (UNFOLDED | {"thrifty": False}, True),
-    "without convolutions as products": (FAST | {"products": False}, True),
+    "without convolutions as products, but in the attack": (FAST | {"products": False}, True),
     "without an allocator that keeps its memory": (FAST, False),
     "with the loss read at every step": (FAST | {"read_loss": True}, True),
     "with a fused optimiser": (FAST | {"fused": True}, True),

@@ -3,7 +3,6 @@
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.race import WARM_UP
 from benchmarks.training import step
 
 KINDS = {  # part of an operator's name -> what it does, the first that fits
@@ -23,12 +22,13 @@ KINDS = {  # part of an operator's name -> what it does, the first that fits
     "copy_": "copies",
     "constant_pad": "copies",
 }
+STEADY = 6  # steps until a process has all the memory that a step takes
 
 
 def shares(width: int = 64, batch: int = 128, steps: int = 3) -> list[dict]:
     """Share of the operators' own time by kind, in the fast step, over a few steps."""
     work = step(width, batch, "fast")
-    for _ in range(WARM_UP):
+    for _ in range(STEADY):
         work()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
     with profile(activities=activities) as seen:

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from advlib import products, run
+from advlib import catalogue, products, run
+from advlib.folded import Folded
 from advlib.products import ALL, BY_IMAGE, BY_WEIGHT, VALUE, ProductConv2d, convolve, worthwhile
 from tests import miniature
 
@@ -19,7 +20,7 @@ def generator():
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("k", [1, 3, 5])
-@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 1, 1), (3, 2, 2, 5), (2, 3, 7, 6)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 1, 1), (3, 2, 2, 5), (2, 3, 7, 6), (0, 3, 4, 4)], ids=str)
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"])
 def test_value_and_gradients_equal_those_of_torch_s_convolution(generator, shape, k, stride, layout):
     x, weight, bias, pull = _inputs(generator, shape, k, stride, layout)
@@ -34,13 +35,14 @@ def test_value_and_gradients_equal_those_of_torch_s_convolution(generator, shape
     "parts", [NONE, {VALUE}, {BY_IMAGE}, {BY_WEIGHT}, {BY_IMAGE, BY_WEIGHT}, {VALUE, BY_WEIGHT}], ids=str
 )
 def test_whichever_parts_are_products_the_result_is_the_same(generator, parts):
-    x, weight, bias, pull = _inputs(generator, (2, 3, 6, 6), 3, 2, torch.channels_last)
-    ours = _value_and_gradients(
-        lambda *inputs: convolve(*inputs, stride=2, parts=frozenset(parts)), (x, weight, bias), pull
-    )
-    whole = _value_and_gradients(lambda *inputs: convolve(*inputs, stride=2), (x, weight, bias), pull)
-    for made, expected in zip(ours, whole, strict=True):
-        torch.testing.assert_close(made, expected)
+    for k in (1, 3):
+        x, weight, bias, pull = _inputs(generator, (2, 3, 6, 6), k, 2, torch.channels_last)
+        ours = _value_and_gradients(
+            lambda *inputs: convolve(*inputs, stride=2, parts=frozenset(parts)), (x, weight, bias), pull
+        )
+        torchs = _value_and_gradients(lambda *inputs, k=k: F.conv2d(*inputs, 2, k // 2), (x, weight, bias), pull)
+        for made, expected in zip(ours, torchs, strict=True):
+            torch.testing.assert_close(made, expected)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -82,25 +84,34 @@ def test_products_are_for_small_maps_of_many_channels_and_for_strides(channels, 
     weight = torch.zeros(1, channels, k, k)
     x = torch.zeros(1, channels, side, side, dtype=torch.bfloat16)
     assert worthwhile(x, weight, stride) == parts
-    assert worthwhile(x.float(), weight, stride) == NONE  # float32 is torch's own business
+    assert worthwhile(x.float(), weight, stride) == NONE  # float32 is torch's own business, and so are other devices
+    assert worthwhile(x.to("meta"), weight, stride) == NONE
 
 
 def test_at_the_width_of_the_small_budget_nothing_is_a_product(monkeypatch):
     """Its records in the fast mode were made before there were so many products, and can still be made again."""
     seen = []
     real = products.worthwhile
-    monkeypatch.setattr(products, "worthwhile", lambda *a: seen.append(real(*a)) or seen[-1])
-    model = run.build_model(miniature.config(precision="fast", width=16), miniature.dataset())
-    with torch.autocast("cpu", torch.bfloat16):
-        model(torch.rand(1, 3, 32, 32))
-    assert len(seen) == 19 and not any(seen)  # the convolutions after the stem
+    monkeypatch.setattr(products, "worthwhile", lambda x, *a: seen.append((x.dtype, real(x, *a))) or seen[-1][1])
+    for width, expected in ((catalogue.BUDGETS["lite"]["width"], False), (32, True)):
+        seen.clear()
+        model = run.build_model(miniature.config(precision="fast", width=width), miniature.dataset())
+        with torch.autocast("cpu", torch.bfloat16):
+            model(torch.rand(1, 3, 32, 32))
+            Folded(model.eval(), "main")(torch.rand(1, 3, 32, 32), "main")
+        assert len(seen) == 19 + 20  # the attack's network asks for its stem as well, which sees float32
+        assert [dtype for dtype, _ in seen].count(torch.bfloat16) == 19 + 19
+        assert any(parts for _, parts in seen) == expected
 
 
-@pytest.mark.parametrize(("k", "stride", "channels", "side"), [(3, 1, 512, 4), (3, 2, 256, 8), (1, 2, 128, 8)])
+@pytest.mark.parametrize(
+    ("k", "stride", "channels", "side"), [(3, 1, 512, 4), (3, 1, 256, 8), (3, 2, 256, 8), (1, 2, 128, 8)]
+)
 def test_under_autocast_the_layer_is_as_near_to_float32_as_torch_s_own(generator, k, stride, channels, side):
-    x = torch.randn(4, channels, side, side, generator=generator)
+    x = torch.randn(4, channels, side, side, generator=generator).bfloat16().float()
     layer = ProductConv2d(channels, 64, k, stride, padding=k // 2, bias=False)
-    pull = torch.randn(4, 64, side // stride, side // stride, generator=generator)
+    layer.weight.data = layer.weight.data.bfloat16().float()  # so that what is left is the rounding of results
+    pull = torch.randn(4, 64, side // stride, side // stride, generator=generator).bfloat16().float()
     exact = _value_and_gradients(lambda x, weight: F.conv2d(x, weight, None, stride, k // 2), (x, layer.weight), pull)
     assert worthwhile(x.bfloat16(), layer.weight, stride)
 
@@ -116,6 +127,12 @@ def test_under_autocast_the_layer_is_as_near_to_float32_as_torch_s_own(generator
         assert made.dtype == expected.dtype
         error = [(value.float() - truth).abs().mean().item() for value in (made, expected)]
         assert error[0] < 1.1 * error[1]
+
+
+@pytest.mark.parametrize("options", [{"bias": True}, {"padding": 0}, {"padding": 2}])
+def test_what_would_be_another_convolution_is_refused(options):
+    with pytest.raises(ValueError, match="need no bias, an odd k, and a padding of k // 2"):
+        ProductConv2d(3, 4, 3, **{"padding": 1} | options)
 
 
 def test_a_fast_network_has_the_same_weights_under_the_same_names():
