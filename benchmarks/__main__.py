@@ -16,7 +16,7 @@ QUESTIONS = {
     "curves": lambda rounds: curves.curves(rounds=rounds),
     "threads": lambda rounds: curves.threads(rounds=rounds),
     "start-up": lambda rounds: curves.start_up(repeats=rounds),
-    "where": lambda rounds: where.shares(steps=rounds),
+    "where": lambda rounds: where.question(steps=rounds),
 }
 RESULTS = Path(__file__).parent / "results"
 

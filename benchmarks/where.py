@@ -1,8 +1,15 @@
 """Where the rest of the time goes: the operators of a fast training step."""
 
+import json
+import os
+import subprocess
+import sys
+
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from advlib.kernel import ALLOCATOR
+from benchmarks.race import ROOT
 from benchmarks.training import step
 
 KINDS = {  # part of an operator's name -> what it does, the first that fits
@@ -25,6 +32,19 @@ KINDS = {  # part of an operator's name -> what it does, the first that fits
 STEADY = 6  # steps until a process has all the memory that a step takes
 
 
+def question(steps: int) -> list[dict]:
+    """:func:`shares` of the paper's size, in a process whose allocator keeps its memory, as that of a run does."""
+    said = subprocess.run(
+        [sys.executable, "-m", "benchmarks.where", str(steps)],
+        cwd=ROOT,
+        env=os.environ | ALLOCATOR,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return json.loads(said.stdout.splitlines()[-1])
+
+
 def shares(width: int = 64, batch: int = 128, steps: int = 3) -> list[dict]:
     """Share of the operators' own time by kind, in the fast step, over a few steps."""
     work = step(width, batch, "fast")
@@ -42,3 +62,7 @@ def shares(width: int = 64, batch: int = 128, steps: int = 3) -> list[dict]:
     total = sum(times.values())
     ordered = sorted(times.items(), key=lambda item: (item[0] == "everything else", -item[1]))
     return [{"kind": kind, "share": round(time / total, 4)} for kind, time in ordered]
+
+
+if __name__ == "__main__":
+    print(json.dumps(shares(steps=int(sys.argv[1]))))
