@@ -1,5 +1,6 @@
 """What the theory chapters claim: about their figures, about the code they include, and about each other."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -236,3 +237,12 @@ def test_every_image_drawn_is_inside_its_ball_and_a_half_reaches_flat_grey():
 def test_the_diagrams_can_be_drawn():
     for draw in (diagrams.two_branches, diagrams.training_step):
         assert draw().axes
+
+
+def test_every_function_that_a_page_includes_is_in_the_file_it_is_taken_from():
+    included = re.compile(r"\{literalinclude\} (\S+)\n(?::\w+: .*\n)*?:pyobject: (\S+)\n")
+    found = [(page, *match) for page in PAGES for match in included.findall(page.read_text())]
+    assert len(found) > 5
+    for page, file, name in found:
+        defined = {getattr(node, "name", None) for node in ast.walk(ast.parse((page.parent / file).read_text()))}
+        assert name in defined, f"{page.name} includes {name}, which {file} does not define"
