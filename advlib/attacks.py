@@ -228,7 +228,8 @@ def _logits_and_gradient(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor) -> tuple
     x_adv = x_adv.detach().requires_grad_()
     with torch.enable_grad():
         logits = logits_fn(x_adv)
-        loss = F.cross_entropy(logits, y, reduction="sum")  # a mean would make the gradient depend on the batch
+        # a sum, not a mean: each image's gradient is its own
+        loss = F.cross_entropy(logits, y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x_adv)
     return logits.detach(), gradient
 

@@ -224,7 +224,7 @@ def bars(measured: Measured) -> Figure:
     races = measured.races("levers")
     names = [name for name in next(iter(races.values())) if name != "fast"]
     with style():
-        figure, panels = plt.subplots(1, len(races), figsize=(9.6, 0.9 + 0.36 * len(names)), sharey=True, squeeze=False)
+        figure, panels = plt.subplots(1, len(races), figsize=(9.6, 0.9 + 0.46 * len(names)), sharey=True, squeeze=False)
         for panel, (setting, race) in zip(panels.flat, races.items(), strict=True):
             for position, name in enumerate(names):
                 ratio = faster(race[name], race["fast"])
@@ -283,4 +283,4 @@ def spent(measured: Measured) -> Figure:
 
 
 def _wrapped(name: str) -> str:
-    return textwrap.fill(name, 38)
+    return textwrap.fill(name, 46)
