@@ -127,9 +127,7 @@ def first_success(
         for step in range(steps):
             if not len(alive):
                 break
-            logits, gradient = _logits_and_gradient(
-                logits_fn, x_adv, y[alive]
-            )  # both whether it is fooled and where to go from it
+            logits, gradient = _logits_and_gradient(logits_fn, x_adv, y[alive])
             if step or not random_start:  # a random start is no success yet
                 survives = _classes(logits) == y[alive]
                 needed[alive[~survives]] = step

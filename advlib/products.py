@@ -68,9 +68,8 @@ class _Convolution(torch.autograd.Function):
         if VALUE not in parts:
             return F.conv2d(x, weight, bias, stride, len(weight[0, 0]) // 2)
         rows, (B, H, W) = _patches(x, weight, stride)
-        return (
-            F.linear(rows, weight.permute(0, 2, 3, 1).flatten(1), bias).view(B, H, W, len(weight)).permute(0, 3, 1, 2)
-        )
+        pixels = F.linear(rows, weight.permute(0, 2, 3, 1).flatten(1), bias)
+        return pixels.view(B, H, W, len(weight)).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):

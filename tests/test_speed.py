@@ -156,6 +156,14 @@ def test_contestants_take_turns_and_rounds_that_warm_up_do_not_count():
     assert all(0.1 < row["peak_memory_gb"] < 50 for row in rows)
 
 
+def test_short_work_is_done_again_until_the_round_is_long_enough():
+    here = "tests.test_speed:work"
+    _, short = race(
+        "x", [Contestant("a", here, {"value": 1.0}), Contestant("b", here, {})], images=1, rounds=1, shortest=0.05
+    )
+    assert short["largest_difference"] > WARM_UP + 1  # it says how often it has worked
+
+
 def test_what_a_contestant_takes_is_what_is_measured():
     waiting = Contestant("a", "tests.test_speed:work", {"seconds": 0.4})
     (row,) = race("waiting", [waiting], images=10, rounds=1, shortest=0.1)
