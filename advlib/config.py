@@ -14,10 +14,14 @@ CHOICES = {
     "attack_mode": ("eval", "train"),
     "attack_branch": ("aux", "main"),
     "update": ("joint", "two-steps"),
-    "schedule": ("cosine", "one-cycle", "cosine-80"),
+    "schedule": ("cosine", "one-cycle", "published"),
+    "last_batch": ("dropped", "kept"),
+    "head_bias": ("zero", "torch"),
     "augmentation": ("crop-flip", "crop", "published", "none"),
     "precision": ("auto", "float32", "bf16", "fast"),
 }
+# Fields that are younger than the first records, at the value that those were made with: a record without one has it
+SINCE = {"last_batch": "dropped", "head_bias": "zero"}
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,12 @@ class Config:
     # optimisation: SGD
     epochs: int = 100
     batch_size: int = 256  # clean images
+    last_batch: str = "dropped"  # of an epoch, where it is incomplete: "dropped" or "kept"
     lr: float = 0.1  # peak
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "cosine"
+    head_bias: str = "zero"  # of the linear layer at the start, or as "torch" draws it
     augmentation: str = "crop-flip"
     # of training: "auto" is bf16 where the device computes in it, "fast" that, an attack through folded batch norm,
     # and convolutions as products on a CPU. Evaluation is float32
@@ -127,6 +133,10 @@ class Config:
         mine, theirs = asdict(self), asdict(other)
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
+    def images_an_epoch(self, images: int) -> int:
+        """How many of so many training images an epoch sees: all, or those of its complete batches."""
+        return images if self.last_batch == "kept" else images // self.batch_size * self.batch_size
+
     @property
     def reach(self) -> float:
         """How far the training attack can move a value: from the image its steps may end before ``train_eps``."""
@@ -137,8 +147,9 @@ class Config:
         return asdict(self)
 
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any field."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits that change with any field; a field of :data:`SINCE` at its old value adds nothing."""
+        told = {name: value for name, value in asdict(self).items() if name not in SINCE or value != SINCE[name]}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def did_you_mean(value, choices) -> str:

@@ -28,6 +28,9 @@ TRAINING = {
     "loss": "ALS by log-softmax instead of log(softmax + 1e-8)",
     "schedule": "the corrected learning rate schedule",
     "augmentation": "crop and flip instead of two paddings, crop, flip and rotation",
+    "remainder": "an epoch's incomplete last batch left out instead of kept",
+    "bias": "the linear layer's bias starts at 0 instead of as torch draws it",
+    "precision": "in what the device does best instead of float32",
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advlib.config import Config
+from advlib.config import SINCE, Config
 from advlib.folders import replacing
 
 SCHEMA = 1  # of the file
@@ -84,9 +84,10 @@ class Record:
         if self.science_version != SCIENCE_VERSION:
             return f"science version {self.science_version}, now {SCIENCE_VERSION}"
         now = config.to_dict()
-        changed = [name for name in now if self.config.get(name) != now[name]]
+        then = SINCE | self.config
+        changed = [name for name in now if then.get(name) != now[name]]
         if changed:
-            return "config: " + ", ".join(f"{name} {self.config.get(name)!r}, now {now[name]!r}" for name in changed)
+            return "config: " + ", ".join(f"{name} {then.get(name)!r}, now {now[name]!r}" for name in changed)
         if checksum is not None and self.data["checksum"] != checksum:
             return "data: another checksum"
         return None

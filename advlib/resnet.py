@@ -101,20 +101,24 @@ def resnet18(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     conv: Callable[..., nn.Module] = nn.Conv2d,
+    head_bias: str = "zero",
 ) -> ResNet18:
-    """A freshly initialised ResNet-18: Kaiming normal for convolutions and the linear layer, zero bias.
+    """A freshly initialised ResNet-18: Kaiming normal for convolutions and the linear layer.
 
     At width 64: 11,173,962 parameters (``norm="shared"``), 11,183,562 (``"dual"``), 11,181,770
     (``"dual-except-shortcuts"``, the paper's released code). ``mean`` and ``std`` (per channel, in pixels) default to
     CIFAR-10's for 3 channels and to 0.5 otherwise. Initial weights come from torch's global generator.
     ``conv`` makes the convolutions of the blocks: another way to compute the same, such as
-    :class:`advlib.products.ProductConv2d`.
+    :class:`advlib.products.ProductConv2d`. ``head_bias``: "zero", or what "torch" draws for a linear layer, uniform
+    within 1 / sqrt(inputs), as in the paper's released code; the weights are the same under both.
 
-    Raises ValueError on an unknown activation or norm, a width below 1, fewer than 2 classes, or mean and std that do
+    Raises ValueError on an unknown activation, norm or bias, a width below 1, fewer than 2 classes, or mean and std that do
     not fit the channels.
     """
     if norm not in NORMS:
         raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")
+    if head_bias not in ("zero", "torch"):
+        raise ValueError(f"unknown head_bias {head_bias!r}: choose one of zero, torch")
     if width < 1 or num_classes < 2 or in_channels < 1:
         raise ValueError(f"{width=}, {num_classes=}, {in_channels=}: need width >= 1, at least 2 classes, 1 channel")
     mean = mean or (CIFAR10_MEAN if in_channels == 3 else (0.5,) * in_channels)
@@ -126,5 +130,6 @@ def resnet18(
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)
-    nn.init.zeros_(model.head.bias)
+    if head_bias == "zero":
+        nn.init.zeros_(model.head.bias)
     return model

@@ -1,5 +1,6 @@
 """Config -> Record: the only module that maps names to objects. Everything else is handed what it works with."""
 
+import math
 import platform
 import subprocess
 import sys
@@ -215,6 +216,7 @@ def build_model(config: Config, dataset: Dataset, activation: str | None = None)
             mean=dataset.mean,
             std=dataset.std,
             conv=ProductConv2d if config.precision == "fast" else nn.Conv2d,
+            head_bias=config.head_bias,
         )
 
 
@@ -284,13 +286,13 @@ def passes(config: Config) -> dict[str, int]:
 def cost(config: Config, train_images: int, curve: list[dict], evaluation_seconds: float) -> dict:
     """What a run took: passes a step, steps, seconds of training and evaluation, clean training images a second."""
     seconds = sum(epoch["seconds"] for epoch in curve)
-    images = train_images // config.batch_size * config.batch_size * config.epochs
+    images = config.images_an_epoch(train_images)
     return {
         "passes_per_step": passes(config),
-        "steps": train_images // config.batch_size * config.epochs,
+        "steps": math.ceil(images / config.batch_size) * config.epochs,
         "training_seconds": round(seconds, 2),
         "evaluation_seconds": round(evaluation_seconds, 2),
-        "training_images_per_second": round(images / seconds, 1),
+        "training_images_per_second": round(images * config.epochs / seconds, 1),
     }
 
 

@@ -378,10 +378,10 @@ def commands(group: Group) -> str:
 def full_cost(group: Group) -> str:
     """What a training of the full budget asks for, and the time that it takes at the least or at the rate seen here."""
     rates = [
-        arithmetic.training(Config(**record.config), record.cost["steps"] * record.config["batch_size"])
-        / record.config["epochs"]
+        arithmetic.training(config, config.images_an_epoch(record.data["train_images"]))
         / record.cost["training_seconds"]
         for record in group
+        for config in [Config(**record.config)]
     ]
     rate = float(np.median(rates))
     by_operations: dict[float, list[str]] = {}

@@ -62,23 +62,27 @@ def clean_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple
 def two_step_update(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
     """The update of the released code: one optimiser step on the adversarial half, then one on the clean half.
 
-    Shapes as for :func:`train_step`; the loss returned is the mean of the two. Gradients are zeroed, not dropped: torch
-    did so in 2021, and we infer it of the code. In each half-step the idle branch's affine parameters then coast on
-    momentum and decay.
+    Shapes as for :func:`train_step`; the loss returned is the mean of the two. Every parameter has a gradient in both
+    half-steps, from the first on, if only of zeros: in the released code the attack leaves gradients behind, which are
+    zeroed. So the idle branch's affine parameters decay and coast on momentum.
     """
     x_adv = attack(model, x, y)
     adversarial = model(x_adv, branch="aux")
     adversarial_loss = loss_fn(adversarial, y)
-    _update(optimizer, adversarial_loss, drop_gradients=False)
+    _update(optimizer, adversarial_loss, idle_decays=True)
 
     clean = model(x, branch="main")
     clean_loss = loss_fn(clean, y)
-    _update(optimizer, clean_loss, drop_gradients=False)
+    _update(optimizer, clean_loss, idle_decays=True)
     return (clean_loss.detach() + adversarial_loss.detach()) / 2, torch.cat([clean, adversarial]).detach()
 
 
-def _update(optimizer, loss: Tensor, drop_gradients: bool = True) -> None:
-    optimizer.zero_grad(set_to_none=drop_gradients)
+def _update(optimizer, loss: Tensor, idle_decays: bool = False) -> None:
+    """One step. A parameter that ``loss`` does not depend on has a gradient of zeros (``idle_decays``) or stays."""
+    optimizer.zero_grad(set_to_none=not idle_decays)
+    if idle_decays:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is None):
+            parameter.grad = torch.zeros_like(parameter)
     loss.backward()
     optimizer.step()
 
@@ -109,21 +113,22 @@ def craft(
         return model.standardise.to_pixels(z_adv)
 
 
-def learning_rate(schedule: str, done: float, epochs: int) -> float:
-    """The share of the peak rate when the share ``done`` in [0, 1) of the training is done.
+def learning_rate(schedule: str, done: float, steps: int) -> float:
+    """The share of the peak rate when the share ``done`` in [0, 1) of a training of so many ``steps`` is done.
 
-    ``cosine`` falls over all of it; ``one-cycle`` rises for 20 %, then falls linearly; ``cosine-80``, the released
-    code's, changes once an epoch, is a cosine over the first 80 % of the epochs, and keeps its last rate for the rest.
+    ``cosine`` falls over all of it. ``one-cycle`` rises for 20 %, if that is a step at least, then falls linearly.
+    ``published``, the released code's, changes a hundred times: it is a cosine over the first 80 changes that lags one
+    behind (the first two rates are the peak), and keeps its last value. There a change is an epoch, and its hundred are
+    always all of the training here, so that a short one spends the same share of its steps at each rate.
     """
     if schedule == "cosine":
         return (1 + math.cos(math.pi * done)) / 2
     if schedule == "one-cycle":
-        return min(done / 0.2, (1 - done) / 0.8)
-    if schedule == "cosine-80":
-        falling = max(1, round(0.8 * epochs))
-        epoch = min(int(done * epochs + 1e-9), falling - 1)
-        return (1 + math.cos(math.pi * epoch / falling)) / 2
-    raise ValueError(f"unknown schedule {schedule!r}: choose one of cosine, one-cycle, cosine-80")
+        return min(done / 0.2 if 0.2 * steps >= 1 else 1.0, (1 - done) / 0.8)
+    if schedule == "published":
+        lagging = max(int(100 * done + 1e-9) - 1, 0)
+        return (1 + math.cos(math.pi * min(lagging, 79) / 80)) / 2
+    raise ValueError(f"unknown schedule {schedule!r}: choose one of cosine, one-cycle, published")
 
 
 def fit(
@@ -172,7 +177,13 @@ def fit(
         "precision_used": str(precision),
     }
     curve, begun = load_checkpoint(checkpoint, origin, model, optimizer, generator) if checkpoint else ([], None)
-    steps = N // B  # the incomplete batch at the end is left out; the next epoch shuffles again
+    images_an_epoch = config.images_an_epoch(N)
+    steps = math.ceil(images_an_epoch / B)
+    if (images_an_epoch % B) % team.size:
+        raise ValueError(
+            f"the last batch of {images_an_epoch % B} images cannot be shared out equally among {team.size} processes: "
+            'take fewer, or last_batch="dropped"'
+        )
     last = config.epochs if stop_after is None else min(stop_after, config.epochs)
 
     model.train()
@@ -186,7 +197,7 @@ def fit(
         for epoch in range(len(curve), last):
             now = begun or Epoch(torch.randperm(N, generator=generator, device=device), torch.zeros(3, device=device))
             begun = None
-            start, batches = time.perf_counter() - now.seconds, now.order[: steps * B].split(B)
+            start, batches = time.perf_counter() - now.seconds, now.order[:images_an_epoch].split(B)
             for k in range(now.steps, steps):
                 if team.any(stop()):
                     now.sums, now.steps, now.seconds = team.mean(now.sums), k, time.perf_counter() - start
@@ -195,19 +206,19 @@ def fit(
                     raise Interrupted(
                         f"asked to stop after {k} of {steps} steps of epoch {epoch + 1}: run it again to go on"
                     )
-                factor = learning_rate(config.schedule, (epoch + k / steps) / config.epochs, config.epochs)
+                factor = learning_rate(config.schedule, (epoch + k / steps) / config.epochs, steps * config.epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = config.lr * factor
                 x = to_pixels(team.part(augment(images[batches[k]], generator)))
                 y = team.part(labels[batches[k]])
                 with autocast(device, precision):
                     loss, logits = step(model, optimizer, x, y, attack, loss_fn)
-                now.sums += _tally(loss, logits, y, team.size)
+                now.sums += _tally(loss, logits, y, team.size, len(batches[k]) / B)
                 if bar.update(1):  # true when the bar redraws: only then is the device waited for
-                    averages = _averages(now.sums, k + 1, B, len(logits) > len(y))
+                    averages = _averages(now.sums, min((k + 1) * B, images_an_epoch), B, len(logits) > len(y))
                     short = {name.split("_")[0]: value for name, value in averages.items()}
                     bar.set_postfix(short, refresh=False)
-            averages = _averages(team.mean(now.sums), steps, B, len(logits) > len(y))
+            averages = _averages(team.mean(now.sums), images_an_epoch, B, len(logits) > len(y))
             if not math.isfinite(averages["loss"]):
                 raise FloatingPointError(
                     f"the loss is {averages['loss']} in epoch {epoch + 1}: lower lr={config.lr}, or train in float32"
@@ -230,14 +241,17 @@ def autocast(device: torch.device, dtype: torch.dtype | None):
     return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext()
 
 
-def _tally(loss: Tensor, logits: Tensor, y: Tensor, parts: int) -> Tensor:
-    """What a batch of so many parts adds to the sums of an epoch, estimated from this part: their mean is the truth."""
+def _tally(loss: Tensor, logits: Tensor, y: Tensor, parts: int, weight: float) -> Tensor:
+    """What a batch of so many parts adds to the sums of an epoch, estimated from this part: their mean is the truth.
+
+    weight: the batch's size, in complete batches.
+    """
     correct = (logits.argmax(dim=1).view(-1, len(y)) == y).sum(dim=1)  # clean, and adversarial if there is such a half
-    return torch.stack([loss, parts * correct[0], parts * correct[-1]])
+    return torch.stack([weight * loss, parts * correct[0], parts * correct[-1]])
 
 
-def _averages(sums: Tensor, steps: int, B: int, adversarial: bool) -> dict[str, float]:
-    loss, clean, adv = (sums / steps).tolist()
+def _averages(sums: Tensor, images: int, B: int, adversarial: bool) -> dict[str, float]:
+    loss, clean, adv = (sums / (images / B)).tolist()
     averages = {"loss": loss, "clean_accuracy": clean / B}
     averages |= {"adversarial_accuracy": adv / B} if adversarial else {}
     return {name: float(f"{value:.6g}") for name, value in averages.items()}  # a record need not hold more digits
