@@ -1,12 +1,14 @@
 """Claims about an experiment's description: nothing impossible gets in, nothing that matters is left out."""
 
 import dataclasses
+import hashlib
+import json
 import subprocess
 import sys
 
 import pytest
 
-from advlib.config import CHOICES, Config
+from advlib.config import CHOICES, SINCE, Config
 
 FIELDS = {field.name: field.type for field in dataclasses.fields(Config)}
 # A base in which every single field can be changed alone, and a second value for each.
@@ -33,10 +35,12 @@ OTHER = {
     "update": "two-steps",
     "epochs": 7,
     "batch_size": 7,
+    "last_batch": "kept",
     "lr": 0.2,
     "momentum": 0.8,
     "weight_decay": 0.2,
     "schedule": "one-cycle",
+    "head_bias": "torch",
     "augmentation": "none",
     "precision": "bf16",
     "seed": 7,
@@ -169,6 +173,19 @@ def test_the_digest_changes_with_every_field(name):
     changed = BASE.change(**{name: OTHER[name]})
     assert changed.digest() != BASE.digest()
     assert BASE.differences(changed).keys() == {name}
+
+
+def test_a_field_that_older_records_lack_leaves_their_digests_as_they_were():
+    """What was measured beside a record names it by this digest."""
+    without = {name: value for name, value in BASE.to_dict().items() if name not in SINCE}
+    assert len(SINCE) > 0 and Config(**without) == BASE
+    as_then = hashlib.sha256(json.dumps(without, sort_keys=True).encode()).hexdigest()[:12]
+    assert BASE.digest() == as_then
+
+
+def test_an_epoch_sees_all_images_or_those_of_its_complete_batches():
+    config = Config(batch_size=256)
+    assert (config.images_an_epoch(50_000), config.change(last_batch="kept").images_an_epoch(50_000)) == (49_920, 50_000)
 
 
 def test_the_digest_is_the_same_in_every_process():

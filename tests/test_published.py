@@ -4,6 +4,7 @@ The numbers in the names are those of the points in the chapter "As published".
 """
 
 import copy
+import math
 
 import miniature
 import pytest
@@ -20,8 +21,11 @@ SWITCHES = {  # field of training -> (published, corrected)
     "norm": ("dual-except-shortcuts", "dual"),
     "update": ("two-steps", "joint"),
     "loss": ("als-published", "als"),
-    "schedule": ("cosine-80", "cosine"),
+    "schedule": ("published", "cosine"),
     "augmentation": ("published", "crop-flip"),
+    "last_batch": ("kept", "dropped"),
+    "head_bias": ("torch", "zero"),
+    "precision": ("float32", "auto"),
 }
 
 
@@ -46,17 +50,23 @@ def trained(config):
 
 
 def test_the_switches_of_this_file_are_all_that_the_protocols_differ_by():
-    both = [catalogue.config("als-sat-advprop", protocol=protocol) for protocol in ("published", "corrected")]
+    both = [
+        catalogue.config("als-sat-advprop", protocol=protocol, budget="lite", schedule=schedule)
+        for protocol, schedule in (("published", None), ("corrected", "cosine"))
+    ]
     assert both[0].differences(both[1]) == SWITCHES
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_every_switch_of_training_changes_what_is_learnt(switch):
     """Against a switch that is stored in the config and read by nobody."""
-    data = miniature.dataset()
-    on, off = published(), published(**{switch: SWITCHES[switch][1]})
-    changed, _ = miniature.fit(off, data)
-    unchanged, _ = miniature.fit(on, data)
+    data = miniature.dataset(train_size=40)  # and the last batch of 16 has 8
+    other = "bf16" if switch == "precision" else SWITCHES[switch][1]  # "auto" is float32 on many a machine
+    on, off = (published(precision="float32").change(**{switch: value}) for value in (SWITCHES[switch][0], other))
+    dtypes = [run.training_dtype(config.precision, torch.device("cpu")) for config in (off, on)]
+    (changed, _), (unchanged, _) = (
+        miniature.fit(config, data, precision=dtype) for config, dtype in zip((off, on), dtypes, strict=True)
+    )
     assert not torch.equal(changed.head.weight, unchanged.head.weight)
 
 
@@ -223,6 +233,25 @@ def test_every_mixed_rule_differs_from_the_published_one_by_what_it_says(rule, c
 def test_the_control_column_is_the_clamp_alone():
     control = by_name(dual=False, surrogate=False)["published:clamp-alone"]
     assert (control.method, control.eps, control.space, control.statistics) == ("fgsm", 0.0, "standardised", "batch")
+
+
+def test_14_the_linear_bias_starts_as_torch_draws_it_and_the_weights_are_those_of_the_corrected_protocol():
+    """Uniform within 1 / sqrt(inputs): inside, beyond half of it in both directions, and not all alike."""
+    data, drawn = miniature.dataset(), []
+    for seed in range(30):
+        config = published(seed=seed)
+        model, zero = run.build_model(config, data), run.build_model(config.change(head_bias="zero"), data)
+        assert torch.equal(zero.head.bias, torch.zeros(4)) and torch.equal(zero.head.weight, model.head.weight)
+        drawn.append(model.head.bias.detach() * 64**0.5)  # 8 times the width
+    drawn = torch.cat(drawn)
+    assert drawn.abs().max() <= 1 and drawn.min() < -0.9 and drawn.max() > 0.9
+    assert abs(drawn.mean().item()) < 0.2 and drawn.std().item() == pytest.approx(3**-0.5, abs=0.1)
+
+
+def test_18_an_epoch_of_cifar_10_has_196_updates_the_last_of_80_images():
+    config = catalogue.config("traditional", protocol="published")
+    assert math.ceil(config.images_an_epoch(50_000) / config.batch_size) == 196
+    assert config.images_an_epoch(50_000) % config.batch_size == 80
 
 
 def test_11_14_optimiser_and_initial_weights_are_those_of_the_code_under_both_protocols():
