@@ -57,13 +57,14 @@ def pgd(
     torch's global one). Returns the last iterate; with ``restarts`` > 1 an image once misclassified is kept and only
     survivors are attacked again, so restarts can only strengthen the attack.
 
-    ``validate=False`` takes the values of ``x`` and ``y`` on trust, which spares a GPU the wait for them; images beyond
-    ``bounds`` are then clamped into them whatever eps is, as the paper's released code does to standardised images.
+    ``validate=False`` takes all values on trust, which spares a GPU the wait for them. Images beyond ``bounds`` are
+    then clamped into them whatever eps is, as the paper's released code does to standardised images, and a gradient
+    that is not finite makes images that are not.
     ``part=(k, n)``: ``x`` is the k-th (from 0) of n equal parts of a batch, and gets the random starts that it has in
     the whole of it.
 
     Raises ValueError on images outside ``bounds``, labels out of range, an empty batch, or impossible hyperparameters;
-    TypeError on a wrong dtype.
+    TypeError on a wrong dtype; FloatingPointError on logits or a gradient that are not finite.
     """
     _check_batch(x, y)
     if validate:
@@ -74,7 +75,7 @@ def pgd(
     ball = _BALLS[norm](x, eps, bounds)
     if restarts == 1:
         start = ball.random(x, generator, part) if random_start else x
-        return _ascend(logits_fn, start, y, ball, step_size, steps)
+        return _ascend(logits_fn, start, y, ball, step_size, steps, validate)
 
     x_adv = x.clone()
     alive = torch.arange(len(x), device=x.device)
@@ -83,7 +84,7 @@ def pgd(
             ball.random(x, generator, part) if random_start else x
         )  # for all: an image's noise is its own, whoever survives
         if len(alive):
-            x_adv[alive] = _ascend(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps)
+            x_adv[alive] = _ascend(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps, validate)
             alive = alive[predictions(logits_fn, x_adv[alive]) == y[alive]]
     return x_adv
 
@@ -132,6 +133,7 @@ def first_success(
                 survives = _classes(logits) == y[alive]
                 needed[alive[~survives]] = step
                 alive, x_adv, gradient, ball = alive[survives], x_adv[survives], gradient[survives], ball.take(survives)
+            require_finite(gradient, "gradients by the image")
             x_adv = ball.project(x_adv + step_size * ball.steepest(gradient))
         if len(alive) and (steps or not random_start):
             needed[alive[predictions(logits_fn, x_adv) != y[alive]]] = steps
@@ -166,7 +168,8 @@ class _LinfBall:
 
     def __init__(self, x: Tensor, eps: float, bounds: tuple[float, float]):
         self.eps = eps
-        self.low, self.high = (x - eps).clamp(*bounds), (x + eps).clamp(*bounds)
+        self.low = _inwards((_wide(x) - eps).clamp(*bounds), x.dtype, upwards=True)
+        self.high = _inwards((_wide(x) + eps).clamp(*bounds), x.dtype, upwards=False)
 
     def take(self, index: Tensor) -> "_LinfBall":
         part = object.__new__(_LinfBall)
@@ -177,7 +180,7 @@ class _LinfBall:
         return torch.clamp(x_adv, self.low, self.high)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        return gradient.sign()
+        return gradient.sign() + 0 * gradient  # torch has sign(NaN) = 0: what is not finite must stay so
 
     def random(self, x: Tensor, generator: torch.Generator | None, part: tuple[int, int] = (0, 1)) -> Tensor:
         noise = torch.empty_like(_whole(x, part)).uniform_(-self.eps, self.eps, generator=generator)
@@ -194,12 +197,17 @@ class _L2Ball:
         return _L2Ball(self.x[index], self.eps, self.bounds)
 
     def project(self, x_adv: Tensor) -> Tensor:
-        delta = x_adv - self.x
+        delta = _wide(x_adv) - self.x
         scale = (self.eps / _length(delta).clamp_min(1e-12)).clamp(max=1.0)
-        return (self.x + delta * scale).clamp(*self.bounds)  # clamping towards x's own range only shortens delta
+        # clamping towards x's own range only shortens delta
+        return (self.x + delta * scale).clamp(*self.bounds).to(x_adv.dtype)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        return gradient / _length(gradient).clamp_min(1e-12)
+        """Of length 1, however small the gradient is: its largest entry becomes 1 first. A gradient of 0 stays 0."""
+        wide = _wide(gradient)
+        largest = wide.abs().flatten(1).amax(dim=1).view(-1, 1, 1, 1)
+        scaled = wide / torch.where(largest == 0, 1.0, largest)
+        return (scaled / _length(scaled).clamp_min(1)).to(gradient.dtype)
 
     def random(self, x: Tensor, generator: torch.Generator | None, part: tuple[int, int] = (0, 1)) -> Tensor:
         """Uniform in the ball: a Gaussian direction, a radius of eps u^(1/d)."""
@@ -217,6 +225,22 @@ def _whole(x: Tensor, part: tuple[int, int]) -> Tensor:
     return x if part[1] == 1 else torch.cat([x] * part[1])
 
 
+def _wide(images: Tensor) -> Tensor:
+    """At least float32: half precision is too narrow for lengths, and for the edges of a ball."""
+    return images.to(torch.promote_types(images.dtype, torch.float32))
+
+
+def _inwards(edge: Tensor, dtype: torch.dtype, upwards: bool) -> Tensor:
+    """``edge`` in ``dtype``; in half precision the nearest number on the inner side, which is above it or below it."""
+    near = edge.to(dtype)
+    if near.dtype not in (torch.float16, torch.bfloat16):
+        return near
+    outside = near < edge if upwards else near > edge
+    away_from_0 = (near >= 0) if upwards else (near <= 0)
+    bits = (near + 0.0).view(torch.int16)  # neighbours in size are neighbours in bits
+    return torch.where(outside, (bits + torch.where(away_from_0, 1, -1).to(torch.int16)).view(dtype), near)
+
+
 def _length(images: Tensor) -> Tensor:
     return images.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
@@ -232,13 +256,25 @@ def _logits_and_gradient(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor) -> tuple
     return logits.detach(), gradient
 
 
-def _ascend(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int) -> Tensor:
+def _ascend(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int, validate: bool) -> Tensor:
     if steps == 0:
         return ball.project(x_adv.detach())
     for _ in range(steps):
         _, gradient = _logits_and_gradient(logits_fn, x_adv, y)
+        if validate:
+            require_finite(gradient, "gradients by the image")
         x_adv = ball.project(x_adv.detach() + step_size * ball.steepest(gradient))
     return x_adv
+
+
+def require_finite(images: Tensor, what: str) -> None:
+    """Raises FloatingPointError if ``images`` (B, C, H, W), which are called ``what``, have NaN or infinity in them."""
+    if not images.isfinite().all():
+        wrong = int((~images.isfinite()).flatten(1).any(dim=1).sum())
+        raise FloatingPointError(
+            f"{what}: {wrong} of {len(images)} are not finite, so an attack would measure nothing. The model has "
+            "diverged, or has a root at 0, a division or a logarithm in it"
+        )
 
 
 @torch.no_grad()

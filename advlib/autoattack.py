@@ -26,6 +26,7 @@ from advlib import ensemble, probe, records
 from advlib.attacks import predictions
 from advlib.data import load
 from advlib.ensemble import ATTACKS, EPS, PROBABILITIES, RANDOMISED, SIZE, SQUARE, AutoAttack
+from advlib.precision import float32
 from advlib.progress import progress
 from advlib.records import Measurement, Record, pack_mask
 from advlib.train import to_pixels
@@ -80,6 +81,7 @@ def autoattack(
     )
 
 
+@float32()
 def attack(
     model: nn.Module,
     images: Tensor,

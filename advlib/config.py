@@ -147,7 +147,7 @@ class Config:
         return asdict(self)
 
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any field; a field of :data:`SINCE` at its old value adds nothing."""
+        """Twelve hexadecimal digits that change with any field, and not with its being in :data:`SINCE`."""
         told = {name: value for name, value in asdict(self).items() if name not in SINCE or value != SINCE[name]}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -23,6 +23,7 @@ from advlib.attacks import eval_mode, predictions
 from advlib.config import Config
 from advlib.corruptions import EXAMPLES, KINDS, NAME, SEVERITIES, SMALLEST, Corruptions
 from advlib.data import Dataset, load
+from advlib.precision import float32
 from advlib.probe import network
 from advlib.progress import progress
 from advlib.records import Measurement, Record, pack_mask
@@ -182,6 +183,7 @@ def _begun(record: Record, weights: Path, path: Path, images: int, device: torch
 
 
 @torch.no_grad()
+@float32()
 def _measurement(column: str, attack: dict, model: nn.Module, images: np.ndarray, labels: torch.Tensor) -> Measurement:
     device = next(model.parameters()).device
     correct = []

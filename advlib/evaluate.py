@@ -15,8 +15,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from advlib.attacks import eval_mode, fgsm, first_success, pgd, predictions, uniform_noise
+from advlib.attacks import eval_mode, fgsm, first_success, pgd, predictions, require_finite, uniform_noise
 from advlib.norm import BRANCHES
+from advlib.precision import float32
 from advlib.progress import progress
 from advlib.records import PUBLISHED_BATCH, Measurement, pack_mask
 from advlib.train import craft, to_pixels
@@ -150,6 +151,7 @@ def suite(*, dual: bool, surrogate: bool) -> list[Attack]:
     return attacks
 
 
+@float32()
 def evaluate(
     models: Mapping[str, nn.Module],
     images: Tensor,
@@ -165,7 +167,8 @@ def evaluate(
 
     models: gradient name -> model; "surrogate" is the same weights with surrogate activations. images: uint8
     (N, C, H, W); labels: (N,). Models, their modes and statistics, and torch's generators are left as they were: each
-    attack draws from a generator of its own, seeded by ``seed`` and the attack's name.
+    attack draws from a generator of its own, seeded by ``seed`` and the attack's name. Raises TypeError on images that
+    are not uint8, and what :func:`advlib.attacks.pgd` raises.
     """
     kept = unfinished or Unfinished(None, {})
     for attack in progress(attacks, desc="evaluate", unit="attack"):
@@ -195,7 +198,9 @@ def make_images(
         ascend = partial(pgd, **_ascent(attack), generator=generator)
     if attack.space == "standardised":
         ascend = partial(ascend, validate=False)  # standardised images lie beyond [0, 1]: the published clamp
-    return craft(model, x, y, ascend, branch=attack.through, mode="train", space=attack.space)
+    shown = craft(model, x, y, ascend, branch=attack.through, mode="train", space=attack.space)
+    require_finite(shown, "attacked images")
+    return shown
 
 
 def _measure(model, images: Tensor, labels: Tensor, attack: Attack, seed: int, batch_size: int):

@@ -309,7 +309,7 @@ def _aside(folder: Path) -> Path:
 
 
 def _discard_foreign_checkpoint(work: Path, config: Config) -> None:
-    """A checkpoint of an older config, or of other packages, is set aside, with a word about it."""
+    """A checkpoint of an older config, of other data or packages is set aside, with a word about it."""
     path = work / CHECKPOINT
     other = versions.changed(versions.remembered(work / VERSIONS))
     if other:
@@ -319,13 +319,14 @@ def _discard_foreign_checkpoint(work: Path, config: Config) -> None:
     import torch
 
     try:
-        same = torch.load(path, map_location="cpu", weights_only=True)["origin"]["config"] == config.to_dict()
+        origin = torch.load(path, map_location="cpu", weights_only=True)["origin"]
+        same = origin["config"] == config.to_dict() and _checksum(config.dataset) in (None, origin["data"])
     except Exception:  # noqa: BLE001 - a damaged file raises many kinds; all mean that nothing can be continued
         same = False
     if other or not same:
         os.replace(path, path.with_suffix(".old"))
         (work / HALVED).unlink(missing_ok=True)
-        why = f"was begun with other packages ({other})" if same else "is of another config or damaged"
+        why = f"was begun with other packages ({other})" if same else "is of another config, of other data, or damaged"
         print(f"{path} {why}: set aside, training from the start", file=sys.stderr)
 
 

@@ -18,12 +18,13 @@ from safetensors import safe_open
 from scipy.stats import ttest_1samp
 from torch import Tensor, nn
 
-from advlib.attacks import eval_mode, first_success, pgd, predictions, uniform_noise
+from advlib.attacks import eval_mode, first_success, pgd, predictions, require_finite, uniform_noise
 from advlib.config import Config
 from advlib.data import load
 from advlib.evaluate import PGD_20, PIXEL, Attack, evaluate
 from advlib.losses import als_targets
 from advlib.masking import Probe
+from advlib.precision import float32
 from advlib.records import Measurement, Record, pack_mask
 from advlib.resnet import resnet18
 from advlib.train import to_pixels
@@ -68,6 +69,7 @@ def network(record: Record, weights: Path) -> nn.Module:
     )
 
 
+@float32()
 def measure(
     model: nn.Module, images: Tensor, labels: Tensor, *, record: Record, weights: str = "", queries: int = QUERIES
 ) -> Probe:
@@ -123,6 +125,7 @@ def gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     x = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), y, reduction="sum"), x, materialize_grads=True)
+    require_finite(gradient, "gradients by the image")
     return gradient
 
 

@@ -27,6 +27,7 @@ from advlib.config import Config
 from advlib.data import load
 from advlib.evaluate import PAPER_COLUMNS, PGD_20, Attack, evaluate
 from advlib.norm import BRANCHES
+from advlib.precision import float32
 from advlib.probe import network
 from advlib.records import Record
 from advlib.resnet import resnet18
@@ -85,15 +86,18 @@ def combined(state: Mapping[str, Tensor], record: Record, pair: tuple[str, str],
 def measure_statistics(model: nn.Module, batches: list[Tensor]) -> None:
     """Put the mean over ``batches`` of pixels (B, C, H, W) in the place of the running statistics of ``model``.
 
-    The affine parameters and the mode of each module stay as they were.
+    Each batch counts by its images. The affine parameters and the mode of each module stay as they were.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     usual = [(layer.momentum, layer.training) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # each batch counts alike
         layer.train()
+    seen = 0
     for batch in batches:
+        seen += len(batch)
+        for layer in layers:
+            layer.momentum = len(batch) / seen
         model(batch)
     for layer, (momentum, training) in zip(layers, usual, strict=True):
         layer.momentum, layer.training = momentum, training
@@ -112,6 +116,7 @@ def attacks(surrogate: bool) -> list[Attack]:
     return chosen + [replace(a, gradient="surrogate") for a in chosen if surrogate and a.method != "none"]
 
 
+@float32()
 def measure(
     record: Record, weights: Path, *, provenance: dict, images: int | None = None, root: Path | None = None
 ) -> Combinations:

@@ -112,8 +112,8 @@ def resnet18(
     :class:`advlib.products.ProductConv2d`. ``head_bias``: "zero", or what "torch" draws for a linear layer, uniform
     within 1 / sqrt(inputs), as in the paper's released code; the weights are the same under both.
 
-    Raises ValueError on an unknown activation, norm or bias, a width below 1, fewer than 2 classes, or mean and std that do
-    not fit the channels.
+    Raises ValueError on an unknown activation, norm or bias, a width below 1, fewer than 2 classes, or mean and std
+    that do not fit the channels.
     """
     if norm not in NORMS:
         raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")

@@ -23,6 +23,7 @@ from advlib.evaluate import evaluate, suite
 from advlib.folders import CHECKPOINT, HALVED, MEASURED, PROCESSES, alone
 from advlib.interrupt import Interrupted, on_request
 from advlib.parallel import ALONE, Team
+from advlib.precision import training_dtype
 from advlib.products import ProductConv2d
 from advlib.records import SCIENCE_VERSION, Record
 from advlib.resnet import resnet18
@@ -122,6 +123,7 @@ def train_network(
         stop=stop,
         watch=lambda model: watch(model, dataset),
         team=team,
+        checksum=dataset.checksum,
     )
     return model, dataset, curve
 
@@ -175,18 +177,22 @@ def run(
 
     unfinished = Unfinished(
         work / MEASURED if work else None,
-        {"config": config.to_dict(), "science_version": SCIENCE_VERSION, "weights": digest(learned.model)},
+        {
+            "config": config.to_dict(),
+            "science_version": SCIENCE_VERSION,
+            "weights": digest(learned.model),
+            "data": dataset.checksum,
+        },
     )
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-        measurements = evaluate(
-            models,
-            dataset.test_images,
-            dataset.test_labels,
-            suite(dual=config.norm != "shared", surrogate="surrogate" in models),
-            sweep_size=config.sweep_size,
-            seed=config.seed,
-            unfinished=unfinished,
-        )
+    measurements = evaluate(
+        models,
+        dataset.test_images,
+        dataset.test_labels,
+        suite(dual=config.norm != "shared", surrogate="surrogate" in models),
+        sweep_size=config.sweep_size,
+        seed=config.seed,
+        unfinished=unfinished,
+    )
     record = Record(
         key=key,
         protocol=protocol,
@@ -249,21 +255,6 @@ def training_attack(config: Config, generator: torch.Generator | None = None, pa
     return partial(train.craft, attack=ascend, **how)
 
 
-def training_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """bfloat16, or None for float32. "auto" and "fast" are bfloat16 where the device computes in it natively."""
-    native = {"cuda": _gpu_has_bf16, "cpu": _cpu_has_bf16}.get(device.type, lambda: False)
-    return torch.bfloat16 if precision == "bf16" or (precision in ("auto", "fast") and native()) else None
-
-
-def _gpu_has_bf16() -> bool:
-    return torch.cuda.get_device_capability() >= (8, 0)
-
-
-def _cpu_has_bf16() -> bool:
-    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-
-
 def describe_data(dataset: Dataset) -> dict:
     """What a record says of its images: which they are, how many, and the checksum of their source."""
     return {
@@ -300,8 +291,7 @@ def provenance(device: torch.device, dtype: torch.dtype | None) -> dict:
     """What made a record: code, versions, machine. No path, no host name."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "advlib", "notebooks")),
+        **code(),
         "versions": versions.here(),
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
@@ -314,9 +304,28 @@ def _device(device: str | torch.device | None) -> torch.device:
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _git(*arguments: str) -> str | None:
-    root = Path(__file__).resolve().parent
-    result = subprocess.run(["git", "-C", str(root.parent), *arguments], capture_output=True, text=True, check=False)
+def code(root: Path | None = None) -> dict:
+    """The commit of this project's code, which is at ``root``, and whether it was changed since; None where unknown.
+
+    It is unknown in an installed copy or an unpacked archive, whatever repository is around it, and without git.
+    """
+    root = root or Path(__file__).resolve().parents[1]
+    top = _git(root, "rev-parse", "--show-toplevel")
+    ours = (
+        top is not None and Path(top).resolve() == root and _git(root, "ls-files", "--error-unmatch", "advlib/run.py")
+    )
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "advlib", "notebooks") if ours else None
+    return {
+        "commit": _git(root, "rev-parse", "HEAD") if ours else None,
+        "dirty": None if changed is None else bool(changed),
+    }
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # there is no such program
+        return None
     return result.stdout.strip() if result.returncode == 0 else None
 
 

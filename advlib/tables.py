@@ -228,7 +228,7 @@ def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = Non
             link(record, page, root),
             record.provenance["device"],
             f"{record.seconds / 60:.1f}",
-            (record.provenance["commit"] or "none")[:7],
+            (record.provenance["commit"] or "unknown")[:7],
         ]
         body.append(row(record.key, cells))
     heads = ["Row", "Protocol", "Budget", "Data", "Seed", "Device", "Minutes", "Commit"]

@@ -21,6 +21,7 @@ from advlib.folded import Folded
 from advlib.folders import replacing
 from advlib.interrupt import Interrupted
 from advlib.parallel import ALONE, Team, synchronise
+from advlib.precision import autocast
 from advlib.progress import progress
 from advlib.records import SCIENCE_VERSION
 
@@ -148,6 +149,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[nn.Module], dict] = lambda model: {},
     team: Team = ALONE,
+    checksum: str | None = None,
 ) -> list[dict]:
     """Train ``model`` in place and return its curve: one dict an epoch.
 
@@ -157,10 +159,10 @@ def fit(
     after every step: if it says so, the state is saved there and then. ``precision`` is what autocast computes in; None
     is float32. ``watch`` looks at the model after every epoch, leaves it as it is, and adds what it returns to the
     epoch's line of the curve. ``team``: the processes that share each batch, of which this is one; all call this with
-    the same values.
+    the same values. ``checksum``: of the data.
 
-    Raises ValueError if the checkpoint is another config's or the batch is larger than the data, FloatingPointError if
-    the loss is no longer finite, and Interrupted once ``stop`` has said so.
+    Raises ValueError if the checkpoint is of another config or data, or the batch is larger than the data,
+    FloatingPointError if the loss is no longer finite, and Interrupted once ``stop`` has said so.
     """
     N, B, device = len(images), config.batch_size, images.device
     if N < B:
@@ -175,6 +177,7 @@ def fit(
         "science_version": SCIENCE_VERSION,
         "device": device.type,
         "precision_used": str(precision),
+        "data": checksum,
     }
     curve, begun = load_checkpoint(checkpoint, origin, model, optimizer, generator) if checkpoint else ([], None)
     images_an_epoch = config.images_an_epoch(N)
@@ -232,13 +235,10 @@ def fit(
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """uint8 (B, C, H, W) to float32 pixels in [0, 1], channels last in memory."""
+    """uint8 (B, C, H, W) to float32 pixels in [0, 1], channels last in memory. Raises TypeError on another dtype."""
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images are {images.dtype}: give uint8 from 0 to 255, which are divided by 255 here")
     return images.to(memory_format=torch.channels_last).float().div_(255)
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None):
-    """Autocast to ``dtype``, or nothing. Uncached: a two-step update changes weights between two forwards."""
-    return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext()
 
 
 def _tally(loss: Tensor, logits: Tensor, y: Tensor, parts: int, weight: float) -> Tensor:
@@ -305,7 +305,7 @@ def load_checkpoint(
             if name != "config" and then.get(name) != now[name]
         ]
         raise ValueError(
-            f"the checkpoint {path} is of another config ({'; '.join(changed)}): delete it, or move it away"
+            f"the checkpoint {path} is of another training ({'; '.join(changed)}): delete it, or move it away"
         )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

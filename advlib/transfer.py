@@ -17,6 +17,7 @@ from advlib.attacks import eval_mode, predictions
 from advlib.data import load
 from advlib.evaluate import PGD_20, make_images
 from advlib.masking import FROM, Probe
+from advlib.precision import float32
 from advlib.probe import network
 from advlib.progress import progress
 from advlib.records import Measurement, Record, pack_mask
@@ -79,6 +80,7 @@ def transfer(
     ]
 
 
+@float32()
 def among(
     models: Mapping[str, nn.Module], x: Tensor, y: Tensor, *, seeds: Mapping[str, int]
 ) -> dict[tuple[str, str], Tensor]:

@@ -15,7 +15,7 @@ from advlib.records import Measurement
 class Unfinished:
     """Measurements by the attack that made them. ``path``: None keeps them nowhere.
 
-    A file of another ``origin`` (config, code or weights), or a damaged one, is no use and is begun anew.
+    A file of another ``origin`` (config, code, data or weights), or a damaged one, is no use and is begun anew.
     """
 
     def __init__(self, path: Path | None, origin: dict):

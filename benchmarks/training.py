@@ -11,10 +11,11 @@ from advlib.attacks import eval_mode
 from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
 from advlib.kernel import ALLOCATOR
+from advlib.precision import autocast
 from advlib.products import ProductConv2d
 from advlib.resnet import resnet18
 from advlib.run import LOSSES, STEPS, training_attack, training_dtype
-from advlib.train import autocast, to_pixels
+from advlib.train import to_pixels
 from benchmarks.race import Contestant, Work, race
 
 STEP = "benchmarks.training:step"

@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from advlib import probe
 from advlib.attacks import eval_mode, fgsm, first_success, pgd, uniform_noise
+from advlib.evaluate import evaluate, suite
+from advlib.resnet import Standardise
 
 # Every kind of attack: the settings, and the radius of the ball in its norm. Those with a generator need a fresh one.
 ATTACKS = {
@@ -237,6 +240,38 @@ def test_a_tiny_gradient_gives_a_full_step_in_a_large_batch(norm):
     scale = 1e-11 / model.w.norm()
     x_adv = pgd(lambda images: scale * model(images), x, y, eps=0.1, step_size=0.1, steps=1, norm=norm)
     torch.testing.assert_close(distance(x_adv, x, norm), torch.full((120,), 0.1).double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "dtype, scale",
+    [(torch.float64, 1e-300), (torch.float32, 1e-40), (torch.float16, 1e-6), (torch.bfloat16, 1e-38)],
+    ids=str,
+)
+def test_an_l2_step_has_its_full_length_however_small_the_gradient_and_0_stays_put(dtype, scale):
+    """The squares of these entries, and those of numbers far larger, are 0 in their precision."""
+    slope = torch.linspace(-1, 1, 48, dtype=torch.float64).view(1, 3, 4, 4)
+
+    def of_slope(images):
+        score = images * (scale * slope).to(dtype)
+        return torch.stack([-score.flatten(1).sum(dim=1), score.flatten(1).sum(dim=1)], dim=1) * still.view(2, 1)
+
+    still = torch.tensor([1.0, 0.0], dtype=dtype)  # the second image's gradient is exactly 0
+    x, y = torch.zeros(2, 3, 4, 4, dtype=dtype), torch.tensor([0, 0])
+    x_adv = pgd(of_slope, x, y, eps=0.5, step_size=0.5, steps=1, norm="l2", bounds=(-1, 1))
+    lengths = distance(x_adv, x, "l2")
+    assert lengths[0].item() == pytest.approx(0.5, rel=0.01) and lengths[1] == 0
+    assert F.cosine_similarity(x_adv[0].double().flatten(), slope.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("settings", [ATTACKS[name] for name in ("pgd", "pgd-random-start", "fgsm")])
+def test_half_precision_images_stay_in_their_ball(settings, dtype):
+    """Rounded to the nearest, their edges would lie beyond it: 0.0332 for 0.0314 in bfloat16."""
+    x = torch.rand(50, 3, 4, 4, generator=seeded(7)).to(dtype)
+    x[0], x[1] = 0, 1
+    x_adv = craft(Linear(), x, torch.arange(50) % 2, settings)
+    assert x_adv.dtype == dtype and 0 <= x_adv.min() and x_adv.max() <= 1
+    assert 0.9 * settings["eps"] < distance(x_adv, x, "linf").max() <= settings["eps"] + 1e-7
 
 
 @norms
@@ -648,6 +683,64 @@ def test_leaving_out_the_checks_changes_no_valid_attack(tiny, batch, settings):
 
 
 # ---- bad input
+
+
+class RootOfColours(nn.Module):
+    """sqrt(a^2 + b^2) of colour differences: finite everywhere, and without a slope where an image is grey."""
+
+    def __init__(self):
+        super().__init__()
+        self.standardise = Standardise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+    def forward(self, x: Tensor, branch: str = "main") -> Tensor:
+        a, b = x[:, 0] - x[:, 1], x[:, 1] - x[:, 2]
+        colour = (a * a + b * b).sqrt().mean(dim=(1, 2))
+        return torch.stack([colour, 0.1 - colour], dim=1)
+
+    classify = forward
+
+
+def grey_and_coloured() -> tuple[Tensor, Tensor]:
+    """Two grey images and a coloured one, all classified correctly."""
+    x = torch.rand(3, 1, 4, 4, generator=seeded(5)).repeat(1, 3, 1, 1)
+    x[2, 0] = 1 - x[2, 0]
+    return x, torch.tensor([1, 1, 0])
+
+
+NOT_FINITE = "gradients by the image: 2 of 3 are not finite.*a root at 0"
+
+
+@norms
+@pytest.mark.parametrize("attack", [pgd, first_success])
+def test_a_gradient_that_is_not_finite_is_an_error_and_no_robustness(attack, norm):
+    """sign(NaN) is 0: the image would stay as it is and count as robust."""
+    x, y = grey_and_coloured()
+    assert (RootOfColours()(x).argmax(dim=1) == y).all()
+    with pytest.raises(FloatingPointError, match=NOT_FINITE):
+        attack(RootOfColours(), x, y, eps=0.1, step_size=0.05, steps=2, norm=norm)
+
+
+@norms
+def test_on_trust_a_gradient_that_is_not_finite_gives_images_that_are_not(norm):
+    """A training's loss then tells, without a wait for the device at every step."""
+    x, y = grey_and_coloured()
+    x_adv = pgd(RootOfColours(), x, y, eps=0.1, step_size=0.05, steps=1, norm=norm, validate=False)
+    assert x_adv[:2].isnan().any() and x_adv[2].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "name", ["published:fgsm-0.1", "published:pgd-0.1", "corrected:fgsm-0.1", "corrected:steps-50"]
+)
+def test_an_evaluation_of_such_a_network_is_an_error(name):
+    x, y = grey_and_coloured()
+    attacks = [attack for attack in suite(dual=False, surrogate=False) if attack.name == name]
+    with pytest.raises(FloatingPointError, match="2 of 3 are not finite"):
+        evaluate({"true": RootOfColours()}, (255 * x).to(torch.uint8), y, attacks, sweep_size=3)
+
+
+def test_a_probe_of_such_a_network_is_an_error():
+    with pytest.raises(FloatingPointError, match=NOT_FINITE):
+        probe.gradients(RootOfColours(), *grey_and_coloured())
 
 
 def refusing_to_run(images):

@@ -120,6 +120,16 @@ def test_statistics_measured_anew_are_those_of_the_images_and_nothing_else_chang
     assert {layer.momentum for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
 
 
+def test_statistics_measured_anew_weigh_images_and_not_batches(tiny, batch):
+    """A last batch of one image counts as one, whether its neighbour has four or it is counted by itself."""
+    x = torch.cat([batch[0][:4], torch.ones_like(batch[0][:1])])  # a white one: nothing like the others
+    found = tiny()
+    recombine.measure_statistics(found, [x[:4], x[4:]])
+    of_each = [found.stem(found.standardise(part)).mean(dim=(0, 2, 3)) for part in (x[:4], x[4:])]
+    assert torch.allclose(found.stem_norm.running_mean, (4 * of_each[0] + of_each[1]) / 5, atol=1e-5)
+    assert not torch.allclose(found.stem_norm.running_mean, (of_each[0] + of_each[1]) / 2, atol=1e-2)
+
+
 def test_twins_are_attacked_as_in_training_and_stay_within_its_reach(tiny, batch):
     x, y = batch
     asked = config("advprop")

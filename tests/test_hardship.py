@@ -456,8 +456,9 @@ def test_status_says_beforehand_that_the_rest_would_be_of_another_version(tmp_pa
 
 def begun(work: Path, torch_version: str) -> None:
     """What a run leaves that was cut off in its evaluation, begun with a version of torch."""
-    work.mkdir(parents=True)
-    torch.save({"origin": {"config": RUN.config.to_dict()}}, work / CHECKPOINT)
+    work.mkdir(parents=True, exist_ok=True)
+    origin = {"config": RUN.config.to_dict(), "data": "sha256:then"}
+    torch.save({"origin": origin}, work / CHECKPOINT)
     for name in (MEASURED, HALVED):
         (work / name).write_text("{}")
     (work / VERSIONS).write_text(json.dumps(versions.here() | {"torch": torch_version}))
@@ -472,6 +473,15 @@ def test_a_run_is_of_one_set_of_versions(tmp_path, capsys):
     execute._discard_foreign_checkpoint(tmp_path / "other", RUN.config)
     assert set(os.listdir(tmp_path / "other")) == {"checkpoint.old", VERSIONS}
     assert f"torch 2.0.0, now {versions.here()['torch']}" in capsys.readouterr().err
+
+
+def test_a_run_is_of_one_set_of_data(tmp_path, capsys, monkeypatch):
+    """A folder of images that changed between two halves of a run: it is begun again, on what is there now."""
+    begun(tmp_path, versions.here()["torch"])
+    monkeypatch.setattr(execute, "_checksum", lambda dataset: "sha256:now")
+    execute._discard_foreign_checkpoint(tmp_path, RUN.config)
+    assert "checkpoint.old" in os.listdir(tmp_path) and CHECKPOINT not in os.listdir(tmp_path)
+    assert "of other data" in capsys.readouterr().err
 
 
 def test_the_versions_here_are_those_that_a_record_made_here_would_name():

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import socket
+import subprocess
+from pathlib import Path
 
 import miniature
 import numpy as np
@@ -13,8 +15,9 @@ from safetensors.torch import load_file
 from advlib import catalogue, evaluate, records, run, train
 from advlib.config import CHOICES
 from advlib.evaluate import suite
-from advlib.folders import MEASURED
+from advlib.folders import CHECKPOINT, MEASURED
 from advlib.records import pack_mask
+from advlib.unfinished import Unfinished
 from advlib.weights import load_weights, save_weights
 
 NAMES = {"key": "als-sat-advprop", "protocol": "corrected", "budget": "smoke"}
@@ -172,6 +175,28 @@ def test_an_evaluation_cut_off_goes_on_with_the_next_attack(data, few_attacks, t
     resumed = go(tmp_path, **FULL_MIX)
     assert masks(resumed.record) == masks(whole.record)
     assert len(measured) == len(set(measured)) + 1, "only the attack that was cut off is measured again"
+
+
+def test_a_half_measured_run_of_other_data_is_refused_and_not_finished_with_these(
+    data, few_attacks, monkeypatch, tmp_path
+):
+    go(tmp_path, **FULL_MIX)
+    more = dataclasses.replace(data, test_images=255 - data.test_images, checksum="sha256:changed")
+    monkeypatch.setattr(run, "load", lambda name, root=None: more)
+    with pytest.raises(ValueError, match="another training .data 'sha256:tiny', now 'sha256:changed'.: delete it"):
+        go(tmp_path, **FULL_MIX)
+    (tmp_path / CHECKPOINT).unlink()  # what `python -m advlib run` does before it starts
+    again = go(tmp_path, **FULL_MIX)
+    assert again.record.data["checksum"] == "sha256:changed"
+    assert masks(again.record) == masks(go(**FULL_MIX).record)
+
+
+def test_an_evaluation_of_the_same_network_on_other_data_begins_anew(tmp_path):
+    origin = {"config": {}, "weights": "0", "data": "sha256:then"}
+    one = Unfinished(tmp_path / MEASURED, origin)
+    one.add("clean", [])
+    assert Unfinished(tmp_path / MEASURED, origin).get("clean") == []
+    assert Unfinished(tmp_path / MEASURED, origin | {"data": "sha256:now"}).get("clean") is None
 
 
 @pytest.mark.parametrize("damage", ["other weights", "half a file"])
@@ -358,8 +383,8 @@ def test_a_random_start_is_drawn_if_the_config_says_so_and_from_its_generator_al
 def test_auto_precision_is_bfloat16_where_the_device_has_it_and_float32_elsewhere(
     monkeypatch, precision, native, expected
 ):
-    monkeypatch.setattr(run, "_cpu_has_bf16", lambda: native)
-    monkeypatch.setattr(run, "_gpu_has_bf16", lambda: native)
+    monkeypatch.setattr("advlib.precision._cpu_has_bf16", lambda: native)
+    monkeypatch.setattr("advlib.precision._gpu_has_bf16", lambda: native)
     for device in ("cpu", "cuda"):
         assert run.training_dtype(precision, torch.device(device)) == expected
     assert run.training_dtype("auto", torch.device("mps")) is None
@@ -400,6 +425,48 @@ def test_cost_counts_steps_and_images_of_whole_batches(data):
     assert cost["steps"] == 12
     assert (cost["training_seconds"], cost["evaluation_seconds"]) == (1.5, 2.0)
     assert cost["training_images_per_second"] == pytest.approx(3 * 64 / 1.5, abs=0.1)
+
+
+def repository(folder: Path, *files: str) -> None:
+    """A git repository in ``folder`` that has these files committed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "--", *files], [*identity, "commit", "-q", "--allow-empty", "-m", "one"]):
+        subprocess.run(["git", "-C", str(folder), *command], check=True)
+
+
+def copy_of_the_code(folder: Path) -> Path:
+    (folder / "advlib").mkdir(parents=True)
+    (folder / "advlib" / "run.py").write_text("pass\n")
+    return folder.resolve()
+
+
+def test_a_commit_is_told_of_this_projects_repository_and_whether_it_was_changed_since(tmp_path):
+    root = copy_of_the_code(tmp_path)
+    repository(root, "advlib/run.py")
+    clean = run.code(root)
+    assert len(clean["commit"]) == 40 and clean["dirty"] is False
+    (root / "advlib" / "run.py").write_text("raise\n")
+    assert run.code(root) == clean | {"dirty": True}
+
+
+@pytest.mark.parametrize(
+    "place, committed",
+    [(".venv/lib", []), ("vendored", ["vendored/advlib/run.py"]), ("unpacked", []), ("", [])],
+    ids=["installed", "installed and committed", "unpacked below", "unpacked at the top"],
+)
+def test_what_somebody_elses_repository_around_the_code_says_is_not_told(tmp_path, place, committed):
+    root = copy_of_the_code(tmp_path / place)
+    repository(tmp_path, *committed)
+    assert run.code(root) == {"commit": None, "dirty": None}
+
+
+def test_without_git_the_commit_is_unknown_and_a_run_goes_on(tmp_path, monkeypatch):
+    root = copy_of_the_code(tmp_path)
+    repository(root, "advlib/run.py")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run.code(root) == {"commit": None, "dirty": None}
+    assert run.provenance(torch.device("cpu"), None)["commit"] is None
 
 
 def test_provenance_names_code_versions_and_device_but_neither_place_nor_host(whole):

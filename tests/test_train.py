@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import miniature
 import pytest
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from advlib import run, train
+from advlib import catalogue, run, train
 from advlib.attacks import pgd
 from advlib.config import CHOICES
 from advlib.evaluate import PAPER_COLUMNS, PGD_20, evaluate
@@ -395,6 +396,33 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator_and_
     assert not miniature.same(miniature.state(first), miniature.state(other))
 
 
+@pytest.mark.parametrize("protocol", catalogue.PROTOCOLS)
+@pytest.mark.parametrize("key", catalogue.rows())
+def test_a_training_cut_off_before_every_one_of_its_steps_ends_as_if_it_had_not_been(tmp_path, key, protocol):
+    """Every row of the paper, two epochs of three steps or two: the last batch is kept or not."""
+    config = catalogue.config(key, protocol=protocol).change(
+        **{name: getattr(miniature.config(), name) for name in ("dataset", "width", "batch_size", "precision")},
+        epochs=2,
+    )
+    data, steps = miniature.dataset(40), 6 if protocol == "published" else 4
+    whole, curve = miniature.fit(config, data)
+    resumed, resumed_curve = None, []
+    for cut in range(steps + 1):
+        answers = iter([False, True])
+        try:
+            resumed, resumed_curve = miniature.fit(
+                config, data, checkpoint=tmp_path / "c.pt", stop=lambda answers=answers: next(answers)
+            )
+        except Interrupted:
+            assert cut < steps - 1
+            continue
+        break
+    assert cut == steps - 1, "a step between two cuts"
+    assert miniature.same(miniature.state(resumed), miniature.state(whole))
+    timeless = [{name: value for name, value in entry.items() if name != "seconds"} for entry in curve]
+    assert [{name: value for name, value in entry.items() if name != "seconds"} for entry in resumed_curve] == timeless
+
+
 @pytest.mark.parametrize("changes", [{}, ADVERSARIAL], ids=["clean", "adversarial"])
 @pytest.mark.parametrize("k", [1, 2])
 def test_a_training_cut_off_and_resumed_ends_as_if_it_had_not_been(tmp_path, changes, k):
@@ -478,6 +506,22 @@ def test_bfloat16_training_keeps_weights_and_statistics_in_float32_and_learns():
 # --- bad input and mishaps ----------------------------------------------------------------------------------------
 
 
+def test_images_that_are_no_bytes_are_refused_and_not_divided_by_255_twice():
+    data, config = miniature.dataset(), miniature.config(epochs=1)
+    floats = SimpleNamespace(**{**vars(data), "train_images": data.train_images / 255})  # a Dataset would refuse them
+    with pytest.raises(TypeError, match="images are torch.float32: give uint8 from 0 to 255"):
+        miniature.fit(config, floats, model=run.build_model(config, data))
+    with pytest.raises(TypeError, match="images are torch.float32: give uint8 from 0 to 255"):
+        evaluate({"true": small_net()}, data.test_images / 255, data.test_labels, [*PAPER_COLUMNS], sweep_size=10)
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path):
+    data, config, path = miniature.dataset(), miniature.config(), tmp_path / "c.pt"
+    miniature.fit(config, data, checkpoint=path, stop_after=1, checksum="sha256:then")
+    with pytest.raises(ValueError, match=r"another training \(data 'sha256:then', now 'sha256:now'\): delete it"):
+        miniature.fit(config, data, checkpoint=path, checksum="sha256:now")
+
+
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="batch_size=65 is larger than the 64 training images: lower it"):
         miniature.fit(miniature.config(batch_size=65), miniature.dataset(64))
@@ -497,7 +541,7 @@ def test_a_checkpoint_of_another_config_is_refused_by_the_fields_that_differ(tmp
     data, path = miniature.dataset(), tmp_path / "c.pt"
     miniature.fit(miniature.config(), data, checkpoint=path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"another config \(lr 0.05, now 0.02; seed 0, now 4\): delete") as error:
+    with pytest.raises(ValueError, match=r"another training \(lr 0.05, now 0.02; seed 0, now 4\): delete") as error:
         miniature.fit(miniature.config(lr=0.02, seed=4), data, checkpoint=path)
     assert str(path) in str(error.value)
     assert path.read_bytes() == before

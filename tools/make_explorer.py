@@ -24,6 +24,7 @@ from advlib.data import Dataset, load
 from advlib.evaluate import PIXEL, SWEEP_EPS, Attack, make_images, suite
 from advlib.folders import project_folder, results_folder
 from advlib.norm import BRANCHES
+from advlib.precision import float32
 from advlib.progress import progress
 from advlib.train import to_pixels
 from advlib.weights import load_model
@@ -93,6 +94,7 @@ def ten_thousandths(model: nn.Module, images: Tensor, branch: str) -> list[list[
     return rounded.tolist()
 
 
+@float32()
 def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict:
     """The page's data. models: the record's place (budget/dataset/...) -> the file of its weights.
 
