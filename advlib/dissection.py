@@ -119,7 +119,8 @@ def effects(group: Group, key: str) -> str:
         by_column = [_effects(group, of_training(key, column, rule)) for column in catalogue.COLUMNS]
         by_column.append(_effects(group, of_training(key, evidence.STRONG, "corrected")))
         for step, *found in zip(steps, *by_column, strict=True):
-            body.append(row(_named(step.name, step.what, found), [points(effect) for effect in found]))
+            what = step.what + _trained_in(group, step)
+            body.append(row(_named(step.name, what, found), [points(effect) for effect in found]))
     caption = (
         f"{catalogue.rows()[key].label}: what each switch between the protocols does alone. Intervals are 95 %, paired "
         "by image; bold where they exclude 0; n: the images compared (whole batches, where their statistics "
@@ -140,6 +141,12 @@ def missing(group: Group, key: str) -> str:
 
 def _effects(group: Group, steps: Sequence[Step]) -> list[Estimate | None]:
     return [step.effect(group) for step in steps]
+
+
+def _trained_in(group: Group, step: Step) -> str:
+    """Which precision that was, where the switch is the precision: a device's best may be float32 as well."""
+    runs = evidence.runs_of(group, *step.after[:2]) if step.name == "precision" else []
+    return f", here {', '.join(sorted({record.provenance['precision'] for record in runs}))}" if runs else ""
 
 
 def _named(name: str, what: str, effects: Sequence[Estimate | None]) -> str:

@@ -81,20 +81,30 @@ def _named(groups: Sequence[Group]) -> str:
 
 
 def left_out(root: Path) -> str:
-    """The records that no longer count and why, as a sentence of Markdown; empty if all of them count."""
-    stale = [f"`{record.where}` ({why})" for record, why in evidence.stale(root)]
-    return f"Left out because the code would make them otherwise today: {', '.join(stale)}." if stale else ""
+    """How many records no longer count, as a sentence of Markdown; empty if all of them count."""
+    stale = [record for record, _ in evidence.stale(root)]
+    if not stale:
+        return ""
+    budgets = " and ".join(f"`python -m advlib status --budget {name}`" for name in sorted({r.budget for r in stale}))
+    return (
+        f"Left out, because the code would make them otherwise today: {_kinds(stale)}. {budgets} says why, of each "
+        "(`--dissection`: of those in between)."
+    )
 
 
 def totals(found: Sequence[Record]) -> str:
     """How many runs there are, of which protocols, and how long they took, as a sentence of Markdown."""
     hours = sum(record.seconds for record in found) / 3600
-    kinds = {"published": 0, "corrected": 0, "in between": 0}
+    seeds = counts(sorted({record.seed for record in found}))
+    return f"**{len(found)} runs** ({_kinds(found)}; seed {seeds}) took {hours:.1f} hours of computing."
+
+
+def _kinds(found: Sequence[Record]) -> str:
+    """How many runs are of which protocol: "18 published, 36 corrected, 20 in between"."""
+    kinds = dict.fromkeys((*catalogue.PROTOCOLS, "in between"), 0)
     for record in found:
         kinds[record.protocol if record.protocol in kinds else "in between"] += 1
-    of_kinds = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
-    seeds = counts(sorted({record.seed for record in found}))
-    return f"**{len(found)} runs** ({of_kinds}; seed {seeds}) took {hours:.1f} hours of computing."
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
 
 
 def caution(group: Group) -> str:
@@ -157,7 +167,8 @@ def results(group: Group, part: int | None = 1, *, page: str = "book", root: Pat
             if runs := runs_of(group, key, protocol):
                 cells = [evidence.accuracy(group, key, protocol, column) for column in HEADINGS]
                 planned = _planned(runs) if part == 1 else ""
-                head = f'{protocol}<span class="interval">{planned}{links(runs, page, root)}</span>'
+                notes = planned + _trained_in(runs)
+                head = f'{protocol}<span class="interval">{notes}{links(runs, page, root)}</span>'
                 lines.append(row(head, [accuracy(cell) for cell in cells], protocol))
         if lines:
             printed = [*(f"{paper.published[column]:.1f}" for column in catalogue.COLUMNS), NO_NUMBER]
@@ -430,6 +441,12 @@ def smoke(root: Path, keys: Sequence[str] = SMOKE_ROWS) -> str:
 
 def _devices(group: Group) -> str:
     return "; ".join(sorted({f"{r.provenance['device']}, {r.provenance['threads']} thread(s)" for r in group}))
+
+
+def _trained_in(runs: Group) -> str:
+    """ "trained in bfloat16: " where a published row was not trained in the released code's float32 (point 19)."""
+    others = sorted({record.provenance["precision"] for record in runs} - {"float32"})
+    return f"trained in {', '.join(others)}: " if others and runs[0].protocol == "published" else ""
 
 
 def _planned(runs: Group) -> str:

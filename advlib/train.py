@@ -117,15 +117,15 @@ def craft(
 def learning_rate(schedule: str, done: float, steps: int) -> float:
     """The share of the peak rate when the share ``done`` in [0, 1) of a training of so many ``steps`` is done.
 
-    ``cosine`` falls over all of it. ``one-cycle`` rises for 20 %, if that is a step at least, then falls linearly.
-    ``published``, the released code's, changes a hundred times: it is a cosine over the first 80 changes that lags one
-    behind (the first two rates are the peak), and keeps its last value. There a change is an epoch, and its hundred are
-    always all of the training here, so that a short one spends the same share of its steps at each rate.
+    ``cosine`` falls over all of it. ``one-cycle`` rises from 0 for 20 %, then falls linearly; a single step has the
+    peak. ``published`` has the released code's hundred rates: a cosine over the first 80 that lags one behind, so that
+    the first two are the peak, then its last value. There each is for an epoch; here each is for a hundredth of the
+    training, so that a short one spends the same share of its steps at each rate.
     """
     if schedule == "cosine":
         return (1 + math.cos(math.pi * done)) / 2
     if schedule == "one-cycle":
-        return min(done / 0.2 if 0.2 * steps >= 1 else 1.0, (1 - done) / 0.8)
+        return min(done / 0.2, (1 - done) / 0.8) if steps > 1 else 1.0
     if schedule == "published":
         lagging = max(int(100 * done + 1e-9) - 1, 0)
         return (1 + math.cos(math.pi * min(lagging, 79) / 80)) / 2

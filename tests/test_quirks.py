@@ -24,9 +24,9 @@ def results(tmp_path):
     return tmp_path
 
 
-def test_the_seventeen_points_are_all_there():
-    assert [point.number for point in quirks.POINTS] == list(range(1, 18))
-    assert sorted(int(n) for n in re.findall(r"^\(point-(\d+)\)=\n### \1\. ", PAGE, re.MULTILINE)) == list(range(1, 18))
+def test_the_nineteen_points_are_all_there_in_order():
+    assert [point.number for point in quirks.POINTS] == list(range(1, 20))
+    assert [int(n) for n in re.findall(r"^\(point-(\d+)\)=\n### \1\. ", PAGE, re.MULTILINE)] == list(range(1, 20))
     for point in quirks.POINTS:
         assert f'href="#{point.anchor}"' in quirks.overview()
 
@@ -69,8 +69,22 @@ def test_effects_come_from_records_and_say_what_is_missing(point, results):
 
 def test_without_records_a_point_says_so(tmp_path):
     assert "There is no result yet" in quirks.effects(tmp_path, 1)
-    with pytest.raises(ValueError, match="Kaiming"):
-        quirks.effects(tmp_path, 14)
+    with pytest.raises(ValueError, match="the same SGD"):
+        quirks.effects(tmp_path, 11)
+
+
+def test_the_published_rows_that_are_one_experiment_train_alike_and_are_set_side_by_side():
+    configs = [catalogue.config(key, protocol="published") for key in quirks.REPLICATE]
+    assert configs[0].differences(configs[1]) == {"train_eps": (0.1, 0.5)}
+    assert {config.reach for config in configs} == {4 / 255}
+    html = quirks.replicate()
+    assert all(f"<td>{value}</td>" in html for value in ("+0.17", "+0.35", "-0.38", "+1.06", "+0.99", "+1.11"))
+
+
+def test_the_published_tables_have_the_shorter_attack_stronger_in_most_rows():
+    html = quirks.weaker_and_stronger()
+    assert "in 14 of the 18 published rows (6 of the 9 of Table 1)" in html
+    assert "Only Adversarial, SAT, ALS + SAT, ALS + Adversarial" in html
 
 
 def test_a_switch_that_was_run_fills_its_table(results):

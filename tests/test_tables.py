@@ -166,10 +166,25 @@ def test_a_folder_without_results_says_so(results):
     assert "There is no result yet" in tables.status(results) and "1 smoke run " in tables.status(results)
 
 
-def test_stale_records_are_named(results):
+def test_stale_records_are_counted_and_the_command_that_says_why_is_named(results):
+    assert tables.left_out(results) == ""
     old = fake.record(seed=3)
     fake.put(dataclasses.replace(old, config=old.config | {"lr": 0.2}), results)
-    assert "seed3` (config: lr 0.2" in tables.left_out(results)
+    assert ": 1 corrected. `python -m advlib status --budget lite` says why" in tables.left_out(results)
+
+
+def test_a_published_row_that_was_not_trained_in_float32_says_so_in_tables_and_in_the_dissection(tmp_path):
+    exact = fake.record("adversarial", "published")
+    moved = fake.record("adversarial", "published-precision")
+    corrected = fake.record("adversarial", "corrected")
+    for record in (moved, corrected):
+        record.provenance["precision"] = "bfloat16"
+    assert "trained in" not in tables.results([exact, corrected], root=None)
+    assert "what the device does best instead of float32, here bfloat16" in dissection.effects(
+        [exact, moved, corrected], "adversarial"
+    )
+    exact.provenance["precision"] = "bfloat16"
+    assert tables.results([exact, corrected], root=None).count("trained in bfloat16: ") == 1
 
 
 def test_the_runs_are_counted_by_protocol_and_their_hours_added_up():

@@ -43,15 +43,16 @@ def among(models, shown):
 # ---- images from other rows
 
 
-def test_images_are_made_on_the_source_and_judged_by_the_target(learned, shown):
-    """Beside torchattacks' PGD on the source."""
+def test_images_are_made_on_the_source_and_judged_by_the_target(learned, shown, monkeypatch):
+    """Beside torchattacks' PGD on the source: from the image, where both take the same steps."""
     torchattacks = pytest.importorskip("torchattacks")
     x, y = shown
     a, b = (learned[key].model for key in KEYS)
+    monkeypatch.setattr(transfer, "SENT", dataclasses.replace(transfer.SENT, random_start=False))
     right = among({"a": a, "b": b}, shown)
     attack = torchattacks.PGD(a, eps=8 * PIXEL, alpha=2 * PIXEL, steps=20, random_start=False)
-    theirs = (b(attack(x, y)).argmax(dim=1) == y).float().mean()
-    assert abs(right["a", "b"].float().mean() - theirs) <= 2 / IMAGES  # theirs starts at the image, ours beside it
+    theirs = b(attack(x, y)).argmax(dim=1) == y
+    assert (right["a", "b"] != theirs).sum() <= 1  # of IMAGES: a gradient of nothing but rounding may turn a sign
     assert right["a", "a"].sum() <= right["a", "b"].sum()  # images fool the network they were made on first of all
 
 
