@@ -1,6 +1,7 @@
 """AutoAttack finds what there is and no more, is believed nothing, can be cut off, and says where it cannot judge."""
 
 import dataclasses
+import inspect
 import importlib
 import json
 import math
@@ -464,7 +465,8 @@ def test_cut_off_and_continued_is_as_unbroken(after, linear, tmp_path):
 
 
 def test_the_command_writes_continues_and_refuses(library, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(autoattack.attack, "__kwdefaults__", autoattack.attack.__kwdefaults__ | FAST)
+    attack = inspect.unwrap(autoattack.attack)
+    monkeypatch.setattr(attack, "__kwdefaults__", attack.__kwdefaults__ | FAST)
     learnt = run.learn(config("traditional", budget="smoke", epochs=1))
     data = learnt.dataset
     attacks = [attack for attack in suite(dual=False, surrogate=False) if attack.name == "corrected:clean"]

@@ -23,6 +23,7 @@ LAYERS = [
         "activations",
         "norm",
         "products",
+        "precision",
         "losses",
         "attacks",
         "augment",
