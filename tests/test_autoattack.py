@@ -1,8 +1,8 @@
 """AutoAttack finds what there is and no more, is believed nothing, can be cut off, and says where it cannot judge."""
 
 import dataclasses
-import inspect
 import importlib
+import inspect
 import json
 import math
 import os
