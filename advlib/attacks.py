@@ -52,10 +52,11 @@ def pgd(
 ) -> Tensor:
     """Projected gradient ascent on the cross-entropy inside the eps-ball (Madry et al. 2018).
 
-    x: (B, C, H, W) inside ``bounds``; y: (B,) int64. ``eps`` and ``step_size`` are in the units of ``x``, lengths in
-    the given ``norm`` ("linf" or "l2"). ``random_start`` draws the first iterate from the ball (from ``generator``, or
-    torch's global one). Returns the last iterate; with ``restarts`` > 1 an image once misclassified is kept and only
-    survivors are attacked again, so restarts can only strengthen the attack.
+    x: (B, C, H, W) inside ``bounds``; y: (B,) int64. Half-precision images take their steps in float32. ``eps`` and
+    ``step_size`` are in the units of ``x``, lengths in the given ``norm`` ("linf" or "l2"). ``random_start`` draws the
+    first iterate from the ball (from ``generator``, or torch's global one). Returns the last iterate; with ``restarts``
+    > 1 an image once misclassified is kept and only survivors are attacked again, so restarts can only strengthen the
+    attack.
 
     ``validate=False`` takes all values on trust, which spares a GPU the wait for them. Images beyond ``bounds`` are
     then clamped into them whatever eps is, as the paper's released code does to standardised images, and a gradient
@@ -71,11 +72,12 @@ def pgd(
         _check_values(x, y, bounds)
         logits_fn = _checking_labels(logits_fn, y)
     _check_strength(eps, step_size, steps, restarts, norm)
-    x = x.detach()
+    given = x.detach()
+    x, logits_fn = _wide(given, logits_fn)
     ball = _BALLS[norm](x, eps, bounds)
     if restarts == 1:
         start = ball.random(x, generator, part) if random_start else x
-        return _ascend(logits_fn, start, y, ball, step_size, steps, validate)
+        return _narrow(_ascend(logits_fn, start, y, ball, step_size, steps, validate), given)
 
     x_adv = x.clone()
     alive = torch.arange(len(x), device=x.device)
@@ -86,7 +88,7 @@ def pgd(
         if len(alive):
             x_adv[alive] = _ascend(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps, validate)
             alive = alive[predictions(logits_fn, x_adv[alive]) == y[alive]]
-    return x_adv
+    return _narrow(x_adv, given)
 
 
 def first_success(
@@ -114,7 +116,7 @@ def first_success(
     _check_values(x, y, bounds)
     logits_fn = _checking_labels(logits_fn, y)
     _check_strength(eps, step_size, steps, restarts, norm)
-    x = x.detach()
+    x, logits_fn = _wide(x.detach(), logits_fn)
     needed = torch.full_like(y, steps + 1)
     if random_start:
         needed[predictions(logits_fn, x) != y] = 0
@@ -147,8 +149,8 @@ def uniform_noise(
     _check_images(x)
     _check_pixels(x, bounds)
     _check_strength(eps, 0.0, 0, 1, "linf")
-    x = x.detach()
-    return _LinfBall(x, eps, bounds).random(x, generator)
+    wide, _ = _wide(x.detach(), None)
+    return _narrow(_LinfBall(wide, eps, bounds).random(wide, generator), x.detach())
 
 
 @contextmanager
@@ -168,8 +170,7 @@ class _LinfBall:
 
     def __init__(self, x: Tensor, eps: float, bounds: tuple[float, float]):
         self.eps = eps
-        self.low = _inwards((_wide(x) - eps).clamp(*bounds), x.dtype, upwards=True)
-        self.high = _inwards((_wide(x) + eps).clamp(*bounds), x.dtype, upwards=False)
+        self.low, self.high = (x - eps).clamp(*bounds), (x + eps).clamp(*bounds)
 
     def take(self, index: Tensor) -> "_LinfBall":
         part = object.__new__(_LinfBall)
@@ -197,17 +198,15 @@ class _L2Ball:
         return _L2Ball(self.x[index], self.eps, self.bounds)
 
     def project(self, x_adv: Tensor) -> Tensor:
-        delta = _wide(x_adv) - self.x
+        delta = x_adv - self.x
         scale = (self.eps / _length(delta).clamp_min(1e-12)).clamp(max=1.0)
-        # clamping towards x's own range only shortens delta
-        return (self.x + delta * scale).clamp(*self.bounds).to(x_adv.dtype)
+        return (self.x + delta * scale).clamp(*self.bounds)  # clamping towards x's own range only shortens delta
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """Of length 1, however small the gradient is: its largest entry becomes 1 first. A gradient of 0 stays 0."""
-        wide = _wide(gradient)
-        largest = wide.abs().flatten(1).amax(dim=1).view(-1, 1, 1, 1)
-        scaled = wide / torch.where(largest == 0, 1.0, largest)
-        return (scaled / _length(scaled).clamp_min(1)).to(gradient.dtype)
+        largest = gradient.abs().flatten(1).amax(dim=1).view(-1, 1, 1, 1)
+        scaled = gradient / torch.where(largest == 0, 1.0, largest)
+        return scaled / _length(scaled).clamp_min(1)
 
     def random(self, x: Tensor, generator: torch.Generator | None, part: tuple[int, int] = (0, 1)) -> Tensor:
         """Uniform in the ball: a Gaussian direction, a radius of eps u^(1/d)."""
@@ -225,20 +224,21 @@ def _whole(x: Tensor, part: tuple[int, int]) -> Tensor:
     return x if part[1] == 1 else torch.cat([x] * part[1])
 
 
-def _wide(images: Tensor) -> Tensor:
-    """At least float32: half precision is too narrow for lengths, and for the edges of a ball."""
-    return images.to(torch.promote_types(images.dtype, torch.float32))
+def _wide(x: Tensor, logits_fn: LogitsFn) -> tuple[Tensor, LogitsFn]:
+    """Images in float32 at least, and the model as it sees them: half precision is too narrow to take steps in."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return (x, logits_fn) if x.dtype == wide else (x.to(wide), lambda images: logits_fn(images.to(x.dtype)))
 
 
-def _inwards(edge: Tensor, dtype: torch.dtype, upwards: bool) -> Tensor:
-    """``edge`` in ``dtype``; in half precision the nearest number on the inner side, which is above it or below it."""
-    near = edge.to(dtype)
-    if near.dtype not in (torch.float16, torch.bfloat16):
-        return near
-    outside = near < edge if upwards else near > edge
-    away_from_0 = (near >= 0) if upwards else (near <= 0)
-    bits = (near + 0.0).view(torch.int16)  # neighbours in size are neighbours in bits
-    return torch.where(outside, (bits + torch.where(away_from_0, 1, -1).to(torch.int16)).view(dtype), near)
+def _narrow(x_adv: Tensor, x: Tensor) -> Tensor:
+    """``x_adv`` in the dtype of ``x``, rounded towards ``x``: what is in a ball around it stays there."""
+    if x.dtype == x_adv.dtype:
+        return x_adv
+    near, above = x_adv.to(x.dtype), x_adv > x.to(x_adv.dtype)
+    beyond = torch.where(above, near.to(x_adv.dtype) > x_adv, near.to(x_adv.dtype) < x_adv)
+    bits = near.view(torch.int16)  # neighbours in size are neighbours in bits
+    back = torch.where(above == (near > 0), bits - 1, bits + 1).view(x.dtype)
+    return torch.where(beyond, torch.where(near == 0, x, back), near)
 
 
 def _length(images: Tensor) -> Tensor:

@@ -52,8 +52,8 @@ OF_DATA = {  # what a data set changes in the corrected protocol
     "svhn": {"augmentation": "crop"},  # a digit in a mirror is no digit; scikit-learn's digits only try the machinery
 }
 
-# float32 without TensorFloat-32 takes a GPU five to fifteen times as long: there the published protocol, too, trains in
-# what the device does best. The record says what that was
+# float32 without TensorFloat-32 would take a GPU five to fifteen times as long, by estimate: there the published
+# protocol, too, trains in what the device does best, and the record says what that was
 FAST_BUDGETS = ("full",)
 
 SEEDS = {"smoke": 1, "lite": 3, "full": 3}  # how many a row of Table 1 is meant to have
@@ -106,35 +106,33 @@ class Row:
                 f"{', '.join(PROTOCOLS)}, or published with switches moved, such as published-space"
             )
         for switch in moved:
-            if switch not in self.switches() or moved.count(switch) > 1:
+            if switch not in self.switches(budget) or moved.count(switch) > 1:
                 raise ValueError(
-                    f"unknown switch {switch!r} in {protocol!r}: {did_you_mean(switch, self.switches())}"
-                    f"those that change {self.key} are {', '.join(self.switches())}, each once"
+                    f"unknown switch {switch!r} in {protocol!r}: {did_you_mean(switch, self.switches(budget))}"
+                    f"those that change {self.key} at budget {budget} are {', '.join(self.switches(budget))}, each once"
                 )
         changes = self._techniques()
         for switch, (field, quirk) in SWITCHES.items():
-            if name == "published" and switch not in moved and self._reads(switch):
+            if name == "published" and switch not in moved and self._reads(switch, budget):
                 changes[field] = quirk
-        if budget in FAST_BUDGETS:
-            changes.pop("precision", None)
         return changes
 
     def has(self, protocol: str) -> bool:
         """Whether ``protocol`` moves only switches that change this row; every row has the two protocols themselves."""
         return set(protocol.split("-")[1:]) <= set(self.switches())
 
-    def switches(self) -> list[str]:
-        """The switches that change this row's training, in the order of :data:`SWITCHES`."""
-        return [switch for switch in SWITCHES if self._reads(switch) and (switch != "branch" or self.advprop)]
+    def switches(self, budget: str = "lite") -> list[str]:
+        """The switches that change this row's training at ``budget``, in the order of :data:`SWITCHES`."""
+        return [switch for switch in SWITCHES if self._reads(switch, budget) and (switch != "branch" or self.advprop)]
 
-    def dissection(self) -> list[str]:
+    def dissection(self, budget: str = "lite") -> list[str]:
         """Protocols from published to corrected: one switch moved at a time, then one after the other."""
-        alone = [f"published-{switch}" for switch in self.switches()]
-        return ["published", *dict.fromkeys([*alone, *self.cumulative()])]
+        alone = [f"published-{switch}" for switch in self.switches(budget)]
+        return ["published", *dict.fromkeys([*alone, *self.cumulative(budget)])]
 
-    def cumulative(self) -> list[str]:
+    def cumulative(self, budget: str = "lite") -> list[str]:
         """The protocols in which the switches are moved one after the other; with the last of them it is corrected."""
-        switches = self.switches()
+        switches = self.switches(budget)
         return ["-".join(["published", *switches[:k]]) for k in range(1, len(switches))] + ["corrected"]
 
     @property
@@ -142,9 +140,9 @@ class Row:
         """The label, with its place where Table 1 has a row of that label too."""
         return self.label + {1: "", 2: " (Table 2)", None: " (results file)"}[self.paper_table]
 
-    def _reads(self, switch: str) -> bool:
+    def _reads(self, switch: str, budget: str) -> bool:
         needs = {"layers": self.advprop, "loss": self.als} | dict.fromkeys(_OF_THE_ATTACK, self.adversarial)
-        return needs.get(switch, True)
+        return (needs | {"precision": budget not in FAST_BUDGETS}).get(switch, True)
 
     def _techniques(self) -> dict:
         changes: dict = {}

@@ -126,6 +126,12 @@ def switch_table(root: Path, switch: str) -> str:
     if not found:
         return NO_RESULT
     group, moved = found[0], f"published-{switch}"
+    concerned = [key for key, row in catalogue.rows().items() if switch in row.switches(group[0].budget)]
+    if not concerned:
+        return (
+            f'<p class="generated">At the budget {group[0].budget} the published protocol does here what the corrected '
+            "one does, so there is nothing to compare.</p>"
+        )
     lines = {}
     for key, row in catalogue.rows().items():
         pairs = [
@@ -134,14 +140,16 @@ def switch_table(root: Path, switch: str) -> str:
         if all(pairs):
             lines[_title(row)] = pairs
     if not lines:
-        key = next(key for key, row in catalogue.rows().items() if switch in row.switches())
         return (
             '<p class="generated">Not run yet with this one point of the training changed. '
-            f"<code>python -m advlib run {key} --protocol {moved} --budget {group[0].budget} "
+            f"<code>python -m advlib run {concerned[0]} --protocol {moved} --budget {group[0].budget} "
             f"--dataset {escape(group[0].config['dataset'])}</code> fills this table.</p>"
         )
     field, quirk = catalogue.SWITCHES[switch]
     caption = f"Training published, then with {field} = {quirk} given up and nothing else changed"
+    if switch == "precision":  # a device's best may be float32 as well
+        precisions = {record.provenance["precision"] for record in group if record.protocol == moved}
+        caption += f": trained in {', '.join(sorted(precisions))}"
     return _table(list(OF_A_SWITCH), lines, caption, group)
 
 

@@ -20,7 +20,6 @@ from torch import nn
 
 from advlib import corruptions, explorer
 from advlib.attacks import eval_mode, predictions
-from advlib.config import Config
 from advlib.corruptions import EXAMPLES, KINDS, NAME, SEVERITIES, SMALLEST, Corruptions
 from advlib.data import Dataset, load
 from advlib.precision import float32
@@ -168,7 +167,7 @@ def _begun(record: Record, weights: Path, path: Path, images: int, device: torch
     """What there is of a network already, if it was measured by the same libraries, weights and images; else empty."""
     fresh = Corruptions(
         record=record.where,
-        config=Config(**record.config).digest(),
+        config=record.as_config().digest(),
         weights=sha256(Path(weights).read_bytes()).hexdigest(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         made_by={name: version(name) for name in LIBRARIES},

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from advlib import catalogue, statistics
-from advlib.config import Config, did_you_mean
+from advlib.config import did_you_mean
 from advlib.evidence import Group, runs_of
 from advlib.folders import replacing
 from advlib.masking import SAME_NETWORK
@@ -197,7 +197,7 @@ def _foreign(found: Corruptions, record: Record) -> str | None:
         return f"schema {found.schema}, this advlib reads {SCHEMA}"
     if found.record != record.where:
         return f"it is of {found.record}"
-    if found.config != Config(**record.config).digest():
+    if found.config != record.as_config().digest():
         return "it is of another config"
     measured = {measurement.column for measurement in found.measurements}
     if absent := {f"{kind}-{severity}" for kind in found.pixels for severity in SEVERITIES} - measured:

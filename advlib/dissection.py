@@ -54,26 +54,26 @@ def of_evaluation(key: str, column: str) -> list[Step]:
     return [Step(rule, (key, "published", f"{rule}:{column}"), own, what) for rule, what in RULES.items()]
 
 
-def of_training(key: str, column: str, rule: str) -> list[Step]:
+def of_training(key: str, column: str, rule: str, budget: str = "lite") -> list[Step]:
     """One training switch moved at a time, the rest as published, and all moved; each network evaluated by ``rule``."""
     name = f"{rule}:{column}"
     own = (key, "published", name)
     steps = [
         Step(switch, (key, f"published-{switch}", name), own, TRAINING[switch])
-        for switch in catalogue.rows()[key].switches()
+        for switch in catalogue.rows()[key].switches(budget)
     ]
     return [*steps, Step("corrected", (key, "corrected", name), own, "all of them")]
 
 
-def path(key: str, column: str) -> list[Step]:
+def path(key: str, column: str, budget: str = "lite") -> list[Step]:
     """From published to corrected one after the other: first how the network is evaluated, then how it is trained."""
     paper = catalogue.rows()[key]
     rules = ["published", "published, running statistics", "corrected"]
     places = [(key, "published", f"{rule}:{column}") for rule in rules]
-    places += [(key, protocol, f"corrected:{column}") for protocol in paper.cumulative()]
+    places += [(key, protocol, f"corrected:{column}") for protocol in paper.cumulative(budget)]
     of_the_attack = ("space", "mode", "branch")
     names = ["statistics of evaluation", "space of evaluation"]
-    names += [f"{switch} of training" if switch in of_the_attack else switch for switch in paper.switches()]
+    names += [f"{switch} of training" if switch in of_the_attack else switch for switch in paper.switches(budget)]
     return [Step(name, after, before) for name, (before, after) in zip(names, pairwise(places), strict=True)]
 
 
@@ -89,7 +89,7 @@ class Walk:
 
 def walk(group: Group, key: str, column: str) -> Walk | None:
     """The path of one row on one column, measured; None while a run on it is missing."""
-    steps = path(key, column)
+    steps = path(key, column, group[0].budget)
     masks = evidence.paired(group, [steps[0].before, *(step.after for step in steps)])
     if masks is None:
         return None
@@ -115,9 +115,10 @@ def effects(group: Group, key: str) -> str:
     for rule in catalogue.PROTOCOLS:
         text = f"Train another network, and evaluate both by the {rule} rule: change in points"
         body.append(group_title(text, len(heads)))
-        steps = of_training(key, "clean", rule)
-        by_column = [_effects(group, of_training(key, column, rule)) for column in catalogue.COLUMNS]
-        by_column.append(_effects(group, of_training(key, evidence.STRONG, "corrected")))
+        budget = group[0].budget
+        steps = of_training(key, "clean", rule, budget)
+        by_column = [_effects(group, of_training(key, column, rule, budget)) for column in catalogue.COLUMNS]
+        by_column.append(_effects(group, of_training(key, evidence.STRONG, "corrected", budget)))
         for step, *found in zip(steps, *by_column, strict=True):
             what = step.what + _trained_in(group, step)
             body.append(row(_named(step.name, what, found), [points(effect) for effect in found]))
@@ -132,7 +133,7 @@ def effects(group: Group, key: str) -> str:
 
 def missing(group: Group, key: str) -> str:
     """The networks of a row's dissection that were not trained, as a sentence of Markdown; empty if none is missing."""
-    protocols = catalogue.rows()[key].dissection()
+    protocols = catalogue.rows()[key].dissection(group[0].budget)
     absent = [protocol for protocol in protocols if not evidence.runs_of(group, key, protocol)]
     return (
         f"Not run yet for {catalogue.rows()[key].label}: {', '.join(f'`{name}`' for name in absent)}." if absent else ""

@@ -79,17 +79,17 @@ def runs(
     found = [
         Run(key, protocol, budget, dataset, seed)
         for key in keys or catalogue.experiments()
-        for protocol, seed in product(protocols or protocols_of(key, dissection), seeds)
+        for protocol, seed in product(protocols or protocols_of(key, dissection, budget), seeds)
     ]
     for run in found:
         run.config  # noqa: B018 - unknown names are refused before anything starts
     return found
 
 
-def protocols_of(key: str, dissection: bool = False) -> Sequence[str]:
+def protocols_of(key: str, dissection: bool = False, budget: str = "lite") -> Sequence[str]:
     """The two protocols of a row, or with ``dissection`` all those between them; an extension has one alone."""
     if dissection:
-        return catalogue.rows()[key].dissection() if key in DISSECTED else ()
+        return catalogue.rows()[key].dissection(budget) if key in DISSECTED else ()
     return catalogue.PROTOCOLS if key in catalogue.rows() else ("corrected",)
 
 

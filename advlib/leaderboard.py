@@ -169,7 +169,7 @@ def board(group: Group | None) -> str:
 
 def why_lower(group: Group) -> str:
     """What separates our rows from the published ones, from the values of our configs, as Markdown."""
-    ours, full = Config(**runs_of(group, *_first(group))[0].config), Config()
+    ours, full = runs_of(group, *_first(group))[0].as_config(), Config()
     images = group[0].data["train_images"]
     sizes = []
     if ours.width < full.width:

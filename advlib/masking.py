@@ -46,7 +46,6 @@ import numpy as np
 
 from advlib import catalogue, evidence, statistics
 from advlib.catalogue import Row
-from advlib.config import Config
 from advlib.evidence import STRONG, Group, runs_of
 from advlib.records import Measurement, Record, unpack_mask
 from advlib.statistics import Estimate
@@ -468,7 +467,7 @@ def _foreign(probe: Probe, record: Record) -> str | None:
         return f"schema {probe.schema}, this advlib reads {PROBE_SCHEMA}"
     if probe.record != record.where:
         return f"it is of {probe.record}"
-    if probe.config != Config(**record.config).digest():
+    if probe.config != record.as_config().digest():
         return "it is of another config"
     ours, theirs = probe.mask("clean"), record.measurement("corrected:clean").mask
     n = min(len(ours), len(theirs))

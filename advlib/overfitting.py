@@ -134,7 +134,7 @@ def read(path: Path, record: Record) -> Watched:
 
 def foreign(found: Watched, record: Record) -> str | None:
     """Why what was watched does not belong to the record, or None if it does."""
-    wanted = [(column, found.images) for column in columns(Config(**record.config))]
+    wanted = [(column, found.images) for column in columns(record.as_config())]
     if found.schema != SCHEMA:
         return f"schema {found.schema}, this advlib reads {SCHEMA}"
     if found.record != record.where:
@@ -164,7 +164,7 @@ def summary(found: Sequence[tuple[Record, Watched]]) -> str:
         last = len(watched.epochs)
         best = max(range(1, last + 1), key=lambda epoch: watched.accuracy(MANY, epoch).value)
         cells = [
-            f"{size(Config(**record.config))}/255",
+            f"{size(record.as_config())}/255",
             f"{100 * record.curve[-1]['adversarial_accuracy']:.1f}",
             *(markup.accuracy(watched.accuracy(method, last)) for method in (ONE, MANY)),
             f"{markup.accuracy(watched.accuracy(MANY, best))} <small>epoch {best}</small>",
@@ -200,7 +200,7 @@ def draw(found: Sequence[tuple[Record, Watched]]) -> Figure:
                 )
                 low, high = ([100 * getattr(e, end) for e in seen] for end in ("low", "high"))
                 panel.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
-            panel.set_title(f"{label(record)}\nε = {size(Config(**record.config))}/255", fontsize=8)
+            panel.set_title(f"{label(record)}\nε = {size(record.as_config())}/255", fontsize=8)
             panel.set(ylim=(0, 100))
             panel.xaxis.get_major_locator().set_params(integer=True)
         for panel in panels.flat[len(found) :]:

@@ -10,6 +10,7 @@ from advlib.catalogue import rule
 from advlib.evaluate import PAPER_COLUMNS, PGD_20, Attack, make_images
 from advlib.evidence import HEADINGS
 from advlib.figures import PALETTE, picture, style
+from advlib.precision import float32
 from advlib.records import Record
 from advlib.run import Experiment
 from advlib.statistics import wilson
@@ -55,6 +56,7 @@ def attack_table(record: Record) -> pd.DataFrame:
     return pd.DataFrame(lines).set_index("attack")
 
 
+@float32()
 def gallery(
     experiment: Experiment, images: int = 6, attacks: tuple[Attack, ...] = (*PAPER_COLUMNS[:3], PGD_20)
 ) -> Figure:

@@ -1,9 +1,12 @@
 """What is computed in: bfloat16 under autocast where a training asks for it, and float32 that is float32 elsewhere."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import torch
+
+DEVICES = ("cpu", "cuda", "mps", "xpu")  # on which a caller may have autocast
 
 
 @contextmanager
@@ -11,30 +14,37 @@ def float32() -> Iterator[None]:
     """Inside, float32 is float32: no autocast of a caller's, no TensorFloat-32, no bfloat16 in disguise.
 
     All that measures a network runs in it, as ``with`` or as a decorator. No cuDNN autotuning either: an evaluation
-    meets some 160 batch sizes as images fall, and each would be tuned anew. Afterwards everything is as it was.
+    meets some 160 batch sizes as images fall, and each would be tuned anew. Afterwards each setting has its value back.
     """
-    kept = {(part, name): getattr(part, name) for part, name in _switches()}
-    products, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
-    try:
-        torch.set_float32_matmul_precision("highest")
-        for part, name in kept:
-            setattr(part, name, "ieee" if name == "fp32_precision" else False)
-        torch.backends.cudnn.benchmark = False
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    with ExitStack() as stack:
+        for device in DEVICES:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        kept = []
+        for get, set_to, _ in _settings():
+            with suppress(RuntimeError):  # torch refuses to tell the older settings where only newer ones were made
+                kept.append((set_to, get()))
+        try:
+            for _, set_to, strict in _settings():
+                set_to(strict)
             yield
-    finally:
-        torch.set_float32_matmul_precision(products)
-        for (part, name), value in kept.items():
-            setattr(part, name, value)
-        torch.backends.cudnn.benchmark = benchmark
+        finally:
+            for set_to, value in kept:
+                set_to(value)
 
 
-def _switches() -> list[tuple[object, str]]:
-    """Where torch lets float32 be less: one setting an operation since 2.9, and before it one for convolutions."""
+def _settings() -> list[tuple[Callable, Callable, object]]:
+    """Where torch lets float32 be less: how to read a setting, how to set it, and its strictest value.
+
+    The older settings come first, as each resets some of those that there are for single operations since torch 2.9.
+    """
     cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-    if not hasattr(cuda.matmul, "fp32_precision"):
-        return [(cudnn, "allow_tf32")]
-    return [(part, "fp32_precision") for part in (cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv)]
+    single = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv] if hasattr(cudnn, "conv") else []
+    named = [(cudnn, "allow_tf32", False), (cudnn, "benchmark", False)]
+    named += [(part, "fp32_precision", "ieee") for part in single]
+    return [
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+        *((partial(getattr, part, name), partial(setattr, part, name), strict) for part, name, strict in named),
+    ]
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None):

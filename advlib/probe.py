@@ -19,7 +19,6 @@ from scipy.stats import ttest_1samp
 from torch import Tensor, nn
 
 from advlib.attacks import eval_mode, first_success, pgd, predictions, require_finite, uniform_noise
-from advlib.config import Config
 from advlib.data import load
 from advlib.evaluate import PGD_20, PIXEL, Attack, evaluate
 from advlib.losses import als_targets
@@ -61,7 +60,7 @@ def network(record: Record, weights: Path) -> nn.Module:
         channels = file.get_slice("standardise.mean").get_shape()[1]
     if of != record.where:
         raise ValueError(f"{weights} has the weights of {of}, not of {record.where}: name the file with --weights")
-    config = Config(**record.config)
+    config = record.as_config()
     activation = "relu" if config.activation == "surrogate-relu" else config.activation
     classes, alpha = len(record.data["classes"]), config.activation_alpha
     return load_weights(
@@ -92,7 +91,7 @@ def measure(
     before, last = list(loss.values())[1:]
     return Probe(
         record=record.where,
-        config=Config(**record.config).digest(),
+        config=record.as_config().digest(),
         weights=weights,
         device=torch.cuda.get_device_name(x.device) if x.is_cuda else x.device.type,
         images=len(x),

@@ -69,7 +69,7 @@ def combined(state: Mapping[str, Tensor], record: Record, pair: tuple[str, str],
 
     An ordinary network with one batch norm a layer: it is the same whichever branch is asked for.
     """
-    config, channels = Config(**record.config), state["standardise.mean"].shape[1]
+    config, channels = record.as_config(), state["standardise.mean"].shape[1]
     model = resnet18(
         len(record.data["classes"]),
         config.width,
@@ -134,7 +134,7 @@ def measure(
     n = min(images or len(dataset.test_images), record.measurement("corrected:clean").n)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shown, labels = dataset.test_images[:n].to(device), dataset.test_labels[:n].to(device)
-    own, config = record.config["activation"], Config(**record.config)
+    own, config = record.config["activation"], record.as_config()
     gradients = {"true": "relu", "surrogate": own} if own == "surrogate-relu" else {"true": own}
     trained = min(config.train_size or len(dataset.train_images), TRAINING_IMAGES)
     clean = [to_pixels(batch.to(device)) for batch in dataset.train_images[:trained].split(BATCH)]

@@ -79,6 +79,13 @@ class Record:
         """The run's folder below the results folder: budget/dataset/protocol/key/seed."""
         return run_folder(self.budget, self.config["dataset"], self.protocol, self.key, self.seed)
 
+    def as_config(self) -> Config:
+        """What it was made with. Raises ValueError, with the remedy, where no such thing can be run any more."""
+        try:
+            return Config(**self.config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.where} was made with what there is no more ({error}): run it anew") from error
+
     def stale_because(self, config: Config, checksum: str | None = None) -> str | None:
         """Why this record no longer answers for ``config`` (and data of ``checksum``), or None if it does."""
         if self.science_version != SCIENCE_VERSION:

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from advlib.config import Config
 from advlib.data import Dataset, load
 from advlib.evaluate import evaluate, suite
 from advlib.records import Record
@@ -39,7 +38,7 @@ def retrain(
     processor or another torch may round otherwise: what comes out then is another network, and deserves a record of
     its own.
     """
-    config = Config(**record.config)
+    config = record.as_config()
     checksum = load(config.dataset, root=data_root).checksum
     if checksum != record.data["checksum"]:
         raise ValueError(f"{record.where} is of other data than {config.dataset!r} here: their checksums differ")

@@ -136,7 +136,8 @@ def _train_in_company(config: Config, device: torch.device, data_root, work: Pat
         raise ValueError(f"{processes} processes need a GPU each, and {torch.cuda.device_count()} can be seen here")
     if device.type not in ("cuda", "cpu"):
         raise ValueError(f"{processes} processes train on GPUs of NVIDIA or on the CPU, not on {device.type}")
-    load(config.dataset, root=data_root)  # fetched and cached once, before all of them ask for it
+    data = load(config.dataset, root=data_root)  # fetched and cached once, before all of them ask for it
+    train.refuse_unequal_parts(config, len(data.subset(config.train_size, 0).train_images), processes)
     task = {"config": config.to_dict(), "device": device.type, "data_root": data_root and str(data_root)}
     threads = max(1, torch.get_num_threads() // processes)
     torchrun.train(task, work, processes=processes, threads=threads)
@@ -307,18 +308,17 @@ def _device(device: str | torch.device | None) -> torch.device:
 def code(root: Path | None = None) -> dict:
     """The commit of this project's code, which is at ``root``, and whether it was changed since; None where unknown.
 
-    It is unknown in an installed copy or an unpacked archive, whatever repository is around it, and without git.
+    It is unknown without git, and where ``root`` is no repository that has the code: an installed copy or an unpacked
+    archive, whatever repository is around it.
     """
     root = root or Path(__file__).resolve().parents[1]
     top = _git(root, "rev-parse", "--show-toplevel")
     ours = (
         top is not None and Path(top).resolve() == root and _git(root, "ls-files", "--error-unmatch", "advlib/run.py")
     )
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "advlib", "notebooks") if ours else None
-    return {
-        "commit": _git(root, "rev-parse", "HEAD") if ours else None,
-        "dirty": None if changed is None else bool(changed),
-    }
+    commit = _git(root, "rev-parse", "--verify", "HEAD") if ours else None
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "advlib", "notebooks")
+    return {"commit": commit, "dirty": None if commit is None or changed is None else bool(changed)}
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from advlib import arithmetic, catalogue, evidence, records, versions
-from advlib.config import Config
 from advlib.evidence import HEADINGS, STRONG, Group, runs_of
 from advlib.markup import (
     NO_NUMBER,
@@ -85,10 +84,11 @@ def left_out(root: Path) -> str:
     stale = [record for record, _ in evidence.stale(root)]
     if not stale:
         return ""
-    budgets = " and ".join(f"`python -m advlib status --budget {name}`" for name in sorted({r.budget for r in stale}))
+    seeds = " ".join(map(str, sorted({record.seed for record in stale})))
+    asked = [f"`python -m advlib status --budget {name} --seeds {seeds}`" for name in sorted({r.budget for r in stale})]
     return (
-        f"Left out, because the code would make them otherwise today: {_kinds(stale)}. {budgets} says why, of each "
-        "(`--dissection`: of those in between)."
+        f"Left out, because the code would make them otherwise today: {_kinds(stale)}. {' and '.join(asked)} says why, "
+        "of each (`--dissection`: of those in between)."
     )
 
 
@@ -392,7 +392,7 @@ def full_cost(group: Group) -> str:
         arithmetic.training(config, config.images_an_epoch(record.data["train_images"]))
         / record.cost["training_seconds"]
         for record in group
-        for config in [Config(**record.config)]
+        for config in [record.as_config()]
     ]
     rate = float(np.median(rates))
     by_operations: dict[float, list[str]] = {}

@@ -167,6 +167,7 @@ def fit(
     N, B, device = len(images), config.batch_size, images.device
     if N < B:
         raise ValueError(f"batch_size={B} is larger than the {N} training images: lower it, or raise train_size")
+    refuse_unequal_parts(config, N, team.size)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
@@ -182,11 +183,6 @@ def fit(
     curve, begun = load_checkpoint(checkpoint, origin, model, optimizer, generator) if checkpoint else ([], None)
     images_an_epoch = config.images_an_epoch(N)
     steps = math.ceil(images_an_epoch / B)
-    if (images_an_epoch % B) % team.size:
-        raise ValueError(
-            f"the last batch of {images_an_epoch % B} images cannot be shared out equally among {team.size} processes: "
-            'take fewer, or last_batch="dropped"'
-        )
     last = config.epochs if stop_after is None else min(stop_after, config.epochs)
 
     model.train()
@@ -232,6 +228,16 @@ def fit(
             if checkpoint and team.first:
                 save_checkpoint(checkpoint, origin, model, optimizer, generator, curve)
     return curve
+
+
+def refuse_unequal_parts(config: Config, images: int, processes: int) -> None:
+    """Raises ValueError unless so many processes can share out the last batch of an epoch equally."""
+    last = config.images_an_epoch(images) % config.batch_size
+    if last % processes:
+        raise ValueError(
+            f"the last batch of {last} images, which last_batch={config.last_batch!r} keeps, cannot be shared out "
+            f"equally among {processes} processes: take as many as divide both it and {config.batch_size}, or one"
+        )
 
 
 def to_pixels(images: Tensor) -> Tensor:

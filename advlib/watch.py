@@ -32,7 +32,7 @@ def watch(
     provenance: device -> what makes this. work: as for :func:`advlib.retrain.retrain`, which see for what is raised;
     also ValueError where :func:`advlib.overfitting.size` has nothing to set against the training's attack.
     """
-    config = Config(**record.config)
+    config = record.as_config()
     names = columns(config)
     n = min(images or IMAGES, record.measurement("corrected:clean").n)
     # before training: the files may change while it trains

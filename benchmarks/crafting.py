@@ -11,10 +11,9 @@ from torch import nn
 from advlib.attacks import pgd
 from advlib.folded import Folded
 from advlib.kernel import ALLOCATOR
-from advlib.precision import autocast
+from advlib.precision import autocast, training_dtype
 from advlib.products import ProductConv2d
 from advlib.resnet import resnet18
-from advlib.run import training_dtype
 from benchmarks.race import Contestant, Work, race
 
 ATTACKS = {

@@ -11,10 +11,10 @@ from advlib.attacks import eval_mode
 from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
 from advlib.kernel import ALLOCATOR
-from advlib.precision import autocast
+from advlib.precision import autocast, training_dtype
 from advlib.products import ProductConv2d
 from advlib.resnet import resnet18
-from advlib.run import LOSSES, STEPS, training_attack, training_dtype
+from advlib.run import LOSSES, STEPS, training_attack
 from advlib.train import to_pixels
 from benchmarks.race import Contestant, Work, race
 

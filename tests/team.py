@@ -30,6 +30,8 @@ TRAININGS = {
         "attack_mode": "train",
         "attack_space": "standardised",
         "augmentation": "published",
+        "batch_size": 24,
+        "last_batch": "kept",  # of 16
     },
     "shared norm, attacked in training mode": {**ADVERSARIAL, "attack_mode": "train"},
 }
@@ -37,7 +39,7 @@ SHORT = {"epochs": 2, "lr": 0.02}
 
 
 def fit(changes: dict, team: Team, dtype: torch.dtype = torch.float64, **options) -> tuple[nn.Module, list[dict]]:
-    """Eight steps. In double precision, for in single the sign of a gradient turns rounding into whole steps."""
+    """Six or eight steps. In double precision, for in single the sign of a gradient makes whole steps of rounding."""
     config, data = miniature.config(**{**SHORT, **changes}), miniature.dataset()
     model = run.build_model(config, data).to(memory_format=torch.channels_last).to(dtype)
     generator = torch.Generator().manual_seed(config.seed)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advlib import probe
-from advlib.attacks import eval_mode, fgsm, first_success, pgd, uniform_noise
+from advlib.attacks import _narrow, eval_mode, fgsm, first_success, pgd, uniform_noise
 from advlib.evaluate import evaluate, suite
 from advlib.resnet import Standardise
 
@@ -264,14 +264,28 @@ def test_an_l2_step_has_its_full_length_however_small_the_gradient_and_0_stays_p
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("settings", [ATTACKS[name] for name in ("pgd", "pgd-random-start", "fgsm")])
-def test_half_precision_images_stay_in_their_ball(settings, dtype):
-    """Rounded to the nearest, their edges would lie beyond it: 0.0332 for 0.0314 in bfloat16."""
-    x = torch.rand(50, 3, 4, 4, generator=seeded(7)).to(dtype)
-    x[0], x[1] = 0, 1
-    x_adv = craft(Linear(), x, torch.arange(50) % 2, settings)
-    assert x_adv.dtype == dtype and 0 <= x_adv.min() and x_adv.max() <= 1
-    assert 0.9 * settings["eps"] < distance(x_adv, x, "linf").max() <= settings["eps"] + 1e-7
+@pytest.mark.parametrize("low", [0, -1])
+@pytest.mark.parametrize("name", ["pgd", "pgd-random-start", "fgsm", "pgd-l2", "pgd-l2-large"])
+def test_half_precision_images_stay_in_their_ball_and_reach_its_edge(name, low, dtype):
+    """Rounded to the nearest they would leave it, with 0.0332 for 0.0314; and steps add up that are below rounding."""
+    settings = ATTACKS[name]
+    x = low + (1 - low) * torch.rand(50, 3, 32, 32, generator=seeded(7)).to(dtype)
+    x[0], x[1] = low, 1
+    x_adv = craft(Linear((3, 32, 32)), x, torch.arange(50) % 2, settings, bounds=(low, 1))
+    assert x_adv.dtype == dtype and low <= x_adv.min() and x_adv.max() <= 1
+    reached = distance(x_adv, x, settings.get("norm", "linf"))
+    assert reached.max() <= settings["eps"] * (1 + 1e-6) and reached[2:].min() > 0.75 * settings["eps"]
+
+
+def test_rounding_towards_an_image_finds_the_neighbour_on_its_side():
+    """Against torch's nextafter, on both sides of 0."""
+    x = torch.randn(20_000, generator=seeded(8)).to(torch.bfloat16)
+    x[:5_000] = 0
+    x_adv = x.float() + torch.randn(20_000, generator=seeded(9)) / 50
+    near = x_adv.to(torch.bfloat16)
+    further = (near.float() - x.float()).abs() > (x_adv - x.float()).abs()
+    expected = torch.where(further, torch.nextafter(near, x), near)
+    assert torch.equal(_narrow(x_adv, x), expected) and further.float().mean() > 0.3
 
 
 @norms

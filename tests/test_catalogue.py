@@ -210,8 +210,8 @@ def test_a_dissection_goes_from_published_to_corrected_and_each_step_changes_wha
 @pytest.mark.parametrize("key", catalogue.rows())
 def test_published_with_every_switch_moved_trains_as_corrected_does(key):
     row = catalogue.rows()[key]
-    everything = catalogue.config(key, protocol="-".join(["published", *row.switches()]))
-    left = everything.differences(catalogue.config(key, protocol="corrected"))
+    everything = catalogue.config(key, protocol="-".join(["published", *row.switches()]), budget="lite")
+    left = everything.differences(catalogue.config(key, protocol="corrected", budget="lite"))
     assert set(left) <= {"attack_branch"}  # not read where both branches are one
     assert not left or not row.advprop
 
@@ -236,6 +236,10 @@ def test_the_published_protocol_trains_in_float32_but_where_a_gpus_time_forbids_
         budget: catalogue.config(key, protocol="published", budget=budget).precision for budget in catalogue.BUDGETS
     }
     assert precision == {"smoke": "float32", "lite": "float32", "full": "auto"}
+    row = catalogue.rows()[key]
+    assert row.switches("lite") == [*row.switches("full"), "precision"]  # there it would move nothing
+    with pytest.raises(ValueError, match="unknown switch 'precision'.*at budget full"):
+        catalogue.config(key, protocol="published-precision", budget="full")
 
 
 def test_every_switch_of_training_is_put_into_words():

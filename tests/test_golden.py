@@ -54,6 +54,23 @@ def test_the_guard_notices_a_change_and_forgives_rounding():
     assert golden.differences(then, now, strict=False) == ["corrected:clean: another attack"]
 
 
+def test_a_new_attack_is_written_beside_what_was_there(tmp_path, monkeypatch, capsys):
+    """And nothing else: what another machine has rounded stays."""
+    now = copy.deepcopy(golden.stored()["runs"])
+    for run in now.values():
+        run["arithmetic"] = "of another machine"
+        run["masks"]["corrected:new"] = run["masks"]["corrected:clean"]
+    monkeypatch.setattr(golden, "compute", lambda key, protocol: copy.deepcopy(now[f"{key}, {protocol}"]))
+    text = tmp_path / "golden.json"
+    text.write_text(golden.FILE.read_text())
+    monkeypatch.setattr(golden, "FILE", text)
+    before = golden.stored()["runs"]
+    assert golden.main() == 0 and "wrote golden.json" in capsys.readouterr().out
+    for name, run in golden.stored()["runs"].items():
+        assert run.pop("masks") == before[name].pop("masks") | {"corrected:new": now[name]["masks"]["corrected:new"]}
+        assert run == before[name]
+
+
 @pytest.mark.parametrize("name, shift", [("loss", 0.2), ("lr", 0.001), ("clean_accuracy", 0.3)])
 def test_on_another_machine_the_guard_still_notices_a_large_change(name, shift):
     then = golden.stored()["runs"]["adversarial, corrected"]

@@ -21,7 +21,7 @@ from advlib.attacks import pgd
 from advlib.execute import execute
 from advlib.folders import CHECKPOINT, PROCESSES
 from advlib.interrupt import Interrupted
-from advlib.parallel import ALONE, WholeBatchNorm2d, synchronise
+from advlib.parallel import ALONE, Team, WholeBatchNorm2d, synchronise
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 EXACT = {"rtol": 1e-8, "atol": 1e-9}  # double precision, after eight steps
@@ -58,6 +58,14 @@ def test_weights_and_statistics_are_those_of_one_process_and_so_is_the_curve(one
     for found in two[0]:
         torch.testing.assert_close(found[case]["state"], one[case]["state"], **EXACT)
         assert found[case]["curve"] == one[case]["curve"]  # to the six digits of a record
+
+
+def test_a_last_batch_that_cannot_be_shared_out_equally_is_refused_before_anybody_waits():
+    changes = {"batch_size": 21, "last_batch": "kept"}
+    with pytest.raises(ValueError, match="last batch of 1 images, which last_batch='kept' keeps, .* 2 processes"):
+        team.fit(changes, Team(rank=0, size=2))
+    dropped, _ = team.fit({"batch_size": 21}, ALONE, stop_after=0)  # of one's own, nothing is shared out
+    assert dropped.training
 
 
 @pytest.mark.parametrize("case", [*TRAININGS, "interrupted", "single precision"])

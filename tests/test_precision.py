@@ -1,45 +1,57 @@
 """Claims about arithmetic: what is called float32 is float32, whatever a caller has set, and its settings come back."""
 
+from types import SimpleNamespace
+
 import miniature
 import numpy as np
 import pytest
 import torch
 
-from advlib import autoattack, corrupt, probe, recombine, run, train, transfer
+from advlib import autoattack, corrupt, precision, probe, recombine, run, train, transfer
 from advlib.evaluate import PAPER_COLUMNS, evaluate
 from advlib.precision import float32
 
-
-def settings() -> dict:
-    """Everything that lets float32 be less, as it is now."""
-    found = {f"autocast {device}": torch.is_autocast_enabled(device) for device in ("cpu", "cuda")}
-    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-    for part in (cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv):
-        found[part] = part.fp32_precision
-    return found | {"products": torch.get_float32_matmul_precision(), "tuning": cudnn.benchmark}
+B = torch.backends
 
 
-@pytest.fixture
-def loose():
-    """A caller who has set everything for speed."""
-    before = settings()
-    products, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
-    torch.set_float32_matmul_precision("medium")
-    torch.backends.cudnn.benchmark = True
+def settings() -> list:
+    """Everything that lets float32 be less, as it is now; what torch refuses to tell is None."""
+    found = [torch.is_autocast_enabled(device) for device in precision.DEVICES]
+    for get, _, _ in precision._settings():
+        try:
+            found.append(get())
+        except RuntimeError:
+            found.append(None)
+    return found
+
+
+STRICT = [False] * len(precision.DEVICES) + [strict for _, _, strict in precision._settings()]
+newer = pytest.mark.skipif(not hasattr(B.cudnn, "conv"), reason="torch has one setting an operation since 2.9")
+LOOSE = {
+    "as it comes": [],
+    "the older settings": [(B.cudnn, "allow_tf32", True), (B.cudnn, "benchmark", True)],
+    "products": [(B.cuda.matmul, "fp32_precision", "tf32")],
+    "products on the CPU": [(B.mkldnn.matmul, "fp32_precision", "bf16")],
+    "cuDNN": [(B.cudnn, "fp32_precision", "tf32")],
+    "everything": [(B, "fp32_precision", "tf32")],
+}
+
+
+@pytest.fixture(params=[pytest.param(key, marks=newer if k > 1 else []) for k, key in enumerate(LOOSE)])
+def loose(request):
+    """A caller who has set something for speed, in a process of torch's that has been set back."""
+    fresh = [(set_to, get()) for get, set_to, _ in precision._settings()]
+    changed = [(part, name, getattr(part, name)) for part, name, _ in LOOSE[request.param]]
+    if request.param == "the older settings":
+        torch.set_float32_matmul_precision("medium")
+    for part, name, value in LOOSE[request.param]:
+        setattr(part, name, value)
     with torch.autocast("cpu", torch.bfloat16):
-        yield
-    torch.set_float32_matmul_precision(products)
-    torch.backends.cudnn.benchmark = benchmark
-    for part, value in before.items():
-        if hasattr(part, "fp32_precision"):
-            part.fp32_precision = value
-
-
-def test_a_caller_who_has_set_nothing_finds_nothing_set():
-    before = settings()
-    with float32():
-        assert settings() != before
-    assert settings() == before
+        yield request.param
+    for part, name, value in changed:
+        setattr(part, name, value)
+    for set_to, value in fresh:
+        set_to(value)
 
 
 def test_inside_nothing_is_less_than_float32_and_outside_all_is_as_it_was(loose):
@@ -50,9 +62,16 @@ def test_inside_nothing_is_less_than_float32_and_outside_all_is_as_it_was(loose)
         assert (a @ a).dtype == torch.float32
         raise KeyError
     assert settings() == before and (a @ a).dtype == torch.bfloat16
-    assert inside["products"] == "highest" and not inside["tuning"]
-    assert not inside["autocast cpu"] and not inside["autocast cuda"]
-    assert {value for value in inside.values() if isinstance(value, str)} == {"ieee", "highest"}
+    assert before != STRICT and [value for value in inside if value is not None] == [
+        strict for value, strict in zip(inside, STRICT, strict=True) if value is not None
+    ]
+    assert None not in inside or loose == "everything"
+
+
+def test_an_older_torch_has_its_two_settings_set(monkeypatch):
+    older = SimpleNamespace(cuda=None, mkldnn=None, cudnn=SimpleNamespace(allow_tf32=True, benchmark=True))
+    monkeypatch.setattr(torch, "backends", older)
+    assert [strict for _, _, strict in precision._settings()] == ["highest", False, False]
 
 
 class Witness(torch.nn.Module):

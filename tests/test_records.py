@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from advlib import catalogue, records
+from advlib.config import SINCE
 from advlib.records import Measurement, pack_mask, unpack_mask
 
 
@@ -202,6 +203,19 @@ def test_a_record_that_lacks_a_field_of_today_is_stale(record):
         record, config={name: value for name, value in record.config.items() if name != "momentum"}
     )
     assert "momentum None, now 0.9" in older.stale_because(config)
+
+
+def test_a_record_that_lacks_a_younger_field_was_made_with_its_old_value(record):
+    config = record.as_config().change(**SINCE)
+    older = dataclasses.replace(record, config={k: v for k, v in config.to_dict().items() if k not in SINCE})
+    assert older.stale_because(config) is None and older.as_config() == config
+    assert older.stale_because(config.change(last_batch="kept")) == "config: last_batch 'dropped', now 'kept'"
+
+
+def test_a_config_that_cannot_be_run_any_more_is_refused_by_the_record_that_has_it(record):
+    old = dataclasses.replace(record, config=record.config | {"schedule": "cosine-80"})
+    with pytest.raises(ValueError, match=f"{record.where} was made with what .*cosine-80.*run it anew"):
+        old.as_config()
 
 
 def test_a_record_is_stale_by_its_datas_checksum(record):

@@ -170,7 +170,7 @@ def test_stale_records_are_counted_and_the_command_that_says_why_is_named(result
     assert tables.left_out(results) == ""
     old = fake.record(seed=3)
     fake.put(dataclasses.replace(old, config=old.config | {"lr": 0.2}), results)
-    assert ": 1 corrected. `python -m advlib status --budget lite` says why" in tables.left_out(results)
+    assert ": 1 corrected. `python -m advlib status --budget lite --seeds 3` says why" in tables.left_out(results)
 
 
 def test_a_published_row_that_was_not_trained_in_float32_says_so_in_tables_and_in_the_dissection(tmp_path):

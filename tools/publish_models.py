@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from advlib import catalogue, records
-from advlib.config import Config
 from advlib.data import load
 from advlib.folders import project_folder, results_folder, work_folder
 from advlib.retrain import retrain
@@ -37,7 +36,7 @@ Code under MIT, weights under CC BY 4.0.
 
 def publish(record: records.Record, folder: Path, weights: Path) -> Path:
     """Write ``folder/<key>.safetensors`` and ``folder/<key>.md``; returns the first."""
-    config = Config(**record.config)
+    config = record.as_config()
     model = load_weights(build_model(config, load(config.dataset)), weights)
     (folder / f"{record.key}.md").write_text(card(record))
     return save_weights(model, folder / f"{record.key}.safetensors", record, torch.float16)
