@@ -87,10 +87,8 @@ POINTS = (
     Point(18, "last batch of an epoch", "kept: 196 updates", "left out where incomplete", switch="remainder"),
     Point(19, "precision", "float32", "what the device does best, stated", switch="precision"),
 )
-REPLICATE = (
-    "sat-advprop",
-    "sat-advprop-eps-0.5",
-)  # one experiment: neither radius is within reach of the training attack
+# Two published rows that are one experiment: neither radius is within reach of the training attack
+REPLICATE = ("sat-advprop", "sat-advprop-eps-0.5")
 
 
 def overview() -> str:
