@@ -147,7 +147,7 @@ class Config:
         return asdict(self)
 
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any field. What :data:`SINCE` says left older ones as they were."""
+        """Twelve hexadecimal digits that change with any field; :data:`SINCE` keeps those of older records."""
         told = {name: value for name, value in asdict(self).items() if name not in SINCE or value != SINCE[name]}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
