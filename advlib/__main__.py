@@ -220,7 +220,7 @@ def list_rows(options) -> int:
     print(f"{'row':26s} {'protocol':52s} {'in the paper':12s} {'cost':4s}  what differs from plain training")
     for key, row in catalogue.rows().items():
         for protocol in grid.protocols_of(key, options.dissection):
-            cost = passes(catalogue.config(key, protocol=protocol))["forward"]
+            cost = passes(catalogue.config(key, protocol=protocol, budget="lite"))["forward"]
             changes = ", ".join(f"{name}={value}" for name, value in _rounded(row.changes(protocol)).items())
             place = f"Table {row.paper_table}" if row.paper_table else "results file"
             print(f"{key:26s} {protocol:52s} {place:12s} x{cost:<3d}  {changes or 'nothing: the baseline'}")
