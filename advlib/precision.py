@@ -19,12 +19,12 @@ def float32() -> Iterator[None]:
     with ExitStack() as stack:
         for device in DEVICES:
             stack.enter_context(torch.autocast(device, enabled=False))
-        kept = []
-        for get, set_to, _ in _settings():
+        settings, kept = _settings(), []
+        for get, set_to, _ in settings:
             with suppress(RuntimeError):  # torch refuses to tell the older settings where only newer ones were made
                 kept.append((set_to, get()))
         try:
-            for _, set_to, strict in _settings():
+            for _, set_to, strict in settings:
                 set_to(strict)
             yield
         finally:
