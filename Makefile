@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env smoke book html test grid bench kill-test check-book check-links pdf colab lint picture explorer address lock clean
+.PHONY: help env smoke book html test grid gpu-pack gpu-rehearsal bench kill-test check-book check-links pdf colab lint picture explorer address lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,7 +20,7 @@ KILLS ?= 20
 SMOKE_ROWS := traditional adversarial advprop als sat als-sat-advprop
 
 help:  ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 book: $(ENV)  ## Six small experiments on digits, then the book, from nothing (a fresh clone is enough)
 	@$(MAKE) --no-print-directory smoke html
@@ -40,6 +40,12 @@ grid: $(ENV) $(GRID)  ## Every run of a budget that is missing: make grid BUDGET
 	@$(PY) -m snakemake -s workflow/Snakefile --profile workflow/profiles/$(PROFILE) $(if $(filter machine,$(PROFILE)),--cores $(JOBS)) \
 	    $(if $(filter machine,$(PROFILE)),--resources mem_mb=$$($(PY) -c "import psutil; print(psutil.virtual_memory().available // 10**6)")) \
 	    --config budget=$(BUDGET) seeds="$(SEEDS)" keys="$(KEYS)" dataset="$(DATASET)" -- collect
+
+gpu-pack: $(ENV)  ## What a borrowed GPU machine needs, in one folder below 64 MiB: code, images, wheels (needs the registry)
+	@$(PY) tools/gpu_pack.py
+
+gpu-rehearsal: $(ENV) .venv-gpu/.installed  ## A borrowed machine on the CPU: pack, gate, campaign, a kill, what came back (ten minutes)
+	@$(PY) tools/gpu_rehearsal.py --python .venv-gpu/bin/python
 
 bench: $(ENV) $(PEERS)  ## How fast it is, as ratios to peers measured in the same run (half an hour, on a quiet machine)
 	@$(PY) -m benchmarks
@@ -99,6 +105,14 @@ $(ENV): requirements.lock pyproject.toml
 	fi
 	@echo "Installing requirements.lock into .venv (the first time two or three minutes, and about 6 GB on Linux)"
 	@$(PIP) install --requirement requirements.lock
+	@touch $@
+
+# Such a machine as gpu-rehearsal plays: Python 3.12 with torch, and without all that makes a notebook run.
+.venv-gpu/.installed:
+	@python3.12 -m venv --clear .venv-gpu || { echo "make gpu-rehearsal needs python3.12"; exit 1; }
+	@echo "Installing torch 2.11 into .venv-gpu (some minutes, once)"
+	@.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install torch==2.11.0 torchvision==0.26.0 pandas scipy \
+	    statsmodels seaborn scikit-learn safetensors psutil tqdm
 	@touch $@
 
 $(GRID): requirements-grid.lock $(ENV)

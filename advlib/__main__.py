@@ -49,6 +49,8 @@ def run(options) -> int:
     overrides = dict(_assignment(text) for text in options.set)
     if overrides and not options.results:
         raise ValueError("--set makes another experiment than the catalogue's: give it a --results folder of its own")
+    if options.budget in catalogue.GPU_BUDGETS:
+        _say_if_it_takes_days(options, overrides)
     path, state = execute(
         options.key,
         protocol=options.protocol,
@@ -68,6 +70,31 @@ def run(options) -> int:
         f"{record.data['title']}, {record.seconds / 60:.1f} min on {record.provenance['device']}"
     )
     return 0
+
+
+def _say_if_it_takes_days(options, overrides: dict) -> None:
+    """Without a GPU, a run of a GPU's budget begins with how long it will take: a step of its training is timed."""
+    import torch
+
+    from advlib.execute import why_missing
+
+    chosen = {"protocol": options.protocol, "budget": options.budget, "seed": options.seed, "dataset": options.dataset}
+    config = catalogue.config(options.key, **chosen, **overrides)
+    where = records.run_folder(options.budget, config.dataset, options.protocol, options.key, options.seed)
+    if torch.cuda.is_available() or not why_missing((options.results or results_folder()) / where, config):
+        return
+    from advlib.gate import Pace
+
+    pace = Pace(config.change(batch_size=16), torch.device("cpu"))
+    pace(0)  # the first step is slower than all others
+    images, seconds = pace(0)
+    hours = seconds / images * config.epochs * (config.train_size or 50_000) / 3600
+    print(
+        f"advlib: budget {options.budget} is for a GPU. On this CPU the training alone takes about {hours:.0f} hours, "
+        f"at the {images / seconds:.1f} images a second that a step has just shown. It goes on where it was ended; "
+        "--budget lite is for a CPU.",
+        file=sys.stderr,
+    )
 
 
 def probe(options) -> int:
@@ -353,22 +380,61 @@ def _plain(found: grid.State, root: Path) -> dict:
 
 
 def campaign(options) -> int:
-    """Make what tells most of what is missing until the time is over, and pack it up."""
-    from advlib.campaign import campaign
+    """Make what tells most of what is missing until the time is over, and pack each record as it is finished."""
+    from advlib.campaign import LOG, campaign, data_at_hand, parts_of
 
+    options.dataset = options.dataset or data_at_hand(options.budget)
     root = options.results or results_folder()
-    wanted = _runs(options, root)
-    states = campaign(
-        wanted,
-        root,
-        minutes=options.minutes,
-        out=options.out,
-        jobs=options.jobs,
-        start_from=options.start_from,
-    )
-    print(grid.summary(states))
-    for part in sorted(options.out.iterdir()):
-        print(f"{part}  {part.stat().st_size / 2**20:.1f} MiB")
+    try:
+        campaign(
+            _runs(options, root),
+            root,
+            minutes=options.minutes,
+            out=options.out,
+            jobs=options.jobs,
+            gate_seconds=options.gate_seconds,
+            start_from=options.start_from,
+            carry=options.carry,
+        )
+    finally:
+        if options.out.is_dir():
+            for part in [*parts_of(options.out), *options.out.glob(LOG)]:
+                print(f"{part}  {part.stat().st_size / 2**20:.1f} MiB")
+    return 0
+
+
+def gate(options) -> int:
+    """Whether this machine is fit for a campaign, and how many runs at a time it should make."""
+    from advlib.folders import replacing
+    from advlib.gate import gate as look
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        if options.log:
+            with open(options.log, "a") as file:
+                file.write(line + "\n")
+
+    try:
+        found = look(options.budget, seconds=options.seconds, say=say)
+    except RuntimeError as error:
+        if options.log:
+            with open(options.log, "a") as file:
+                file.write(f"{error}\n")
+        raise
+    if options.json:
+        with replacing(options.json) as partial:
+            partial.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def unpack(options) -> int:
+    """Put what a campaign brought back in its places."""
+    from advlib.campaign import unpack as put_in_place
+
+    put = put_in_place(options.folder, options.results or results_folder())
+    for path in put:
+        print(path)
+    print(f"{len(put)} files put in their places; what was there already has stayed")
     return 0
 
 
@@ -480,8 +546,25 @@ def _parser() -> argparse.ArgumentParser:
     borrowed.add_argument("--minutes", type=float, required=True, help="that the machine is ours, saving included")
     borrowed.add_argument("--out", type=Path, required=True, help="the folder for the packed parts")
     borrowed.add_argument("--start-from", type=Path, metavar="DIR", help="parts of an earlier campaign to go on from")
-    borrowed.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    borrowed.add_argument("--jobs", type=int, help="runs at a time (default: as many as the gate finds worth it)")
+    borrowed.add_argument(
+        "--gate-seconds", type=float, default=90, help="that the gate may take; 0 leaves it out (default: 90)"
+    )
+    borrowed.add_argument(
+        "--carry", action="store_true", help="begin also what cannot finish, and bring checkpoints instead of networks"
+    )
     borrowed.set_defaults(command=campaign)
+
+    looking = commands.add_parser("gate", help="does this machine compute what it should, and how fast?")
+    looking.add_argument("--seconds", type=float, default=90, help="that it may take (default: 90)")
+    looking.add_argument("--json", type=Path, metavar="FILE", help="write what was found there")
+    looking.add_argument("--log", type=Path, metavar="FILE", help="add what is said to it")
+    looking.set_defaults(command=gate)
+
+    returned = commands.add_parser("unpack", help="put what a campaign brought back in its places")
+    returned.add_argument("folder", type=Path, help="with the parts")
+    returned.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
+    returned.set_defaults(command=unpack)
 
     for subparser in (state, borrowed):
         subparser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -489,8 +572,9 @@ def _parser() -> argparse.ArgumentParser:
         subparser.add_argument("--protocols", nargs="+", help="these protocols only")
         subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
 
-    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking, watching, sending):
+    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking, watching, sending, looking):
         subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
+    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking, watching, sending):
         subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
         subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
     return parser

@@ -21,7 +21,7 @@ CHOICES = {
     "precision": ("auto", "float32", "bf16", "fast"),
 }
 # Fields that are younger than the first records, at the value that those were made with: a record without one has it
-SINCE = {"last_batch": "dropped", "head_bias": "zero"}
+SINCE = {"strong_size": 0, "last_batch": "dropped", "head_bias": "zero"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Config:
     dataset: str = "cifar10"
     train_size: int = 0  # images, the first in canonical order; 0 for all
     test_size: int = 0  # images of the main columns; 0 for all
+    strong_size: int = 0  # images of the attacks of many steps, at most test_size; 0 for as many
     sweep_size: int = 2000  # images of the sweeps and of the attacks between two protocols, at most test_size
 
     # model: ResNet-18
@@ -86,7 +87,7 @@ class Config:
         for name in ("width", "batch_size", "epochs"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("width", self.width % 8 == 0, "a multiple of 8: others crash channels-last training on some CPUs")
-        for name in ("train_size", "test_size", "sweep_size", "train_steps", "seed"):
+        for name in ("train_size", "test_size", "strong_size", "sweep_size", "train_steps", "seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in ("train_eps", "train_step_size", "weight_decay"):
             self._require(name, getattr(self, name) >= 0, "0 or more")

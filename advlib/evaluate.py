@@ -44,7 +44,7 @@ class Attack:
     gradient: str = "true"  # of the activations while attacking: "true", or "surrogate"
     space: str = "pixels"  # where eps is measured and images are clamped to [0, 1]: "pixels" or "standardised"
     statistics: str = "running"  # of batch norm, while attacking and classifying: "running", or "batch"
-    images: str = "all"  # "all" of the config's test images, or the "sweep" part of them
+    images: str = "all"  # of the test images: "all", the first ones that "strong" attacks get, or those of a "sweep"
 
     def __post_init__(self):
         for name, choices in _CHOICES.items():
@@ -84,7 +84,7 @@ _CHOICES = {
     "gradient": ("true", "surrogate"),
     "space": ("pixels", "standardised"),
     "statistics": ("running", "batch"),
-    "images": ("all", "sweep"),
+    "images": ("all", "strong", "sweep"),
 }
 
 PIXEL = 1 / 255
@@ -98,7 +98,14 @@ PAPER_COLUMNS = (
 CODE_PGD = Attack("pgd-0.5-code", eps=0.5, step_size=2 * PIXEL, steps=2)  # the step size the released code evaluates
 CLAMP_ALONE = Attack("clamp-alone", method="fgsm", eps=0.0)  # the control: no attack, only the published clamp
 PGD_20 = Attack(
-    "pgd-20-8/255", eps=8 * PIXEL, step_size=2 * PIXEL, steps=20, random_start=True, restarts=2, stop="first-success"
+    "pgd-20-8/255",
+    eps=8 * PIXEL,
+    step_size=2 * PIXEL,
+    steps=20,
+    random_start=True,
+    restarts=2,
+    stop="first-success",
+    images="strong",
 )
 STEPS = Attack(
     "steps-50",
@@ -159,6 +166,7 @@ def evaluate(
     attacks: list[Attack],
     *,
     sweep_size: int,
+    strong_size: int = 0,
     seed: int = 0,
     batch_size: int = 256,
     unfinished: Unfinished | None = None,
@@ -166,14 +174,16 @@ def evaluate(
     """Measure every attack on the test images, in canonical order.
 
     models: gradient name -> model; "surrogate" is the same weights with surrogate activations. images: uint8
-    (N, C, H, W); labels: (N,). Models, their modes and statistics, and torch's generators are left as they were: each
+    (N, C, H, W); labels: (N,). ``strong_size``, ``sweep_size``: how many of them each kind of attack gets at most; of
+    strong ones 0 is all. Models, their modes and statistics, and torch's generators are left as they were: each
     attack draws from a generator of its own, seeded by ``seed`` and the attack's name. Raises TypeError on images that
     are not uint8, and what :func:`advlib.attacks.pgd` raises.
     """
     kept = unfinished or Unfinished(None, {})
+    sizes = {"all": len(images), "strong": strong_size or len(images), "sweep": sweep_size}
     for attack in progress(attacks, desc="evaluate", unit="attack"):
         if kept.get(attack.name) is None:
-            n = min(sweep_size, len(images)) if attack.images == "sweep" else len(images)
+            n = min(sizes[attack.images], len(images))
             outcomes = _measure(models[attack.gradient], images[:n], labels[:n], attack, seed, batch_size)
             kept.add(attack.name, [_measurement(spec, correct, n) for spec, correct in outcomes])
     return [measurement for attack in attacks for measurement in kept.get(attack.name)]

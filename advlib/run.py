@@ -191,6 +191,7 @@ def run(
         dataset.test_labels,
         suite(dual=config.norm != "shared", surrogate="surrogate" in models),
         sweep_size=config.sweep_size,
+        strong_size=config.strong_size,
         seed=config.seed,
         unfinished=unfinished,
     )
@@ -308,15 +309,19 @@ def _device(device: str | torch.device | None) -> torch.device:
 def code(root: Path | None = None) -> dict:
     """The commit of this project's code, which is at ``root``, and whether it was changed since; None where unknown.
 
-    It is unknown without git, and where ``root`` is no repository that has the code: an installed copy or an unpacked
-    archive, whatever repository is around it.
+    Where ``root`` is no repository that has the code, whatever repository is around it, or there is no git, the commit
+    is the one that a pack for a borrowed machine names (``COMMIT``), and unknown in an installed copy; whether the code
+    was changed is unknown in both.
     """
     root = root or Path(__file__).resolve().parents[1]
     top = _git(root, "rev-parse", "--show-toplevel")
     ours = (
         top is not None and Path(top).resolve() == root and _git(root, "ls-files", "--error-unmatch", "advlib/run.py")
     )
-    commit = _git(root, "rev-parse", "--verify", "HEAD") if ours else None
+    if not ours:
+        packed = root / "COMMIT"
+        return {"commit": packed.read_text().strip() if packed.is_file() else None, "dirty": None}
+    commit = _git(root, "rev-parse", "--verify", "HEAD")
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "advlib", "notebooks")
     return {"commit": commit, "dirty": None if commit is None or changed is None else bool(changed)}
 

@@ -235,7 +235,7 @@ def test_the_published_protocol_trains_in_float32_but_where_a_gpus_time_forbids_
     precision = {
         budget: catalogue.config(key, protocol="published", budget=budget).precision for budget in catalogue.BUDGETS
     }
-    assert precision == {"smoke": "float32", "lite": "float32", "full": "auto"}
+    assert precision == {"smoke": "float32", "lite": "float32", "brief": "auto", "full": "auto"}
     row = catalogue.rows()[key]
     assert row.switches("lite") == [*row.switches("full"), "precision"]  # there it would move nothing
     with pytest.raises(ValueError, match="unknown switch 'precision'.*at budget full"):

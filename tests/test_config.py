@@ -17,6 +17,7 @@ OTHER = {
     "dataset": "svhn",
     "train_size": 7,
     "test_size": 7,
+    "strong_size": 7,
     "sweep_size": 7,
     "width": 16,
     "activation": "silu",
@@ -54,6 +55,7 @@ WRONG_TYPES = {
 IMPOSSIBLE = {  # field -> impossible values and the remedy that the message must state
     "train_size": ([-1], "0 or more"),
     "test_size": ([-1], "0 or more"),
+    "strong_size": ([-1], "0 or more"),
     "sweep_size": ([-1], "0 or more"),
     "seed": ([-1], "0 or more"),
     "width": ([0, -8], "at least 1"),
