@@ -79,8 +79,11 @@ def download(lock: Path, folder: Path) -> None:
     platforms = [part for name in PLATFORMS for part in ("--platform", name)]
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp", *platforms]
-    if subprocess.run([*command, "--dest", folder, "--requirement", lock], check=False).returncode:
-        raise RuntimeError(f"pip could not download what {lock.name} names: see above")
+    done = subprocess.run(
+        [*command, "--dest", folder, "--requirement", lock], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"pip could not download what {lock.name} names: {done.stderr.strip()}")
 
 
 def _git(project: Path, *arguments: str) -> str:

@@ -28,14 +28,14 @@ from advlib.folders import WORK, project_folder
 
 KEYS = ("traditional", "advprop")
 TOOLS = ("bash", "sh", "tar", "gzip", "mkdir", "mktemp", "dirname")  # what the machine has beside Python
-CUT_OFF = ["unshare", "--map-root-user", "--net"]
+CUT_OFF = [shutil.which("unshare") or "unshare", "--map-root-user", "--net"]
 
 
 def rehearse(folder: Path, python: Path, *, wheels: bool, gate_seconds: float, say=print) -> dict[str, records.Record]:
     """Play it through in ``folder``: the records that were brought home, by key. Raises RuntimeError where it fails."""
     size = pack(folder / "pack", data=False, wheels=wheels)
     say(f"packed {size / 2**20:.1f} MiB")
-    offline = subprocess.run([*CUT_OFF, "true"], capture_output=True, check=False).returncode == 0
+    offline = _can_be_cut_off()
     say("without network" if offline else "with network: this system does not let a process be cut off from it")
 
     first = _start(folder, "first", python, offline, "--gate-seconds", str(gate_seconds))
@@ -67,6 +67,13 @@ def rehearse(folder: Path, python: Path, *, wheels: bool, gate_seconds: float, s
     if sorted(found) != sorted(KEYS):
         raise RuntimeError(f"came home: {sorted(found)}, not {sorted(KEYS)}")
     return found
+
+
+def _can_be_cut_off() -> bool:
+    try:
+        return subprocess.run([*CUT_OFF, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def _start(folder: Path, name: str, python: Path, offline: bool, *more: str) -> subprocess.Popen:
