@@ -112,7 +112,7 @@ $(ENV): requirements.lock pyproject.toml
 	@python3.12 -m venv --clear .venv-gpu || { echo "make gpu-rehearsal needs python3.12"; exit 1; }
 	@echo "Installing torch 2.11 into .venv-gpu (some minutes, once)"
 	@.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install torch==2.11.0 torchvision==0.26.0 pandas scipy \
-	    statsmodels seaborn scikit-learn safetensors psutil tqdm
+	    statsmodels seaborn scikit-learn safetensors psutil tqdm attrs click pyyaml requests pygments
 	@touch $@
 
 $(GRID): requirements-grid.lock $(ENV)

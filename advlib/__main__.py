@@ -256,6 +256,10 @@ def list_rows(options) -> int:
         changes = ", ".join(f"{name}={value}" for name, value in _rounded(extension.fields).items())
         print(f"{key:26s} {'corrected':52s} {'extension':12s} x{cost:<3d}  {changes} on top of {extension.base}")
     print("cost: forward and backward passes of a batch in one training step, as a multiple of plain training's")
+    for budget in catalogue.BUDGETS:
+        config = catalogue.config("traditional", budget=budget)
+        size = f"width {config.width}, {config.epochs} epochs of {config.train_size or 'all'} training images"
+        print(f"budget {budget:6s}{size} of {config.dataset}{', for a GPU' * (budget in catalogue.GPU_BUDGETS)}")
     return 0
 
 
@@ -310,7 +314,7 @@ def _group(options) -> evidence.Group:
     for group in evidence.groups(root):
         if options.budget in (None, group[0].budget) and options.dataset in (None, group[0].config["dataset"]):
             return group
-    asked = " ".join(filter(None, [options.budget, options.dataset])) or "budget lite or full"
+    asked = " ".join(filter(None, [options.budget, options.dataset])) or f"budget {', '.join(evidence.RESULT_BUDGETS)}"
     raise ValueError(f"no record of {asked} counts in {root}: `python -m advlib status --budget lite` says why")
 
 

@@ -67,10 +67,7 @@ class Check:
         return self.value <= self.limit  # false for NaN
 
     def __str__(self) -> str:
-        return (
-            f"{'ok  ' if self.holds else 'FAIL'} {self.protocol}, {self.precision}: {WHAT[self.what]} {self.value:.2g} "
-            f"(at most {self.limit:g})"
-        )
+        return f"{self.protocol}, {self.precision}: {WHAT[self.what]} {self.value:.2g} (at most {self.limit:g})"
 
 
 def gate(
@@ -87,24 +84,10 @@ def gate(
     begin = time.monotonic()
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     say(f"gate: {device_name(device)}, budget {budget}, {seconds:g} s at most")
-    with TemporaryDirectory(prefix="advlib-gate-") as folder:
-        runs = {protocol: _small_run(protocol, Path(folder) / protocol) for protocol in catalogue.PROTOCOLS}
-        try:
-            checks = [check for protocol in runs for check in agreement(budget, protocol, device)]
-            for check in checks:
-                say(str(check))
-            broken = [str(check) for check in checks if not check.holds]
-            for protocol, run in runs.items():
-                words = _last_words(run, begin + seconds - time.monotonic())
-                how = words or "made its record"
-                say(f"{'FAIL' if words else 'ok  '} {protocol}: a small run, from the command to the end, {how}")
-                broken += [f"{protocol}: a small run {words}"] if words else []
-        finally:
-            for run in runs.values():
-                run.kill()
-    if broken:
+    found = _look(budget, device, begin + seconds, say)
+    if broken := [what for holds, what in found if not holds]:
         raise GateFailed(f"the gate stays shut: {'; '.join(broken)}")
-    left = seconds - (time.monotonic() - begin)
+    left = begin + seconds - time.monotonic()
     config = catalogue.config("adversarial", budget=budget)
     rates, memory = paces(config, device, min(left, seconds / 3), say)
     jobs = choose(rates)
@@ -112,13 +95,35 @@ def gate(
     return {
         "device": device_name(device),
         "budget": budget,
-        "checks": [vars(check) for check in checks],
+        "checks": [what for _, what in found],
         "images_per_second": {str(n): round(rate, 1) for n, rate in rates.items()},
         "memory_gb": round(memory, 2),
         "jobs": jobs,
         "operations_per_second": rates[jobs] / jobs * arithmetic.training(config.change(epochs=1), 1),
         "seconds": round(time.monotonic() - begin, 1),
     }
+
+
+def _look(budget: str, device: torch.device, end: float, say: Callable[[str], None]) -> list[tuple[bool, str]]:
+    """Small runs, and numbers beside float64 while they are under way: what holds or not, in words."""
+    found = []
+
+    def tell(holds: bool, what: str) -> None:
+        found.append((holds, what))
+        say(f"{'ok  ' if holds else 'FAIL'} {what}")
+
+    with TemporaryDirectory(prefix="advlib-gate-") as folder:
+        runs = {protocol: _small_run(protocol, Path(folder) / protocol) for protocol in catalogue.PROTOCOLS}
+        try:
+            for check in (check for protocol in runs for check in agreement(budget, protocol, device)):
+                tell(check.holds, str(check))
+            for protocol, run in runs.items():
+                words = _last_words(run, end - time.monotonic())
+                tell(not words, f"{protocol}: a small run, from the command to the end, {words or 'worked'}")
+        finally:
+            for run in runs.values():
+                run.kill()
+    return found
 
 
 def choose(rates: dict[int, float]) -> int:

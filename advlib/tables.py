@@ -6,6 +6,7 @@ build.
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def status(root: Path) -> str:
         return f"**There is no result yet.** {len(stale)} recorded runs are stale: today the code makes other ones."
     smoke = len(records.collect(root, budget="smoke"))
     return (
-        "**There is no result yet.** No run at budget lite or full has been recorded here; the "
+        "**There is no result yet.** No run at budget lite, brief or full has been recorded here; the "
         f"{smoke} smoke {'run' if smoke == 1 else 'runs'} that this book was built with show that the machinery works, "
         "and nothing else. A first result takes minutes: `python -m advlib run advprop --budget lite --seed 0`."
     )
@@ -395,25 +396,25 @@ def full_cost(group: Group) -> str:
         for config in [record.as_config()]
     ]
     rate = float(np.median(rates))
-    by_operations: dict[float, list[str]] = {}
-    for key, paper in catalogue.part(1).items():
-        operations = arithmetic.training(catalogue.config(key), CIFAR_TRAINING)
-        by_operations.setdefault(operations, []).append(escape(paper.label))
+    by_operations: dict[tuple[str, float], list[str]] = {}
+    for budget, (key, paper) in product(catalogue.GPU_BUDGETS, catalogue.part(1).items()):
+        operations = arithmetic.training(catalogue.config(key, budget=budget), CIFAR_TRAINING)
+        by_operations.setdefault((budget, operations), []).append(escape(paper.label))
     body = [
         row(
-            ", ".join(labels),
+            f"{budget}: {', '.join(labels)}",
             [
                 f"{operations / 1e15:.1f}",
                 *(duration(operations / peak) for peak in arithmetic.PEAKS.values()),
                 duration(operations / rate),
             ],
         )
-        for operations, labels in by_operations.items()
+        for (budget, operations), labels in by_operations.items()
     ]
     caption = (
-        "One training of the full budget, without its evaluation. Operations: of convolutions and the linear layer, in "
-        "10¹⁵. At least: at the peak rate of the device's data sheet, which no program reaches; nobody has measured "
-        f"these here. At the rate here: {rate / 1e9:.0f} · 10⁹ operations a second, the median of the "
+        "One training of a GPU's budget, without its evaluation. Operations: of convolutions and the linear layer, in "
+        "10¹⁵. At least: at the peak rate of half precision on the device's data sheet, which no program reaches; "
+        f"nobody has measured these here. At the rate here: {rate / 1e9:.0f} · 10⁹ operations a second, the median of the "
         f"{len(group)} {group[0].budget} runs on {_devices(group)}."
     )
     heads = ["Rows", "Operations", *(f"{name}, at least" for name in arithmetic.PEAKS), "At the rate here"]

@@ -231,6 +231,17 @@ def test_every_model_goes_through_what_the_issue_asks_for():
     assert not [name for name in names if "aux" in name or "surrogate" in name]
 
 
+def test_strong_attacks_get_the_first_images_that_are_theirs_and_0_is_all(models, data):
+    strong = replace(PAPER_COLUMNS[1], images="strong")
+    shown, labels = data.test_images[:60], data.test_labels[:60]
+    (whole,) = evaluate(models, shown, labels, [PAPER_COLUMNS[1]], sweep_size=20)
+    for strong_size, n in [(0, 60), (30, 30), (500, 60)]:
+        (part,) = evaluate(models, shown, labels, [strong], sweep_size=20, strong_size=strong_size)
+        assert part.n == n and (part.mask == whole.mask[:n]).all()
+    kinds = {attack.column: attack.images for attack in suite(dual=True, surrogate=True) if attack.rule == "corrected"}
+    assert kinds["pgd-20-8/255"] == "strong" and all(kinds[column] == "all" for column in ("clean", "pgd-0.1"))
+
+
 def test_the_strong_attack_is_strong_as_specified():
     assert (PGD_20.eps, PGD_20.step_size, PGD_20.steps) == (8 / 255, 2 / 255, 20)
     assert PGD_20.random_start and PGD_20.restarts >= 2 and PGD_20.reach == 8 / 255

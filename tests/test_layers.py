@@ -199,6 +199,7 @@ def test_names_become_objects_in_run_alone():
     """Nothing below ``run`` and the notebook's helpers knows the experiment's choices as objects."""
     assert {module for module in LEVEL if "run" in dependencies(module)} <= {
         "portrait",
+        "gate",
         "execute",
         "retrain",
         "watch",

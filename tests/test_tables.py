@@ -272,6 +272,17 @@ def test_a_difference_is_bold_only_where_its_interval_excludes_zero():
     assert markup.points(Estimate(0.02, -0.01, 0.05, 100, 1)).startswith("+2.0<")
 
 
+def test_what_a_gpus_budget_costs_is_told_for_each_and_a_short_one_costs_its_share_of_the_epochs():
+    lines = re.findall(r"<tr>.*?</tr>", tables.full_cost([fake.record("adversarial")]), re.DOTALL)
+    operations = {
+        line.split(":")[0].rsplit(">", 1)[-1]: float(re.findall(r"<td[^>]*>([\d.]+)</td>", line)[0])
+        for line in lines
+        if "Adversarial," in line
+    }
+    assert set(operations) == set(catalogue.GPU_BUDGETS)
+    assert operations["brief"] == pytest.approx(8 / 100 * operations["full"], abs=0.1)
+
+
 def test_reading_records_and_drawing_needs_no_torch():
     modules = "captions, claims, dissection, evidence, figures, ledger, mixtures, passport, plots, show, tables"
     code = f"import sys; from advlib import {modules}; sys.exit('torch' in sys.modules)"

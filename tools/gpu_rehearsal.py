@@ -39,25 +39,24 @@ def rehearse(folder: Path, python: Path, *, wheels: bool, gate_seconds: float, s
     say("without network" if offline else "with network: this system does not let a process be cut off from it")
 
     first = _start(folder, "first", python, offline, "--gate-seconds", str(gate_seconds))
-    _wait_for(first, folder / "first" / "out" / LOG, " runs to make")
-    wait = random.uniform(0, 60)
-    say(f"the gate is open; the machine is taken away {wait:.1f} s later")
+    _wait_for(first, folder / "first" / "out" / LOG, "packed in")
+    wait = random.uniform(0, 20)
+    say(f"a first record is packed; the machine is taken away {wait:.1f} s later")
     _kill_after(first, wait)
     said = _log(folder, "first")
     say(said)
     promised = re.findall(r"done +(\S+) in", said)
     home = folder / "home"
     os.environ[WORK] = str(folder / "home-checkpoints")
-    if promised:
-        unpack(folder / "first" / "out", home)
+    unpack(folder / "first" / "out", home)
     for where in promised:
         for name in ("record.json", "run.ipynb"):
             if (home / where / name).read_bytes() != (folder / "first" / "results" / where / name).read_bytes():
                 raise RuntimeError(f"{where}/{name} came back otherwise than it was made")
-    say(f"{len(promised)} of {len(KEYS)} records were packed before, and came home the same to the byte")
+    say(f"{len(promised)} of {len(KEYS)} records were packed before that, and came home the same to the byte")
 
-    more = ["--start-from", str(folder / "first" / "out")] if promised else []
-    second = _start(folder, "second", python, offline, "--gate-seconds", "0", "--jobs", "1", *more)
+    more = ["--start-from", str(folder / "first" / "out")]
+    second = _start(folder, "second", python, offline, "--gate-seconds", "0", *more)
     if second.wait():
         raise RuntimeError(f"the second machine ended with status {second.returncode}:\n{_log(folder, 'second')}")
     say(_log(folder, "second"))
@@ -85,7 +84,7 @@ def _start(folder: Path, name: str, python: Path, offline: bool, *more: str) -> 
     environment = {"PATH": str(machine / "bin"), "HOME": str(machine), "PLACE": str(machine / "place")}
     environment |= {"PYTHON": str(python), "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"}
     command = [*(CUT_OFF if offline else []), shutil.which("bash"), str(folder / "pack" / "start.sh"), "campaign"]
-    command += ["--budget", "smoke", "--protocols", "corrected", "--keys", *KEYS, "--minutes", "20"]
+    command += ["--budget", "smoke", "--protocols", "corrected", "--keys", *KEYS, "--minutes", "20", "--jobs", "1"]
     command += ["--out", "out", "--results", str(machine / "results"), *more]
     with open(machine / "said", "w") as said:
         return subprocess.Popen(
@@ -97,7 +96,7 @@ def _wait_for(machine: subprocess.Popen, log: Path, words: str) -> None:
     while not (log.is_file() and words in log.read_text()):
         if machine.poll() is not None:
             said = (log.parents[1] / "said").read_text()
-            raise RuntimeError(f"the machine ended with status {machine.returncode} before its campaign:\n{said}")
+            raise RuntimeError(f"the machine ended with status {machine.returncode} before its first record:\n{said}")
         time.sleep(0.2)
 
 
