@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 from advlib import arithmetic, catalogue, grid
-from advlib.data import load
+from advlib.data import is_here, load
 from advlib.folders import CHECKPOINT, FAILED, HALVED, replacing, work_folder
 from advlib.grid import Run, State
 from advlib.progress import progress
@@ -98,11 +98,8 @@ def data_at_hand(budget: str) -> str:
     """
     own = catalogue.config("traditional", budget=budget).dataset
     for name in (own, *(["cifar10-jpeg"] if own == "cifar10" else [])):
-        try:
-            load(name, download=False)
-        except OSError:
-            continue
-        return name
+        if is_here(name):
+            return name
     raise FileNotFoundError(
         f"neither {own} nor a copy of it is on this machine: put cifar-10-python.tar.gz or cifar10-jpeg.tar.gz into "
         "data/ (or a folder that ADVLIB_DATA names), or take other data by --dataset"

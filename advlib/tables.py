@@ -414,8 +414,8 @@ def full_cost(group: Group) -> str:
     caption = (
         "One training of a GPU's budget, without its evaluation. Operations: of convolutions and the linear layer, in "
         "10¹⁵. At least: at the peak rate of half precision on the device's data sheet, which no program reaches; "
-        f"nobody has measured these here. At the rate here: {rate / 1e9:.0f} · 10⁹ operations a second, the median of the "
-        f"{len(group)} {group[0].budget} runs on {_devices(group)}."
+        f"nobody has measured these here. At the rate here: {rate / 1e9:.0f} · 10⁹ operations a second, the median of "
+        f"the {len(group)} {group[0].budget} runs on {_devices(group)}."
     )
     heads = ["Rows", "Operations", *(f"{name}, at least" for name in arithmetic.PEAKS), "At the rate here"]
     return table(heads, body, caption)

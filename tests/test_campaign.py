@@ -212,12 +212,7 @@ def test_a_campaign_without_time_is_refused(tmp_path):
     ids=["the original", "the copy alone", "neither"],
 )
 def test_the_data_that_are_there_are_taken_and_none_is_refused_before_the_start(monkeypatch, there, taken):
-    def load(name, download):
-        assert not download
-        if name not in there:
-            raise FileNotFoundError(name)
-
-    monkeypatch.setattr(campaign, "load", load)
+    monkeypatch.setattr(campaign, "is_here", there.__contains__)
     if taken:
         assert campaign.data_at_hand("brief") == taken
     else:

@@ -22,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from advlib.data import DATASETS, Dataset, check_name, cifar, digits, download, jpeg, load, places, svhn
+from advlib.data import DATASETS, Dataset, check_name, cifar, digits, download, is_here, jpeg, load, places, svhn
 from advlib.data.archive import Archive, obtain
 from advlib.data.dataset import channel_statistics
 from advlib.data.source import load_source
@@ -392,6 +392,20 @@ def test_another_jpeg_archive_by_path_carries_its_own_checksum_and_says_so_in_it
     assert data.checksum == f"sha256:{hashlib.sha256(content).hexdigest()}"
     assert data.title.startswith("CIFAR-10, JPEG copy (another: ")
     assert data.name == f"cifar10-jpeg:{path}"
+
+
+def test_a_dataset_is_here_while_its_archive_or_its_decoded_images_are(tmp_path, monkeypatch):
+    assert is_here("digits") and not is_here("cifar10") and not is_here("cifar10-jpeg")
+    monkeypatch.setenv("ADVLIB_DATA", str(tmp_path / "archives"))
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "cifar10-jpeg.tar.gz").write_bytes(b"")
+    assert is_here("cifar10-jpeg") and not is_here("cifar10")
+    (tmp_path / "archives" / "cifar10-jpeg.tar.gz").unlink()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / f"cifar10-jpeg-{jpeg.CIFAR10_JPEG.sha256[:16]}-v1.npz").write_bytes(b"")
+    assert is_here("cifar10-jpeg")
+    with pytest.raises(ValueError, match="unknown dataset"):
+        is_here("cifar11")
 
 
 def test_the_jpeg_copy_is_looked_for_in_each_documented_place(tmp_path, monkeypatch):

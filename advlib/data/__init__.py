@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .dataset import Dataset
 
-__all__ = ["DATASETS", "Dataset", "check_name", "load"]
+__all__ = ["DATASETS", "Dataset", "check_name", "is_here", "load"]
 
 DATASETS: tuple[str, ...] = (
     "digits",
@@ -54,6 +54,19 @@ def check_name(name: str) -> tuple[str, str | None]:
     close = difflib.get_close_matches(kind.lower(), {listed.partition(":")[0] for listed in DATASETS}, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     raise ValueError(f"unknown dataset {name!r}. {hint}Known: {', '.join(DATASETS)}")
+
+
+def is_here(name: str) -> bool:
+    """Whether a dataset can be loaded without a download, as far as names of files tell. Errors as for `check_name`.
+
+    One that is named by a path counts as here.
+    """
+    kind, path = check_name(name)
+    if path is not None or kind == "digits":
+        return True
+    from . import source
+
+    return source.is_here(_source(kind))
 
 
 def load(name: str, *, root: Path | None = None, download: bool = True) -> Dataset:

@@ -22,12 +22,17 @@ def remember(name: str, sha256: str, decode: Callable[[], Contents]) -> Contents
 
     A damaged cache is deleted and rebuilt. Where it cannot be written, a warning says so and the contents are returned.
     """
-    path = cache_folder() / f"{name}-{sha256[:16]}-v{_FORMAT}.npz"
+    path = place(name, sha256)
     contents = _read(path)
     if contents is None:
         contents = decode()
         _write(path, contents)
     return contents
+
+
+def place(name: str, sha256: str) -> Path:
+    """Where the contents of that name and checksum (hex) are kept."""
+    return cache_folder() / f"{name}-{sha256[:16]}-v{_FORMAT}.npz"
 
 
 def _read(path: Path) -> Contents | None:

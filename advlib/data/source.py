@@ -10,6 +10,7 @@ from pathlib import Path
 from . import cache
 from .archive import Archive, obtain
 from .dataset import Contents, Dataset, from_contents
+from .places import search_folders
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Source:
         if len(self.archives) == 1:
             return self.archives[0].sha256
         return hashlib.sha256("".join(archive.sha256 for archive in self.archives).encode()).hexdigest()
+
+
+def is_here(source: Source) -> bool:
+    """Whether it can be loaded without a download: its archives are found, or the images decoded from them."""
+    found = [
+        any((folder / archive.filename).is_file() for folder in search_folders(None)) for archive in source.archives
+    ]
+    return all(found) or cache.place(source.name, source.sha256).is_file()
 
 
 def load_source(source: Source, *, root: Path | None, download: bool) -> Dataset:
