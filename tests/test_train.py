@@ -245,7 +245,7 @@ def rates(config, data=None) -> list[float]:
     """The rate that the optimiser had in every step of a training that learns nothing."""
     seen = []
 
-    def step(model, optimizer, x, y, attack, loss_fn):
+    def step(model, optimizer, x, y, attack, loss_fn, scaler):
         seen.extend(group["lr"] for group in optimizer.param_groups)
         return torch.tensor(1.0), torch.zeros(len(y), 4)
 
@@ -304,7 +304,7 @@ class Watch:
     def __init__(self):
         self.x, self.y = [], []
 
-    def __call__(self, model, optimizer, x, y, attack, loss_fn):
+    def __call__(self, model, optimizer, x, y, attack, loss_fn, scaler):
         self.x.append(x)
         self.y.append(y)
         return torch.tensor(0.5), F.one_hot(y * 0, 4).float()  # predicts class 0
@@ -360,7 +360,7 @@ def test_the_curve_has_one_entry_an_epoch_with_the_means_of_its_batches():
 
 
 def test_the_curve_tells_clean_and_adversarial_accuracy_apart():
-    def step(model, optimizer, x, y, attack, loss_fn):
+    def step(model, optimizer, x, y, attack, loss_fn, scaler):
         right, wrong = F.one_hot(y, 4).float(), F.one_hot((y + 1) % 4, 4).float()
         return torch.tensor(0.5), torch.cat([right, wrong])
 
@@ -371,7 +371,7 @@ def test_the_curve_tells_clean_and_adversarial_accuracy_apart():
 def test_the_optimiser_has_the_configs_momentum_and_decay():
     seen = {}
 
-    def step(model, optimizer, x, y, attack, loss_fn):
+    def step(model, optimizer, x, y, attack, loss_fn, scaler):
         seen.update(optimizer.param_groups[0])
         return torch.tensor(0.5), torch.zeros(len(y), 4)
 
