@@ -83,7 +83,7 @@ def _work_off(waiting: list[Run], root: Path, end: float, jobs: int) -> None:
         try:
             run.wait(timeout=GRACE - 5)
         except subprocess.TimeoutExpired:
-            run.kill()  # its last epoch's checkpoint stays
+            run.kill()  # its last checkpoint stays
 
 
 def pack(states: Sequence[State], root: Path, out: Path) -> list[Path]:

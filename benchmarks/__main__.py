@@ -7,7 +7,7 @@ from pathlib import Path
 
 from advlib import speed
 from advlib.folders import replacing
-from benchmarks import crafting, curves, machine, training, where
+from benchmarks import crafting, curves, half, machine, training, where
 
 QUESTIONS = {
     "crafting": lambda rounds: crafting.question(rounds=rounds),
@@ -17,6 +17,7 @@ QUESTIONS = {
     "threads": lambda rounds: curves.threads(rounds=rounds),
     "start-up": lambda rounds: curves.start_up(repeats=rounds),
     "where": lambda rounds: where.question(steps=rounds),
+    "half": lambda rounds: half.question(),
 }
 RESULTS = Path(__file__).parent / "results"
 
