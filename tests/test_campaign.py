@@ -13,6 +13,7 @@ from small_notebook import environment
 from advlib import campaign, execute, grid, records
 from advlib.campaign import NAME, most_informative_first, pack, unpack
 from advlib.folders import CHECKPOINT, HALVED, MEASURED
+from advlib.train import SAVE_EVERY
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +151,7 @@ def test_a_campaign_stops_in_time_and_goes_on_on_the_next_machine(tmp_path, monk
         return [found.state for found in campaign.campaign(wanted, minutes=9, **places, **more)]
 
     where = "smoke/digits/corrected/advprop/seed0"
+    monkeypatch.setenv(SAVE_EVERY, "0.1")
     with monkeypatch.context() as patch:
         patch.setattr(campaign, "time", Clock(tmp_path / "first" / "work" / where / moment))
         assert go("first") == ["missing"]
