@@ -7,7 +7,7 @@ costs as much as one forward for the gradient by what goes in, and as much again
 from advlib.config import Config
 
 PEAKS = {  # operations a second, in the precision of our training, without sparsity; from NVIDIA's data sheets
-    "T4": 8.1e12,  # float32: it has no bfloat16
+    "T4": 65e12,  # float16: it has no bfloat16
     "H200": 989e12,  # bfloat16
 }
 
