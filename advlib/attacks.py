@@ -15,6 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LogitsFn = Callable[[Tensor], Tensor]
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """What an attack raises: each image's -log p, p the probability of its true class. Their sum, as a mean would
+    make an image's gradient depend on the batch. logits: (B, K); y: (B,)."""
+    return F.cross_entropy(logits, y, reduction="sum")
+
+
+def log_odds(logits: Tensor, y: Tensor) -> Tensor:
+    """The sum of log((1 - p) / p): for a sure network in float16, whose gradients of the cross-entropy become 0.
+
+    As d(-log p) = (1 - p) d log((1 - p) / p), an image's gradient has the direction of its cross-entropy's, so that
+    each step of PGD is the same. By the logits it is softmax over the other classes minus one for the true class, never
+    small however near to 1 p is. logits: (B, K), K at least 2; y: (B,).
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    true = y.unsqueeze(1)
+    return (logits.scatter(1, true, -math.inf).logsumexp(dim=1) - logits.gather(1, true).squeeze(1)).sum()
 
 
 def fgsm(
@@ -49,6 +68,7 @@ def pgd(
     generator: torch.Generator | None = None,
     validate: bool = True,
     part: tuple[int, int] = (0, 1),
+    objective: Objective = cross_entropy,
 ) -> Tensor:
     """Projected gradient ascent on the cross-entropy inside the eps-ball (Madry et al. 2018).
 
@@ -62,7 +82,7 @@ def pgd(
     then clamped into them whatever eps is, as the paper's released code does to standardised images, and a gradient
     that is not finite makes images that are not.
     ``part=(k, n)``: ``x`` is the k-th (from 0) of n equal parts of a batch, and gets the random starts that it has in
-    the whole of it.
+    the whole of it. ``objective``: what is raised, :func:`cross_entropy` or :func:`log_odds`.
 
     Raises ValueError on images outside ``bounds``, labels out of range, an empty batch, or impossible hyperparameters;
     TypeError on a wrong dtype; FloatingPointError on logits or a gradient that are not finite.
@@ -77,7 +97,7 @@ def pgd(
     ball = _BALLS[norm](x, eps, bounds)
     if restarts == 1:
         start = ball.random(x, generator, part) if random_start else x
-        return _narrow(_ascend(logits_fn, start, y, ball, step_size, steps, validate), given)
+        return _narrow(_ascend(logits_fn, start, y, ball, step_size, steps, validate, objective), given)
 
     x_adv = x.clone()
     alive = torch.arange(len(x), device=x.device)
@@ -86,7 +106,8 @@ def pgd(
             ball.random(x, generator, part) if random_start else x
         )  # for all: an image's noise is its own, whoever survives
         if len(alive):
-            x_adv[alive] = _ascend(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps, validate)
+            begun, within = start[alive], ball.take(alive)
+            x_adv[alive] = _ascend(logits_fn, begun, y[alive], within, step_size, steps, validate, objective)
             alive = alive[predictions(logits_fn, x_adv[alive]) == y[alive]]
     return _narrow(x_adv, given)
 
@@ -245,22 +266,22 @@ def _length(images: Tensor) -> Tensor:
     return images.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def _logits_and_gradient(logits_fn: LogitsFn, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits (B, K), and each image's own gradient of its cross-entropy."""
+def _logits_and_gradient(
+    logits_fn: LogitsFn, x_adv: Tensor, y: Tensor, objective: Objective = cross_entropy
+) -> tuple[Tensor, Tensor]:
+    """The logits (B, K), and each image's own gradient of its objective."""
     x_adv = x_adv.detach().requires_grad_()
     with torch.enable_grad():
         logits = logits_fn(x_adv)
-        # a sum, not a mean: each image's gradient is its own
-        loss = F.cross_entropy(logits, y, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, x_adv)
+        (gradient,) = torch.autograd.grad(objective(logits, y), x_adv)
     return logits.detach(), gradient
 
 
-def _ascend(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int, validate: bool) -> Tensor:
+def _ascend(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int, validate: bool, objective):
     if steps == 0:
         return ball.project(x_adv.detach())
     for _ in range(steps):
-        _, gradient = _logits_and_gradient(logits_fn, x_adv, y)
+        _, gradient = _logits_and_gradient(logits_fn, x_adv, y, objective)
         if validate:
             require_finite(gradient, "gradients by the image")
         x_adv = ball.project(x_adv.detach() + step_size * ball.steepest(gradient))

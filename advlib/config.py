@@ -18,7 +18,7 @@ CHOICES = {
     "last_batch": ("dropped", "kept"),
     "head_bias": ("zero", "torch"),
     "augmentation": ("crop-flip", "crop", "published", "none"),
-    "precision": ("auto", "float32", "bf16", "fast"),
+    "precision": ("auto", "float32", "bf16", "fp16", "fast"),
 }
 # Fields that are younger than the first records, at the value that those were made with: a record without one has it
 SINCE = {"strong_size": 0, "last_batch": "dropped", "head_bias": "zero"}
@@ -69,8 +69,8 @@ class Config:
     schedule: str = "cosine"
     head_bias: str = "zero"  # of the linear layer at the start, or as "torch" draws it
     augmentation: str = "crop-flip"
-    # of training: "auto" is bf16 where the device computes in it, "fast" that, an attack through folded batch norm,
-    # and convolutions as products on a CPU. Evaluation is float32
+    # of training: "auto" is bf16 where the device computes in it, fp16 on GPUs that have only that, else float32;
+    # "fast" is that, an attack through folded batch norm, and convolutions as products on a CPU. Evaluation is float32
     precision: str = "auto"
 
     seed: int = 0  # drives initial weights, order, augmentation and random starts

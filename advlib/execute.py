@@ -50,7 +50,7 @@ OUT_OF_MEMORY = re.compile(
 )
 LESS_AT_ONCE = (
     "run fewer at once (make grid JOBS=1, ADVLIB_JOBS_PER_GPU=1) or where there is more memory; it goes on from its "
-    "last epoch. Half a batch would be another experiment, so nobody halves it"
+    "last checkpoint. Half a batch would be another experiment, so nobody halves it"
 )
 RECORD, NOTEBOOK = "record.json", "run.ipynb"  # what a run leaves in its folder, and what is measured of its network
 OF_THE_NETWORK = ("probe.json", "corruptions.json", "combinations.json", "autoattack.json", "watched.json")

@@ -26,6 +26,7 @@ from advlib.data import Dataset
 from advlib.folders import WORK
 from advlib.interrupt import Interrupted
 from advlib.norm import BRANCHES
+from advlib.parallel import Scaler
 from advlib.precision import autocast, training_dtype
 from advlib.run import LOSSES, STEPS, build_model, training_attack
 
@@ -84,6 +85,8 @@ def gate(
     begin = time.monotonic()
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     say(f"gate: {device_name(device)}, budget {budget}, {seconds:g} s at most")
+    if device.type == "cpu" and budget in catalogue.GPU_BUDGETS:
+        raise GateFailed(f"the gate stays shut: budget {budget} is for a GPU, and PyTorch finds none here")
     found = _look(budget, device, begin + seconds, say)
     if broken := [what for holds, what in found if not holds]:
         raise GateFailed(f"the gate stays shut: {'; '.join(broken)}")
@@ -158,11 +161,12 @@ def _computed(
     with autocast(device, half):
         with torch.no_grad():
             logits = torch.cat([model.eval()(x, branch=branch) for branch in BRANCHES])
-        own = training_attack(config)(model.train(), x, y)
+        own = training_attack(config, dtype=half)(model.train(), x, y)
         given = own if twins is None else twins.to(device, wide)
         before = _flat(model)
         optimizer = torch.optim.SGD(model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
-        STEPS[config.update](model, optimizer, x, y, lambda *_: given, LOSSES[config.loss](config.smoothing))
+        loss_fn, scaler = LOSSES[config.loss](config.smoothing), Scaler(device, half)
+        STEPS[config.update](model, optimizer, x, y, lambda *_: given, loss_fn, scaler)
     found = {"logits": logits, "twins": own, "update": _flat(model) - before}
     return {name: tensor.detach().double().cpu() for name, tensor in found.items()}
 
@@ -215,7 +219,7 @@ class Pace:
 
     def __call__(self, seconds: float) -> tuple[int, float]:
         """Train for so long, at least a step: clean images learned from, and seconds until the last was."""
-        begin, steps = time.perf_counter(), []
+        begin, steps, dtype = time.perf_counter(), [], training_dtype(self.config.precision, self.device)
 
         def counted(*arguments):
             steps.append(1)
@@ -228,11 +232,11 @@ class Pace:
                 self.data.train_labels,
                 self.config,
                 step=counted,
-                attack=training_attack(self.config),
+                attack=training_attack(self.config, dtype=dtype),
                 loss_fn=LOSSES[self.config.loss](self.config.smoothing),
                 augment=AUGMENTATIONS[self.config.augmentation],
                 generator=torch.Generator(self.device).manual_seed(0),
-                precision=training_dtype(self.config.precision, self.device),
+                precision=dtype,
                 stop=lambda: bool(steps) and time.perf_counter() - begin >= seconds,
             )
         if self.device.type == "cuda":
@@ -311,12 +315,13 @@ class _Hand:
 
 
 def _serve(pipe, config: Config, device: str) -> None:
-    try:
-        pace = Pace(config, torch.device(device))
-        for seconds in iter(pipe.recv, None):
-            pipe.send((*pace(seconds), pace.memory()))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the gate says it
-        pipe.send(f"{type(error).__name__}: {error}")
+    with suppress(EOFError, BrokenPipeError):  # the gate itself has gone
+        try:
+            pace = Pace(config, torch.device(device))
+            for seconds in iter(pipe.recv, None):
+                pipe.send((*pace(seconds), pace.memory()))
+        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+            pipe.send(f"{type(error).__name__}: {error}")
 
 
 def _memory(device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""What is computed in: bfloat16 under autocast where a training asks for it, and float32 that is float32 elsewhere."""
+"""What is computed in: half precision under autocast where a training asks for it, and float32 that is float32."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -53,15 +53,18 @@ def autocast(device: torch.device, dtype: torch.dtype | None):
 
 
 def training_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """bfloat16, or None for float32. "auto" and "fast" are bfloat16 where the device computes in it natively."""
-    native = {"cuda": _gpu_has_bf16, "cpu": _cpu_has_bf16}.get(device.type, lambda: False)
-    return torch.bfloat16 if precision == "bf16" or (precision in ("auto", "fast") and native()) else None
+    """bfloat16, float16, or None for float32. "auto" and "fast" are what the device multiplies fastest in."""
+    named = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    best = {"cuda": _best_of_gpu, "cpu": _best_of_cpu}.get(device.type, lambda: None)
+    return named[precision] if precision in named else best()
 
 
-def _gpu_has_bf16() -> bool:
-    return torch.cuda.get_device_capability() >= (8, 0)
+def _best_of_gpu() -> torch.dtype | None:
+    """bfloat16 since Ampere; the tensor cores of Volta and Turing, such as Colab's T4, have only float16."""
+    capability = torch.cuda.get_device_capability()
+    return torch.bfloat16 if capability >= (8, 0) else torch.float16 if capability >= (7, 0) else None
 
 
-def _cpu_has_bf16() -> bool:
+def _best_of_cpu() -> torch.dtype | None:
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return torch.bfloat16 if any(getattr(torch.cpu, probe, lambda: False)() for probe in probes) else None

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from advlib import losses, torchrun, train, versions
-from advlib.attacks import pgd
+from advlib.attacks import cross_entropy, log_odds, pgd
 from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
 from advlib.data import Dataset, load
@@ -108,17 +108,18 @@ def train_network(
     dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
     model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
     generator = torch.Generator(device).manual_seed(config.seed)
+    dtype = training_dtype(config.precision, device)
     curve = train.fit(
         model,
         dataset.train_images,
         dataset.train_labels,
         config,
         step=STEPS[config.update] if config.adversarial else train.clean_step,
-        attack=training_attack(config, generator, (team.rank, team.size)),
+        attack=training_attack(config, generator, (team.rank, team.size), dtype),
         loss_fn=LOSSES[config.loss](config.smoothing),
         augment=AUGMENTATIONS[config.augmentation],
         generator=generator,
-        precision=training_dtype(config.precision, device),
+        precision=dtype,
         checkpoint=work / CHECKPOINT if work else None,
         stop=stop,
         watch=lambda model: watch(model, dataset),
@@ -237,10 +238,16 @@ def gradients(model: nn.Module, config: Config, dataset: Dataset) -> dict[str, n
     return {"true": twin.to(memory_format=torch.channels_last).eval(), "surrogate": model}
 
 
-def training_attack(config: Config, generator: torch.Generator | None = None, part: tuple[int, int] = (0, 1)):
+def training_attack(
+    config: Config,
+    generator: torch.Generator | None = None,
+    part: tuple[int, int] = (0, 1),
+    dtype: torch.dtype | None = None,
+):
     """``attack(model, x, y)`` of Algorithm 1 for this config. Values are taken on trust: the loop makes the pixels.
 
-    ``part``: which of how many equal parts of the batch its images are, see :func:`advlib.attacks.pgd`.
+    ``part``: which of how many equal parts of the batch its images are, see :func:`advlib.attacks.pgd`. ``dtype``: what
+    the training computes in. In float16 the attack raises the log-odds, whose gradients do not become 0.
     """
     ascend = partial(
         pgd,
@@ -251,6 +258,7 @@ def training_attack(config: Config, generator: torch.Generator | None = None, pa
         generator=generator if config.train_random_start else None,
         validate=False,
         part=part,
+        objective=log_odds if dtype == torch.float16 else cross_entropy,
     )
     how = {"branch": config.attack_branch, "mode": config.attack_mode, "space": config.attack_space}
     how["fold"] = config.precision == "fast"

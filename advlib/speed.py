@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from advlib import arithmetic, catalogue
 from advlib.figures import PALETTE, style
 from advlib.folders import project_folder
-from advlib.markup import row, table
+from advlib.markup import group_title, row, table
 
 OURS = ("ours, float32", "ours", "ours, fast")
 COMMON = "common practice"
@@ -31,6 +31,7 @@ TITLES = {
     "threads": "One run with all threads, or one a run",
     "start-up": "Before anything is trained",
     "where": "Where a training step spends its time",
+    "half": "What half precision leaves of the attack's gradient",
 }
 RACES = ("crafting", "training", "levers", "threads")
 
@@ -102,7 +103,8 @@ def share_of_peak(measured: Measured, question: str, line: dict) -> float:
     width = int(line["setting"].split()[1].rstrip(","))
     operations = arithmetic.training(catalogue.config("adversarial", width=width, epochs=1), 1)
     exact = line["contestant"] in (COMMON, "ours, float32", "without bfloat16")
-    peak = measured.answers[question]["machine"]["matrix_product_tflops"]["float32" if exact else "bfloat16"]
+    peaks = measured.answers[question]["machine"]["matrix_product_tflops"]
+    peak = peaks["float32"] if exact else next(rate for name, rate in peaks.items() if name != "float32")
     return operations * line["images_per_second"] / (1e12 * peak)
 
 
@@ -132,7 +134,49 @@ def question(measured: Measured, name: str) -> str:
     if name == "start-up" and measured.rows(name):
         body = [row(escape(line["what"]), [f"{line['seconds']:.2f}"]) for line in measured.rows(name)]
         return table(["", "Seconds"], body, f"{TITLES[name]}. The shortest of several starts.")
+    if name == "half" and measured.rows(name):
+        return _half(measured.rows(name))
     return "".join(_race(measured, name, setting, race) for setting, race in measured.races(name).items())
+
+
+def _half(rows: Sequence[dict]) -> str:
+    times = sorted({line["times"] for line in rows})
+    heads = [f"{what}, × {k}" for what in ("Zeros (%)", "Signs (%)") for k in times]
+    body, shares = [], {(line["network"], line["way"], line["times"]): line for line in rows}
+    for network in dict.fromkeys(line["network"] for line in rows):
+        body.append(group_title(escape(catalogue.unique_name(network)), 1 + len(heads)))
+        for way in dict.fromkeys(line["way"] for line in rows):
+            lines = [shares[network, way, k] for k in times]
+            cells = [f"{100 * line['zeros']:.2f}" for line in lines] + [f"{100 * line['signs']:.1f}" for line in lines]
+            body.append(row(escape(way), cells))
+    note = (
+        f"Gradients by {rows[0]['images']:,} test images of three networks of the small budget, with logits as they "
+        "are and multiplied to stand for a longer training. Zeros: entries that became 0. Signs: entries whose sign is "
+        "that in float64. What is 0 in float64 does not count."
+    )
+    return table(["", *heads], body, f"{TITLES['half']}. {note}")
+
+
+def left_of_the_gradient(measured: Measured) -> str:
+    """The worst of the networks at the largest logits, by each way, in sentences; empty if it was not asked there."""
+    rows = measured.rows("half")
+    largest = max((line["times"] for line in rows), default=0)
+
+    def worst(way: str, what: str) -> str:
+        found = [line[what] for line in rows if line["way"] == way and line["times"] == largest]
+        return f"{100 * (max(found) if what == 'zeros' else min(found)):.1f} %"
+
+    if not rows:
+        return ""
+    plain, times, odds = "float16, cross-entropy", "float16, cross-entropy × 1,024", "float16, log-odds"
+    return (
+        f"With logits {largest} times as large, up to {worst(plain, 'zeros')} of the gradient's entries are 0 in "
+        f"float16, and as few as {worst(plain, 'signs')} of the signs are right; a loss times 1,024 still leaves "
+        f"{worst(times, 'zeros')} zeros. Of the log-odds' entries {worst(odds, 'zeros')} are 0, and at least "
+        f"{worst(odds, 'signs')} of the signs are right. In float32 cross-entropy keeps "
+        f"{worst('float32, cross-entropy', 'signs')} of them and in bfloat16 "
+        f"{worst('bfloat16, cross-entropy', 'signs')}: for a sure network 1 - p is itself lost in rounding."
+    )
 
 
 def _race(measured: Measured, name: str, setting: str, race: Mapping[str, dict]) -> str:
@@ -191,6 +235,10 @@ def text(measured: Measured) -> str:
                 lines.append(f"  {line['contestant']:24s} {rate}")
         if name == "where":
             lines += [f"  {line['kind']:50s} {100 * line['share']:8.1f} %" for line in measured.rows(name)]
+        if name == "half":
+            for line in measured.rows(name):
+                kept = f"{100 * line['zeros']:6.2f} % zeros, {100 * line['signs']:5.1f} % signs"
+                lines.append(f"  {line['network']:20s} x {line['times']:<3d} {line['way']:34s} {kept}")
         for setting, race in measured.races(name).items():
             to = fastest_peer(race) if name == "crafting" else next(iter(race))
             lines.append(

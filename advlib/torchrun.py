@@ -100,7 +100,7 @@ def _conclude(words: dict[int, dict], processes: int, log: Path, stopped: bool) 
             text = message if kind in KINDS else f"{kind} in process {rank} of {processes}: {message}"
             raise KINDS.get(kind, RuntimeError)(text)
     if stopped and (len(words) < processes or any(kind == "Lost" for _, _, kind, _ in ends)):
-        raise Interrupted("asked to stop before all processes could save: run it again to go on from the last epoch")
+        raise Interrupted("asked to stop before all could save: run it again to go on from the last checkpoint")
     dead = [str(rank) for rank in range(processes) if rank not in words]
     if dead:
         raise RuntimeError(

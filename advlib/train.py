@@ -5,10 +5,11 @@ makes one from FGSM or PGD. A step returns the detached loss and logits, so nobo
 """
 
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from advlib.config import Config
 from advlib.folded import Folded
 from advlib.folders import replacing
 from advlib.interrupt import Interrupted
-from advlib.parallel import ALONE, Team, synchronise
+from advlib.parallel import ALONE, Scaler, Team, synchronise
 from advlib.precision import autocast
 from advlib.progress import progress
 from advlib.records import SCIENCE_VERSION
 
 Step = Callable[..., tuple[Tensor, Tensor]]
+SAVE_EVERY = "ADVLIB_SAVE_EVERY"  # seconds from one checkpoint of a training to the next, if set
+UNSCALED = torch.amp.GradScaler(enabled=False)  # scales nothing and skips no step
 
 
 @dataclass
@@ -38,7 +41,7 @@ class Epoch:
     seconds: float = 0.0
 
 
-def train_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
+def train_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn, scaler=UNSCALED) -> tuple[Tensor, Tensor]:
     """One update of Algorithm 1: learn from clean images and their adversarial twins (equation 4).
 
     x: (B, C, H, W) pixels in [0, 1]; y: (B,) labels. Returns the loss and logits (2B, K), clean
@@ -48,19 +51,19 @@ def train_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple
     x_adv = attack(model, x, y)  # lines 6 to 9
     logits = torch.cat([model(x, branch="main"), model(x_adv, branch="aux")])  # lines 4, 10, 11
     loss = loss_fn(logits, torch.cat([y, y]))  # lines 12 to 15: one mean over 2B predictions
-    _update(optimizer, loss)  # line 16
+    _update(optimizer, loss, scaler)  # line 16
     return loss.detach(), logits.detach()
 
 
-def clean_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
+def clean_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn, scaler=UNSCALED) -> tuple[Tensor, Tensor]:
     """One update of Algorithm 1 without adversarial training: ``attack`` is not called. Logits (B, K)."""
     logits = model(x, branch="main")
     loss = loss_fn(logits, y)
-    _update(optimizer, loss)
+    _update(optimizer, loss, scaler)
     return loss.detach(), logits.detach()
 
 
-def two_step_update(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> tuple[Tensor, Tensor]:
+def two_step_update(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn, scaler=UNSCALED) -> tuple[Tensor, Tensor]:
     """The update of the released code: one optimiser step on the adversarial half, then one on the clean half.
 
     Shapes as for :func:`train_step`; the loss returned is the mean of the two. Every parameter has a gradient in both
@@ -70,22 +73,26 @@ def two_step_update(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn) -> 
     x_adv = attack(model, x, y)
     adversarial = model(x_adv, branch="aux")
     adversarial_loss = loss_fn(adversarial, y)
-    _update(optimizer, adversarial_loss, idle_decays=True)
+    _update(optimizer, adversarial_loss, scaler, idle_decays=True)
 
     clean = model(x, branch="main")
     clean_loss = loss_fn(clean, y)
-    _update(optimizer, clean_loss, idle_decays=True)
+    _update(optimizer, clean_loss, scaler, idle_decays=True)
     return (clean_loss.detach() + adversarial_loss.detach()) / 2, torch.cat([clean, adversarial]).detach()
 
 
-def _update(optimizer, loss: Tensor, idle_decays: bool = False) -> None:
-    """One step. A parameter that ``loss`` does not depend on has a gradient of zeros (``idle_decays``) or stays."""
+def _update(optimizer, loss: Tensor, scaler: torch.amp.GradScaler, idle_decays: bool = False) -> None:
+    """One step. A parameter that ``loss`` does not depend on has a gradient of zeros (``idle_decays``) or stays.
+
+    scaler: multiplies the loss, divides the gradients by as much, and skips the step if one of them has overflown.
+    """
     optimizer.zero_grad(set_to_none=not idle_decays)
     if idle_decays:
         for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is None):
             parameter.grad = torch.zeros_like(parameter)
-    loss.backward()
-    optimizer.step()
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def craft(
@@ -154,12 +161,13 @@ def fit(
     """Train ``model`` in place and return its curve: one dict an epoch.
 
     images: uint8 (N, C, H, W) on the model's device; labels: (N,). Order and augmentation come from ``generator``. With
-    ``checkpoint``, the state is saved after every epoch and a run that was cut off goes on from it, to the same result
-    (bit for bit on a CPU). ``stop_after`` ends early, after so many epochs in all, as a kill would. ``stop`` is asked
-    after every step: if it says so, the state is saved there and then. ``precision`` is what autocast computes in; None
-    is float32. ``watch`` looks at the model after every epoch, leaves it as it is, and adds what it returns to the
-    epoch's line of the curve. ``team``: the processes that share each batch, of which this is one; all call this with
-    the same values. ``checksum``: of the data.
+    ``checkpoint``, the state is saved between two steps once :func:`save_every` seconds have gone by, and at the end; a
+    run that was cut off goes on from it, to the same result (bit for bit on a CPU). ``stop_after`` ends early, after so
+    many epochs in all, and saves. ``stop`` is asked before every step: if it says so, the state is saved there and
+    then. ``precision`` is what autocast computes in, and the loss is scaled where it is float16; None is float32.
+    ``watch`` looks at the model after every epoch, leaves it as it is, and adds what it returns to the epoch's line of
+    the curve. ``team``: the processes that share each batch, of which this is one; all call this with the same values.
+    ``checksum``: of the data.
 
     Raises ValueError if the checkpoint is of another config or data, or the batch is larger than the data,
     FloatingPointError if the loss is no longer finite, and Interrupted once ``stop`` has said so.
@@ -172,7 +180,7 @@ def fit(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     synchronise(model, team)
-    optimizer.register_step_pre_hook(team.average_gradients)
+    scaler = Scaler(device, precision, team)
     origin = {
         "config": config.to_dict(),
         "science_version": SCIENCE_VERSION,
@@ -180,10 +188,12 @@ def fit(
         "precision_used": str(precision),
         "data": checksum,
     }
-    curve, begun = load_checkpoint(checkpoint, origin, model, optimizer, generator) if checkpoint else ([], None)
+    state = model, optimizer, scaler, generator
+    curve, begun = load_checkpoint(checkpoint, origin, *state) if checkpoint else ([], None)
     images_an_epoch = config.images_an_epoch(N)
     steps = math.ceil(images_an_epoch / B)
     last = config.epochs if stop_after is None else min(stop_after, config.epochs)
+    saved, pause = time.perf_counter(), save_every()
 
     model.train()
     with progress(
@@ -198,10 +208,15 @@ def fit(
             begun = None
             start, batches = time.perf_counter() - now.seconds, now.order[:images_an_epoch].split(B)
             for k in range(now.steps, steps):
-                if team.any(stop()):
-                    now.sums, now.steps, now.seconds = team.mean(now.sums), k, time.perf_counter() - start
+                due = checkpoint is not None and time.perf_counter() - saved >= pause
+                asked, due = team.any(stop(), due and team.first)  # the first one's clock decides
+                if asked or due:
+                    so_far = replace(now, sums=team.mean(now.sums), steps=k, seconds=time.perf_counter() - start)
+                    _require_finite(so_far.sums[0].item(), epoch, config)  # a poisoned state replaces no good one
                     if checkpoint and team.first:
-                        save_checkpoint(checkpoint, origin, model, optimizer, generator, curve, now)
+                        save_checkpoint(checkpoint, origin, *state, curve, so_far)
+                    saved = time.perf_counter()
+                if asked:
                     raise Interrupted(
                         f"asked to stop after {k} of {steps} steps of epoch {epoch + 1}: run it again to go on"
                     )
@@ -211,23 +226,41 @@ def fit(
                 x = to_pixels(team.part(augment(images[batches[k]], generator)))
                 y = team.part(labels[batches[k]])
                 with autocast(device, precision):
-                    loss, logits = step(model, optimizer, x, y, attack, loss_fn)
+                    loss, logits = step(model, optimizer, x, y, attack, loss_fn, scaler)
                 now.sums += _tally(loss, logits, y, team.size, len(batches[k]) / B)
                 if bar.update(1):  # true when the bar redraws: only then is the device waited for
                     averages = _averages(now.sums, min((k + 1) * B, images_an_epoch), B, len(logits) > len(y))
                     short = {name.split("_")[0]: value for name, value in averages.items()}
                     bar.set_postfix(short, refresh=False)
             averages = _averages(team.mean(now.sums), images_an_epoch, B, len(logits) > len(y))
-            if not math.isfinite(averages["loss"]):
-                raise FloatingPointError(
-                    f"the loss is {averages['loss']} in epoch {epoch + 1}: lower lr={config.lr}, or train in float32"
-                )
+            _require_finite(averages["loss"], epoch, config)
             seconds = time.perf_counter() - start
             line = {"epoch": epoch + 1, "lr": config.lr * factor, **averages, "seconds": round(seconds, 3)}
             curve.append(line | watch(model))
-            if checkpoint and team.first:
-                save_checkpoint(checkpoint, origin, model, optimizer, generator, curve)
+            if epoch + 1 == last and checkpoint and team.first:
+                save_checkpoint(checkpoint, origin, *state, curve)
     return curve
+
+
+def save_every() -> float:
+    """``$ADVLIB_SAVE_EVERY`` or 60: seconds between two checkpoints of a training, if a step takes less.
+
+    One of the paper's size has 90 MB, and a GPU may be through an epoch in three seconds. Raises ValueError on what is
+    no number from 0 up.
+    """
+    text = os.environ.get(SAVE_EVERY) or "60"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise ValueError(f"{SAVE_EVERY} {text}: after how many seconds a training saves its state, a number from 0 up")
+    return seconds
+
+
+def _require_finite(loss: float, epoch: int, config: Config) -> None:
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}: lower lr={config.lr}, or train in float32")
 
 
 def refuse_unequal_parts(config: Config, images: int, processes: int) -> None:
@@ -268,6 +301,7 @@ def save_checkpoint(
     origin: dict,
     model,
     optimizer,
+    scaler: torch.amp.GradScaler,
     generator: torch.Generator,
     curve: list[dict],
     begun: Epoch | None = None,
@@ -280,6 +314,7 @@ def save_checkpoint(
         "origin": origin,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
         "generator": generator.get_state(),
         "curve": curve,
         "begun": vars(begun) if begun else None,
@@ -289,9 +324,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, origin: dict, model, optimizer, generator: torch.Generator
+    path: Path, origin: dict, model, optimizer, scaler: torch.amp.GradScaler, generator: torch.Generator
 ) -> tuple[list[dict], Epoch | None]:
-    """Restore model, optimiser and generator from ``path``; the curve so far, and the epoch that was under way.
+    """Restore model, optimiser, scaler and generator from ``path``; the curve so far, and the epoch under way.
 
     ([], None) if there is no file. Raises ValueError on a damaged checkpoint or one of another origin. Only tensors and
     plain values are unpickled.
@@ -315,6 +350,8 @@ def load_checkpoint(
         )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
+    if state.get("scaler"):  # empty but in float16; older checkpoints have none
+        scaler.load_state_dict(state["scaler"])
     generator.set_state(state["generator"].cpu())
     begun = state.get("begun")
     return state["curve"], Epoch(**begun) if begun else None

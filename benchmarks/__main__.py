@@ -7,7 +7,7 @@ from pathlib import Path
 
 from advlib import speed
 from advlib.folders import replacing
-from benchmarks import crafting, curves, machine, training, where
+from benchmarks import crafting, curves, half, machine, training, where
 
 QUESTIONS = {
     "crafting": lambda rounds: crafting.question(rounds=rounds),
@@ -17,6 +17,7 @@ QUESTIONS = {
     "threads": lambda rounds: curves.threads(rounds=rounds),
     "start-up": lambda rounds: curves.start_up(repeats=rounds),
     "where": lambda rounds: where.question(steps=rounds),
+    "half": lambda rounds: half.question(),
 }
 RESULTS = Path(__file__).parent / "results"
 
@@ -30,9 +31,10 @@ def main() -> int:
         parser.error(f"unknown question {unknown[0]!r}: choose of {', '.join(QUESTIONS)}")
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: measure at least one")
-    said = machine.describe()
+    names = options.questions or list(QUESTIONS)
+    said = machine.describe(timed=names != ["half"])
     path = RESULTS / f"{machine.slug(said)}.json"
-    for name in options.questions or QUESTIONS:
+    for name in names:
         print(f"{name} ...", file=sys.stderr, flush=True)
         answers = QUESTIONS[name](options.rounds)
         found = json.loads(path.read_text()) if path.is_file() else {}

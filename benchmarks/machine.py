@@ -7,13 +7,16 @@ from statistics import median
 
 import torch
 
+from advlib.precision import training_dtype
 from advlib.run import provenance
 
 
-def describe() -> dict:
-    """Device, cores, versions, and the measured peak of its matrix product in float32 and bfloat16."""
+def describe(timed: bool = True) -> dict:
+    """Device, cores, versions, and, if ``timed``, the peak of its matrix product in float32 and in half precision."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     said = provenance(device, None)
+    half = training_dtype("auto", device) or torch.bfloat16
+    peaks = {str(d).removeprefix("torch."): round(peak(d, device), 3) for d in (torch.float32, half)} if timed else {}
     return {
         "device": said["device"],
         "cores": os.cpu_count(),
@@ -22,10 +25,7 @@ def describe() -> dict:
         "commit": said["commit"],
         "dirty": said["dirty"],
         "started": said["started"],
-        "matrix_product_tflops": {
-            str(dtype).removeprefix("torch."): round(peak(dtype, device), 3)
-            for dtype in (torch.float32, torch.bfloat16)
-        },
+        "matrix_product_tflops": peaks,
     }
 
 

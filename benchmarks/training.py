@@ -11,6 +11,7 @@ from advlib.attacks import eval_mode
 from advlib.augment import AUGMENTATIONS
 from advlib.config import Config
 from advlib.kernel import ALLOCATOR
+from advlib.parallel import ALONE, Scaler
 from advlib.precision import autocast, training_dtype
 from advlib.products import ProductConv2d
 from advlib.resnet import resnet18
@@ -95,7 +96,8 @@ def step(
     dtype = training_dtype(config.precision, device) if half else None
     loss_fn, augment = LOSSES[config.loss](config.smoothing), AUGMENTATIONS[config.augmentation]
     update = _one_pass if one_pass else STEPS[config.update]
-    crafting = training_attack(config, generator) if thrifty else partial(_wasteful, config=config)
+    scaler = Scaler(device, dtype, ALONE)
+    crafting = training_attack(config, generator, dtype=dtype) if thrifty else partial(_wasteful, config=config)
     trained = torch.compile(model) if compiled else model
 
     def attack(_, x, y):  # on the network itself, whatever the update trains
@@ -105,20 +107,21 @@ def step(
         chosen = torch.randint(0, len(images), (batch,), device=device, generator=generator)
         x = to_pixels(augment(images[chosen], generator)).to(memory_format=layout)
         with autocast(device, dtype):
-            loss, _ = update(trained, optimizer, x, labels[chosen], attack, loss_fn)
+            loss, _ = update(trained, optimizer, x, labels[chosen], attack, loss_fn, scaler)
         if read_loss:
             loss.item()
 
     return one_step
 
 
-def _one_pass(model, optimizer, x, y, attack, loss_fn):
+def _one_pass(model, optimizer, x, y, attack, loss_fn, scaler):
     """Clean and adversarial images share one batch, and so its statistics: not what Algorithm 1 does."""
     logits = model(torch.cat([x, attack(model, x, y)]))
     loss = loss_fn(logits, torch.cat([y, y]))
     optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
     return loss.detach(), logits
 
 

@@ -52,7 +52,7 @@ def fit(config: Config, data: Dataset, *, model=None, step=None, **options):
     """Train as ``run`` does, but without evaluating. Returns the model and its curve."""
     model = model or run.build_model(config, data).to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(config.seed)
-    options.setdefault("attack", run.training_attack(config, generator))
+    options.setdefault("attack", run.training_attack(config, generator, dtype=options.get("precision")))
     options.setdefault("loss_fn", run.LOSSES[config.loss](config.smoothing))
     options.setdefault("augment", run.AUGMENTATIONS[config.augmentation])
     step = step or (run.STEPS[config.update] if config.adversarial else train.clean_step)

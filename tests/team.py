@@ -3,6 +3,7 @@
 Each leaves what it found in ``FOLDER/<rank>.pt``. Run by one process, :func:`cases` is what the tests compare with.
 """
 
+import os
 import shutil
 import sys
 from contextlib import suppress
@@ -17,7 +18,7 @@ from advlib import run, train
 from advlib.attacks import pgd
 from advlib.interrupt import Interrupted
 from advlib.norm import DualBatchNorm2d
-from advlib.parallel import Team, joined, synchronise
+from advlib.parallel import Scaler, Team, joined, synchronise
 
 ADVERSARIAL = {"adversarial": True, "train_random_start": True, "train_eps": 0.05}
 TRAININGS = {
@@ -50,7 +51,7 @@ def fit(changes: dict, team: Team, dtype: torch.dtype = torch.float64, **options
         data.train_labels,
         config,
         step=step,
-        attack=run.training_attack(config, generator, (team.rank, team.size)),
+        attack=run.training_attack(config, generator, (team.rank, team.size), options.get("precision")),
         loss_fn=run.LOSSES[config.loss](config.smoothing),
         augment=run.AUGMENTATIONS[config.augmentation],
         generator=generator,
@@ -113,11 +114,33 @@ def interrupted(team: Team, folder: Path) -> dict:
     return left(*fit(TRAININGS["corrected AdvProp"], team, checkpoint=path))
 
 
+def saved_often(team: Team, folder: Path) -> dict:
+    """A training with a checkpoint before every step, by the first one's clock: the others' would never say so."""
+    os.environ[train.SAVE_EVERY] = "0" if team.first else "inf"
+    found = left(*fit(TRAININGS["corrected AdvProp"], team, checkpoint=folder / "often.pt"))
+    del os.environ[train.SAVE_EVERY]
+    return found
+
+
+def overflown(team: Team) -> dict[str, torch.Tensor]:
+    """A weight and the scale after two steps, of which the first overflows in the last process alone."""
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    scaler, scales = Scaler(torch.device("cpu"), torch.float16, team), []
+    for slope in (3e38 if team.rank == team.size - 1 else 1.0, 1.0):
+        train._update(optimizer, (slope * weight).sum(), scaler)
+        scales.append(scaler.get_scale())
+    return {"weight": weight.detach(), "scales": torch.tensor(scales)}
+
+
 def cases(team: Team, folder: Path) -> dict:
     """Everything that must be the same for one process and for two."""
     return {
         **{f"train: {name}": left(*fit(changes, team)) for name, changes in TRAININGS.items()},
         "single precision": left(*fit({"epochs": 1, "lr": 1e-3}, team, torch.float32)),
+        "float16": left(*fit({"epochs": 1, "lr": 1e-3}, team, torch.float32, precision=torch.float16)),
+        "overflown": overflown(team),
+        "saved often": saved_often(team, folder),
         "batch norm": batch_norm(team, torch.float64),
         "batch norm, aux of two": batch_norm(team, torch.float64, dual=True),
         "batch norm, bfloat16": batch_norm(team, torch.bfloat16),

@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advlib import probe
-from advlib.attacks import _narrow, eval_mode, fgsm, first_success, pgd, uniform_noise
+from advlib.attacks import (
+    _narrow,
+    cross_entropy,
+    eval_mode,
+    fgsm,
+    first_success,
+    log_odds,
+    pgd,
+    uniform_noise,
+)
 from advlib.evaluate import evaluate, suite
 from advlib.resnet import Standardise
 
@@ -855,3 +864,59 @@ def test_images_are_judged_by_the_bounds_given():
     pgd(Linear(), x, Y, **PGD, bounds=(-2.0, 2.0))
     with pytest.raises(ValueError, match=r"bounds \(-1.0, 1.0\)"):
         pgd(Linear(), x, Y, **PGD, bounds=(-1.0, 1.0))
+
+
+# --- the log-odds, for float16 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_the_gradient_of_cross_entropy_is_that_of_the_log_odds_times_one_minus_p(classes):
+    generator = torch.Generator().manual_seed(classes)
+    logits = 3 * torch.randn(50, classes, generator=generator, dtype=torch.float64)
+    y = torch.randint(classes, (50,), generator=generator)
+    logits.requires_grad_()
+    by_loss, by_odds = (torch.autograd.grad(raised(logits, y), logits)[0] for raised in (cross_entropy, log_odds))
+    p = logits.detach().softmax(dim=1).gather(1, y.unsqueeze(1))
+    torch.testing.assert_close(by_loss, (1 - p) * by_odds, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(log_odds(logits, y), ((1 - p) / p).log().sum())
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+@norms
+def test_raising_the_log_odds_is_raising_the_cross_entropy_step_by_step(tiny, batch, norm, restarts):
+    (x, y), model = batch, tiny().double()
+    attack = {"eps": 0.5, "step_size": 0.1, "steps": 3, "norm": norm, "random_start": True, "restarts": restarts}
+
+    def made(objective):
+        return pgd(model, x.double(), y, **attack, objective=objective, generator=torch.Generator().manual_seed(0))
+
+    assert (made(cross_entropy) - x).abs().max() > 0.01
+    torch.testing.assert_close(made(log_odds), made(cross_entropy), rtol=0, atol=1e-9)
+
+
+def test_in_float16_a_sure_network_leaves_the_log_odds_their_signs_and_the_cross_entropy_few():
+    """Of margins around 25: 1 - p is about 1e-10, which float16 does not have and float32 cannot add to 1."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(10, 48, generator=generator, dtype=torch.float64) / 7
+    x, y = torch.rand(20, 3, 4, 4, generator=generator, dtype=torch.float64), torch.arange(20) % 10
+
+    def sure(x: Tensor) -> Tensor:
+        """The features and the layer are in the dtype of x; logits are float32 at least, as the network's are."""
+        logits = (x.flatten(1) @ weights.to(x.dtype).T).to(torch.promote_types(x.dtype, torch.float32))
+        return logits + 25 * F.one_hot(y, 10)
+
+    def signs(x: Tensor, objective) -> Tensor:
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(objective(sure(x), y), x)[0].sign().double()
+
+    exact = signs(x, cross_entropy)
+    agree = {raised: (signs(x.half(), raised) == exact).double().mean() for raised in (log_odds, cross_entropy)}
+    assert agree[log_odds] > 0.95 and agree[cross_entropy] < 0.5
+
+
+def test_the_log_odds_of_half_precision_logits_are_float32_and_finite_however_sure_they_are():
+    logits = torch.tensor([[60_000.0, -60_000.0, 0.0]], dtype=torch.float16, requires_grad=True)
+    for label, expected in ((0, -60_000.0), (1, 120_000.0)):
+        value = log_odds(logits, torch.tensor([label]))
+        assert value.dtype == torch.float32 and value.item() == pytest.approx(expected, rel=1e-3)
+        assert torch.autograd.grad(value, logits)[0].abs().max() == 1

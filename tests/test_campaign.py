@@ -13,6 +13,7 @@ from small_notebook import environment
 from advlib import arithmetic, campaign, execute, folders, grid, records
 from advlib.campaign import WEIGHTS, Parts, most_informative_first, unpack
 from advlib.folders import CHECKPOINT, FAILED, HALVED, LOCK, MEASURED, alone, work_folder
+from advlib.train import SAVE_EVERY
 
 
 @pytest.fixture(autouse=True)
@@ -290,6 +291,7 @@ def test_a_campaign_stops_in_time_and_goes_on_on_the_next_machine(tmp_path, monk
         return [one.state for one in found]
 
     where = "smoke/digits/corrected/advprop/seed0"
+    monkeypatch.setenv(SAVE_EVERY, "0.1")
     with monkeypatch.context() as patch:
         patch.setattr(campaign, "time", Clock(tmp_path / "first" / "work" / where / moment))
         assert go("first") == ["missing"]

@@ -96,6 +96,12 @@ def test_the_gate_stays_shut_where_a_number_is_off(tmp_path, monkeypatch):
         gate.gate("smoke", device=CPU, say=lambda _: None)
 
 
+def test_a_gpus_budget_is_refused_at_once_where_no_gpu_can_be_used(monkeypatch):
+    monkeypatch.setattr(gate, "_small_run", None)  # nothing is started
+    with pytest.raises(gate.GateFailed, match="budget brief is for a GPU, and PyTorch finds none"):
+        gate.gate("brief", device=CPU, say=lambda _: None)
+
+
 def test_more_processes_are_tried_only_where_the_memory_holds_them(monkeypatch):
     config = catalogue.config("adversarial", budget="smoke")
     monkeypatch.setattr(gate, "_memory", lambda device: 0.01)  # GB

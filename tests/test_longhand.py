@@ -46,7 +46,7 @@ def by_both(key: str) -> tuple[torch.nn.Module, longhand.Released, dict[str, flo
         seen.append(run.AUGMENTATIONS[config.augmentation](images, generator))  # what is drawn is not in question
         return seen[-1]
 
-    def step(model, optimizer, x, y, attack, loss_fn):
+    def step(model, optimizer, x, y, attack, loss_fn, scaler):
         rate = optimizer.param_groups[0]["lr"]
         twins = []
 

@@ -21,7 +21,8 @@ from advlib.attacks import pgd
 from advlib.execute import execute
 from advlib.folders import CHECKPOINT, PROCESSES
 from advlib.interrupt import Interrupted
-from advlib.parallel import ALONE, Team, WholeBatchNorm2d, synchronise
+from advlib.parallel import ALONE, INIT_SCALE, Team, WholeBatchNorm2d, synchronise
+from advlib.train import SAVE_EVERY
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 EXACT = {"rtol": 1e-8, "atol": 1e-9}  # double precision, after eight steps
@@ -53,7 +54,7 @@ def one(tmp_path_factory):
 TRAININGS = [f"train: {name}" for name in team.TRAININGS]
 
 
-@pytest.mark.parametrize("case", [*TRAININGS, "interrupted"])
+@pytest.mark.parametrize("case", [*TRAININGS, "interrupted", "saved often"])
 def test_weights_and_statistics_are_those_of_one_process_and_so_is_the_curve(one, two, case):
     for found in two[0]:
         torch.testing.assert_close(found[case]["state"], one[case]["state"], **EXACT)
@@ -66,7 +67,7 @@ def test_a_last_batch_that_cannot_be_shared_out_equally_is_refused_before_anybod
         team.fit(changes, Team(rank=0, size=2))
 
 
-@pytest.mark.parametrize("case", [*TRAININGS, "interrupted", "single precision"])
+@pytest.mark.parametrize("case", [*TRAININGS, "interrupted", "saved often", "single precision", "float16"])
 def test_both_processes_hold_the_same_network_to_the_bit(two, case):
     first, second = (found[case]["state"] for found in two[0])
     assert miniature.same(first, second)
@@ -76,6 +77,18 @@ def test_in_single_precision_they_agree_as_far_as_its_digits_go(one, two):
     found, expected = two[0][0]["single precision"], one["single precision"]
     torch.testing.assert_close(found["state"], expected["state"], rtol=1e-3, atol=1e-4)
     assert found["curve"][0]["loss"] == pytest.approx(expected["curve"][0]["loss"], rel=1e-4)
+
+
+def test_in_float16_they_agree_as_far_as_its_digits_go(one, two):
+    found, expected = two[0][0]["float16"], one["float16"]
+    torch.testing.assert_close(found["state"], expected["state"], rtol=0.02, atol=0.01)
+    assert found["curve"][0]["loss"] == pytest.approx(expected["curve"][0]["loss"], rel=0.01)
+
+
+def test_a_gradient_that_overflows_in_one_process_lets_all_skip_the_step_and_lower_the_scale(two):
+    for found in two[0]:
+        assert found["overflown"]["weight"].tolist() == [0.5] * 3  # one step of two
+        assert found["overflown"]["scales"].tolist() == [INIT_SCALE / 2] * 2
 
 
 def test_the_trainings_compared_learn_something_each_its_own(one):
@@ -195,9 +208,10 @@ def config():
 def learning(work: Path) -> tuple[subprocess.Popen, list[psutil.Process]]:
     """A long training of two processes that has come through its first epoch, and those two."""
     command = [sys.executable, "-c", TRAIN, json.dumps(config().to_dict()), str(work)]
-    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    often = os.environ | {SAVE_EVERY: "0.2"}
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=often)
     end = time.monotonic() + 120
-    while not (work / CHECKPOINT).exists():
+    while not (work / CHECKPOINT).exists() or not torch.load(work / CHECKPOINT, weights_only=True)["curve"]:
         assert parent.poll() is None and time.monotonic() < end, parent.communicate()[1]
         time.sleep(0.05)
     descendants = psutil.Process(parent.pid).children(recursive=True)
@@ -259,7 +273,7 @@ def test_what_went_wrong_first_is_told_and_not_what_it_did_to_the_others(tmp_pat
     with pytest.raises(RuntimeError, match="lost touch: another process has ended"):
         conclude(lost, lost)
     for words in [(lost, None), (None, None), (lost, lost)]:
-        with pytest.raises(Interrupted, match="go on from the last epoch"):
+        with pytest.raises(Interrupted, match="go on from the last checkpoint"):
             conclude(*words, stopped=True)
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from advlib import catalogue, evaluate, records, run, train
+from advlib.attacks import cross_entropy, log_odds
 from advlib.config import CHOICES
 from advlib.evaluate import suite
 from advlib.folders import CHECKPOINT, MEASURED
@@ -141,18 +142,23 @@ class Killed(BaseException):
 
 
 def test_a_run_killed_and_started_again_ends_as_if_it_had_not_been(data, few_attacks, tmp_path, monkeypatch):
+    """Two steps an epoch, a checkpoint before each: killed in the middle of the first epoch, then of the second."""
     whole = go(**FULL_MIX, epochs=3)
-    save = train.save_checkpoint
+    save, saves = train.save_checkpoint, []
 
-    def save_and_die(*arguments):
-        save(*arguments)
-        raise Killed
+    def save_and_die(path, *arguments):
+        save(path, *arguments)
+        saves.append(torch.load(path, weights_only=True)["begun"])
+        if saves[-1]["steps"] == 1:
+            raise Killed
 
+    monkeypatch.setenv(train.SAVE_EVERY, "0")
     for _ in range(2):
         with monkeypatch.context() as patch:
             patch.setattr(train, "save_checkpoint", save_and_die)
             with pytest.raises(Killed):
                 go(tmp_path, **FULL_MIX, epochs=3)
+    monkeypatch.delenv(train.SAVE_EVERY)
     resumed = go(tmp_path, **FULL_MIX, epochs=3)
     assert miniature.same(weights(resumed), weights(whole)) and masks(resumed.record) == masks(whole.record)
     assert [entry["epoch"] for entry in resumed.record.curve] == [1, 2, 3]
@@ -370,24 +376,49 @@ def test_a_random_start_is_drawn_if_the_config_says_so_and_from_its_generator_al
     assert (twins(0, train_random_start=True) - x).abs().max() > 0.1 > (twins(0) - x).abs().max()
 
 
+@pytest.mark.parametrize("precision", ["auto", "fast"])
 @pytest.mark.parametrize(
-    "precision, native, expected",
+    "capability, expected",
     [
-        ("float32", True, None),
-        ("float32", False, None),
-        ("bf16", False, torch.bfloat16),
-        ("auto", True, torch.bfloat16),
-        ("auto", False, None),
+        ((6, 1), None),
+        ((7, 0), torch.float16),
+        ((7, 5), torch.float16),
+        ((8, 0), torch.bfloat16),
+        ((9, 0), torch.bfloat16),
     ],
 )
-def test_auto_precision_is_bfloat16_where_the_device_has_it_and_float32_elsewhere(
-    monkeypatch, precision, native, expected
+def test_on_a_gpu_auto_precision_is_bfloat16_or_else_what_its_tensor_cores_have(
+    monkeypatch, precision, capability, expected
 ):
-    monkeypatch.setattr("advlib.precision._cpu_has_bf16", lambda: native)
-    monkeypatch.setattr("advlib.precision._gpu_has_bf16", lambda: native)
-    for device in ("cpu", "cuda"):
-        assert run.training_dtype(precision, torch.device(device)) == expected
-    assert run.training_dtype("auto", torch.device("mps")) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert run.training_dtype(precision, torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize("precision", ["auto", "fast"])
+@pytest.mark.parametrize("native", [True, False])
+def test_elsewhere_auto_precision_is_bfloat16_or_float32_and_never_float16(monkeypatch, precision, native):
+    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: native, raising=False)
+    assert run.training_dtype(precision, torch.device("cpu")) == (torch.bfloat16 if native else None)
+    assert run.training_dtype(precision, torch.device("mps")) is None
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_a_precision_that_is_named_is_taken_anywhere(device):
+    named = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    assert {name: run.training_dtype(name, torch.device(device)) for name in named} == named
+
+
+def test_a_training_in_float16_raises_the_log_odds_and_any_other_the_cross_entropy(data, few_attacks, monkeypatch):
+    raised, real = [], run.pgd
+    monkeypatch.setattr(
+        run, "pgd", lambda *args, **options: raised.append(options["objective"]) or real(*args, **options)
+    )
+    for precision in ("fp16", "bf16", "float32"):
+        done = go(precision=precision, adversarial=True, epochs=1)
+        assert done.record.provenance["precision"] == {"fp16": "float16", "bf16": "bfloat16"}.get(precision, "float32")
+        assert set(raised) == {log_odds if precision == "fp16" else cross_entropy}
+        raised.clear()
 
 
 def test_the_precision_of_training_is_used_and_recorded(data, few_attacks):

@@ -7,7 +7,7 @@ import torch
 
 from advlib import arithmetic, catalogue, speed
 from advlib.speed import Measured, Ratio
-from benchmarks import crafting, machine, training, where
+from benchmarks import crafting, half, machine, training, where
 from benchmarks.race import WARM_UP, Contestant, race
 
 MACHINE = {"device": "cpu: A Processor", "matrix_product_tflops": {"float32": 0.5, "bfloat16": 2.0}}
@@ -101,15 +101,42 @@ def test_every_answer_is_printed_and_drawn():
         "threads": [line("2 threads", 1.0), line("1 thread", 1.5)],
         "start-up": [{"what": "python", "seconds": 0.012}],
         "where": [{"kind": "copies", "share": 0.25}],
+        "half": gradients(zeros=0.125, signs=0.5),
     }
     found = measured(**rows)
     printed = speed.text(found)
     assert all(title in printed for title in speed.TITLES.values())
     assert "0.012 s" in printed and "25.0 %" in printed and "1.50 (1.50 to 1.50)" in printed
-    tables = "".join(speed.question(found, name) for name in ("crafting", "training", "levers", "threads", "start-up"))
-    assert "nan" not in tables and tables.count("<table") == 5
+    tables = "".join(speed.question(found, name) for name in speed.TITLES if name not in ("curves", "where"))
+    assert "nan" not in tables and tables.count("<table") == 6
     for figure in (speed.bars(found), speed.lines(found), speed.spent(found)):
         figure.canvas.draw()
+
+
+def gradients(**shares) -> list[dict]:
+    network = {"network": "adversarial", "images": 4}
+    return [network | {"way": way, "times": times} | shares for way in half.WAYS for times in half.TIMES]
+
+
+def test_what_is_said_of_half_precision_is_the_worst_network_at_the_largest_logits():
+    rows = gradients(zeros=0.0, signs=1.0)
+    for line in rows + (other := [line | {"network": "advprop"} for line in rows]):
+        line |= {"zeros": 0.25, "signs": 0.5} if line["way"] == "float16, cross-entropy" else {}
+    other[8] |= {"zeros": 0.75, "signs": 0.125}  # float16, times 10
+    said = speed.left_of_the_gradient(measured(half=rows + other))
+    assert said.startswith(
+        "With logits 10 times as large, up to 75.0 % of the gradient's entries are 0 in float16, and"
+    )
+    assert "as few as 12.5 % of the signs" in said and "Of the log-odds' entries 0.0 % are 0" in said
+    assert speed.left_of_the_gradient(measured(where=[])) == ""
+
+
+def test_what_half_precision_leaves_of_a_gradient_is_counted_against_double_precision(tiny, batch):
+    found = {(line["way"], line["times"]): line for line in half.kept(tiny(), *batch)}
+    assert found.keys() == {(way, times) for way in half.WAYS for times in half.TIMES}
+    exact = found["float32, cross-entropy", 1]
+    assert exact["zeros"] == 0 and exact["signs"] > 0.99
+    assert all(0 <= line[what] <= 1 for line in found.values() for what in ("zeros", "signs"))
 
 
 def test_a_machine_that_was_not_asked_a_question_says_nothing_of_it():

@@ -16,6 +16,7 @@ from advlib.config import CHOICES
 from advlib.evaluate import PAPER_COLUMNS, PGD_20, evaluate
 from advlib.interrupt import Interrupted
 from advlib.losses import als, cross_entropy
+from advlib.parallel import ALONE, INIT_SCALE, Scaler
 from advlib.resnet import resnet18
 
 EPS, STEP_SIZE = 0.1, 0.03
@@ -245,7 +246,7 @@ def rates(config, data=None) -> list[float]:
     """The rate that the optimiser had in every step of a training that learns nothing."""
     seen = []
 
-    def step(model, optimizer, x, y, attack, loss_fn):
+    def step(model, optimizer, x, y, attack, loss_fn, scaler):
         seen.extend(group["lr"] for group in optimizer.param_groups)
         return torch.tensor(1.0), torch.zeros(len(y), 4)
 
@@ -304,7 +305,7 @@ class Watch:
     def __init__(self):
         self.x, self.y = [], []
 
-    def __call__(self, model, optimizer, x, y, attack, loss_fn):
+    def __call__(self, model, optimizer, x, y, attack, loss_fn, scaler):
         self.x.append(x)
         self.y.append(y)
         return torch.tensor(0.5), F.one_hot(y * 0, 4).float()  # predicts class 0
@@ -360,7 +361,7 @@ def test_the_curve_has_one_entry_an_epoch_with_the_means_of_its_batches():
 
 
 def test_the_curve_tells_clean_and_adversarial_accuracy_apart():
-    def step(model, optimizer, x, y, attack, loss_fn):
+    def step(model, optimizer, x, y, attack, loss_fn, scaler):
         right, wrong = F.one_hot(y, 4).float(), F.one_hot((y + 1) % 4, 4).float()
         return torch.tensor(0.5), torch.cat([right, wrong])
 
@@ -371,7 +372,7 @@ def test_the_curve_tells_clean_and_adversarial_accuracy_apart():
 def test_the_optimiser_has_the_configs_momentum_and_decay():
     seen = {}
 
-    def step(model, optimizer, x, y, attack, loss_fn):
+    def step(model, optimizer, x, y, attack, loss_fn, scaler):
         seen.update(optimizer.param_groups[0])
         return torch.tensor(0.5), torch.zeros(len(y), 4)
 
@@ -501,6 +502,159 @@ def test_bfloat16_training_keeps_weights_and_statistics_in_float32_and_learns():
     assert curve[-1]["clean_accuracy"] == 1.0
     exact, _ = miniature.fit(config, data)
     assert not miniature.same(miniature.state(model), miniature.state(exact))  # it did compute in bfloat16
+
+
+# --- float16 ------------------------------------------------------------------------------------------------------
+
+CPU = torch.device("cpu")
+
+
+def gently(logits, labels):
+    """Six images of a network of random weights would have gradients too large for the scale to begin with."""
+    return 1e-3 * cross_entropy(logits, labels)
+
+
+@pytest.mark.parametrize("step", [train.train_step, train.two_step_update, train.clean_step])
+def test_a_step_in_float16_is_nearly_that_of_double_precision(step):
+    moved = {}
+    for wide, precision in ((torch.float64, None), (torch.float32, torch.float16)):
+        model, (x, y) = small_net("dual").to(wide), batch()
+        before, sgd = miniature.state(model), torch.optim.SGD(model.parameters(), lr=0.01)
+        with torch.autocast("cpu", precision or torch.float16, enabled=precision is not None, cache_enabled=False):
+            step(model, sgd, x.to(wide), y, lambda model, x, y: x.flip(0), gently, Scaler(CPU, precision, ALONE))
+        moved[wide] = torch.cat([(p.detach() - before[n]).flatten().double() for n, p in model.named_parameters()])
+    exact, half = moved.values()
+    assert exact.norm() > 0 and (half - exact).norm() < 0.3 * exact.norm()
+
+
+def test_a_gradient_that_float16_does_not_have_moves_the_weight_where_the_loss_is_scaled():
+    moved = []
+    for scaler in (train.UNSCALED, Scaler(CPU, torch.float16, ALONE)):
+        weight = nn.Parameter(torch.zeros(1, 3))
+        with torch.autocast("cpu", torch.float16):
+            loss = 1e-9 * F.linear(torch.ones(1, 3), weight).float().sum()
+        train._update(torch.optim.SGD([weight], lr=1.0), loss, scaler)
+        moved.append(weight.detach().flatten().tolist())
+    assert moved == [[0.0] * 3, pytest.approx([-1e-9] * 3, rel=1e-2)]
+
+
+def test_a_step_whose_gradient_overflows_is_skipped_and_the_scale_is_halved():
+    model = small_net()
+    optimizer, scaler, before = sgd(model), Scaler(CPU, torch.float16, ALONE), miniature.state(model)
+
+    def moved(factor) -> list[bool]:
+        with torch.autocast("cpu", torch.float16, cache_enabled=False):
+            train.clean_step(model, optimizer, *batch(), attack, lambda z, y: factor * gently(z, y), scaler)
+        return [not torch.equal(p, before[name]) for name, p in model.named_parameters()]
+
+    assert not any(moved(1e30)) and not optimizer.state and scaler.get_scale() == INIT_SCALE / 2
+    assert all(moved(1.0)) and scaler.get_scale() == INIT_SCALE / 2
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float64])
+def test_in_any_other_precision_nothing_is_scaled_or_skipped(precision):
+    weight = nn.Parameter(torch.ones(1))
+    scaler, loss = Scaler(CPU, precision, ALONE), 3 * weight.sum()
+    assert scaler.scale(loss) is loss and scaler.state_dict() == {}
+    train._update(torch.optim.SGD([weight], lr=1.0), float("inf") * loss, scaler)
+    assert not weight.isfinite()
+
+
+def test_a_training_in_float16_that_was_cut_off_ends_as_if_it_had_not_been_and_so_does_its_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr("advlib.parallel.INIT_SCALE", 2.0**60)  # the first steps are skipped until it is small enough
+    data, config, path = miniature.dataset(), miniature.config(epochs=3, **ADVERSARIAL), tmp_path / "c.pt"
+    half = {"precision": torch.float16, "checkpoint": path}
+    whole, _ = miniature.fit(config, data, precision=torch.float16, checkpoint=tmp_path / "whole.pt")
+    answers = iter([False] * 5 + [True])
+    with pytest.raises(Interrupted):
+        miniature.fit(config, data, **half, stop=lambda: next(answers))
+    assert torch.load(path, weights_only=True)["scaler"]["scale"] == 2.0**55, "a step, a half"
+    resumed, _ = miniature.fit(config, data, **half)
+    assert miniature.same(miniature.state(resumed), miniature.state(whole))
+    ends = [torch.load(file, weights_only=True)["scaler"] for file in (path, tmp_path / "whole.pt")]
+    assert ends[0] == ends[1] and ends[0]["scale"] == 2.0**48
+
+
+def test_a_checkpoint_from_before_there_was_a_scaler_is_gone_on_from(tmp_path):
+    data, config, path = miniature.dataset(), miniature.config(), tmp_path / "c.pt"
+    whole, _ = miniature.fit(config, data)
+    miniature.fit(config, data, checkpoint=path, stop_after=1)
+    state = torch.load(path, weights_only=True)
+    torch.save({name: value for name, value in state.items() if name != "scaler"}, path)
+    resumed, _ = miniature.fit(config, data, checkpoint=path)
+    assert miniature.same(miniature.state(resumed), miniature.state(whole))
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------------
+
+
+class SlowSteps:
+    """Steps of 25 seconds on a clock of their own, the last of them before a kill if ``killed_after`` says so."""
+
+    def __init__(self, killed_after=None):
+        self.now, self.killed_after = 0, killed_after
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def __call__(self, *arguments):
+        self.now += 25
+        if self.now == 25 * (self.killed_after or 0):
+            raise KeyboardInterrupt
+        return train.train_step(*arguments)
+
+
+def at(checkpoint) -> tuple[int, int]:
+    """How many epochs are over in a checkpoint, and how many steps of the next one."""
+    state = torch.load(checkpoint, weights_only=True)
+    return len(state["curve"]), state["begun"]["steps"] if state["begun"] else 0
+
+
+def test_a_training_saves_once_a_minute_also_within_an_epoch_and_at_its_end(tmp_path, monkeypatch):
+    slow, save, saved = SlowSteps(), train.save_checkpoint, []
+
+    def noted(path, *arguments):
+        save(path, *arguments)
+        saved.append((slow.now, *at(path)))
+
+    monkeypatch.setattr(train, "time", slow)
+    monkeypatch.setattr(train, "save_checkpoint", noted)
+    miniature.fit(
+        miniature.config(epochs=3, **ADVERSARIAL), miniature.dataset(), step=slow, checkpoint=tmp_path / "c.pt"
+    )
+    assert saved == [(75, 0, 3), (150, 1, 2), (225, 2, 1), (300, 3, 0)]  # seconds; epochs and steps, of four an epoch
+
+
+@pytest.mark.parametrize("steps, reached", [(5, (0, 3)), (8, (1, 2)), (12, (2, 1))])
+def test_a_training_killed_some_steps_after_it_saved_ends_as_if_it_had_not_been(tmp_path, monkeypatch, steps, reached):
+    data, config, path = miniature.dataset(), miniature.config(epochs=3, **ADVERSARIAL), tmp_path / "c.pt"
+    whole, _ = miniature.fit(config, data)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        slow = SlowSteps(killed_after=steps)
+        patch.setattr(train, "time", slow)
+        miniature.fit(config, data, step=slow, checkpoint=path)
+    assert at(path) == reached
+    resumed, curve = miniature.fit(config, data, checkpoint=path)
+    assert miniature.same(miniature.state(resumed), miniature.state(whole)) and len(curve) == 3
+
+
+def test_a_loss_that_is_not_finite_replaces_no_good_checkpoint_within_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setenv(train.SAVE_EVERY, "0")
+    data, config, path = miniature.dataset(), miniature.config(), tmp_path / "c.pt"
+    whole, _ = miniature.fit(config, data)
+    factors = iter([1.0, 1.0, float("nan"), 1.0])
+    with pytest.raises(FloatingPointError, match="in epoch 1: lower lr"):
+        miniature.fit(config, data, checkpoint=path, loss_fn=lambda z, y: next(factors) * cross_entropy(z, y))
+    assert at(path) == (0, 2)
+    resumed, _ = miniature.fit(config, data, checkpoint=path)
+    assert miniature.same(miniature.state(resumed), miniature.state(whole))
+
+
+@pytest.mark.parametrize("text", ["often", "-1", "nan"])
+def test_an_impossible_time_between_checkpoints_is_refused(monkeypatch, text):
+    monkeypatch.setenv(train.SAVE_EVERY, text)
+    with pytest.raises(ValueError, match=f"ADVLIB_SAVE_EVERY {text}: after how many seconds.*a number from 0 up"):
+        miniature.fit(miniature.config(), miniature.dataset())
 
 
 # --- bad input and mishaps ----------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ def moments(options, seconds: float) -> list[float]:
 
 def start(folder: Path, options) -> subprocess.Popen:
     places = {"ADVLIB_RESULTS": str(folder / "results"), "ADVLIB_WORK": str(folder / "work")}
+    places["ADVLIB_SAVE_EVERY"] = "0.5"  # seconds: a whole run of this budget takes less than the usual minute
     command = [sys.executable, "-m", "snakemake", "-s", "workflow/Snakefile", "--profile", "workflow/profiles/machine"]
     command += ["--quiet", "all", "--cores", str(options.jobs), "--directory", str(folder)]
     command += ["--config", "budget=smoke", f"keys={' '.join(options.keys)}"]
