@@ -26,7 +26,7 @@ from advlib.data import Dataset
 from advlib.folders import WORK
 from advlib.interrupt import Interrupted
 from advlib.norm import BRANCHES
-from advlib.parallel import Scaler
+from advlib.parallel import ALONE, Scaler
 from advlib.precision import autocast, training_dtype
 from advlib.run import LOSSES, STEPS, build_model, training_attack
 
@@ -165,7 +165,7 @@ def _computed(
         given = own if twins is None else twins.to(device, wide)
         before = _flat(model)
         optimizer = torch.optim.SGD(model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
-        loss_fn, scaler = LOSSES[config.loss](config.smoothing), Scaler(device, half)
+        loss_fn, scaler = LOSSES[config.loss](config.smoothing), Scaler(device, half, ALONE)
         STEPS[config.update](model, optimizer, x, y, lambda *_: given, loss_fn, scaler)
     found = {"logits": logits, "twins": own, "update": _flat(model) - before}
     return {name: tensor.detach().double().cpu() for name, tensor in found.items()}
