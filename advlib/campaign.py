@@ -7,6 +7,7 @@ is taken away at any second costs what was under way and no more. ``python -m ad
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -33,6 +34,7 @@ LOG, GATE = "campaign.txt", "gate.json"
 WEIGHTS = "model.safetensors"  # of a finished run, in its scratch folder
 GRACE = 25  # seconds before the end in which a run saves, and what it saved is packed
 POLL = 0.2
+THREADS = "OMP_NUM_THREADS"  # of each run, if not set: they share the cores
 
 
 class CampaignFailed(RuntimeError):
@@ -210,6 +212,7 @@ class Crew:
     def work_off(self, waiting: Sequence[Run], jobs: int) -> None:
         """Keep ``jobs`` runs going until all are done or none could finish; ask those under way at the end to save."""
         queue, under_way = list(waiting), []
+        threads = {THREADS: os.environ.get(THREADS) or str(max(1, (os.cpu_count() or 1) // jobs))}
         with (
             TemporaryDirectory(prefix="advlib-") as folder,
             progress(total=len(queue), desc="campaign", unit="run") as bar,
@@ -220,7 +223,7 @@ class Crew:
                     self._conclude(one)
                     bar.update(1)
                 while len(under_way) < jobs and (run := self._next(queue)):
-                    under_way.append(self._start(run, Path(folder)))
+                    under_way.append(self._start(run, Path(folder), threads))
                 if not under_way:
                     break
                 time.sleep(POLL)
@@ -247,13 +250,13 @@ class Crew:
                 return run
         return None
 
-    def _start(self, run: Run, folder: Path) -> _UnderWay:
+    def _start(self, run: Run, folder: Path, threads: dict[str, str]) -> _UnderWay:
         command = [sys.executable, "-m", "advlib", "run", *run.arguments, "--results", str(self.root)]
         said = folder / run.where.replace("/", "-")
         self.log(f"begin {run.where} (estimate: {self.estimate(run):.0f} s)")
         self.begun.append(run)
         with open(said, "w") as file:
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=os.environ | threads)
         return _UnderWay(run, process, said, time.monotonic())
 
     def _conclude(self, one: _UnderWay) -> None:
@@ -261,7 +264,8 @@ class Crew:
         found, took = grid.state(one.run, self.root), time.monotonic() - one.begin
         if found.state == "done":
             self.finished.append(one.run)
-            self.seen.append((took, found.record.cost["training_seconds"], self._work(one.run)))
+            training = min(took, found.record.cost["training_seconds"])  # of which another machine may have done a part
+            self.seen.append((took, training, self._work(one.run)))
             part = self.parts.add(_files(self.root / one.run.where, f"results/{one.run.where}"))
             self.log(f"done  {one.run.where} in {took:.0f} s, packed in {part.name}")
             weights = work_folder(one.run.where) / WEIGHTS

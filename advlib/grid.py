@@ -20,8 +20,8 @@ from advlib.folders import FAILED, LOCK, held, refuse_without_room, replacing, w
 from advlib.records import Record
 
 STATES = ("done", "running", "failed", "missing", "stale", "damaged")
-# GB of a run, command and kernel together: the peaks of the row that needs most as seen on a CPU; of full, a guess
-MEMORY = {"smoke": 1.2, "lite": 2.1, "full": 4.0}
+# GB of a run, command and kernel together: the peaks of the row that needs most as seen on a CPU; of a GPU's, a guess
+MEMORY = {"smoke": 1.2, "lite": 2.1} | dict.fromkeys(catalogue.GPU_BUDGETS, 4.0)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,10 @@ def test_hours_are_those_of_the_records_and_for_the_rest_those_of_the_same_row_o
     assert grid.hours([grid.state(run("als"), tmp_path)]) == (0.0, None)
 
 
+def test_every_budget_says_what_memory_a_run_needs():
+    assert set(grid.MEMORY) == set(grid.catalogue.BUDGETS)
+
+
 def test_what_a_machine_lacks_is_said_before_the_start(tmp_path):
     states = [grid.state(run(seed=seed), tmp_path) for seed in range(3)]
     asked = grid.needs(states, jobs=2)
