@@ -5,6 +5,7 @@ import ast
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -74,6 +75,8 @@ def run(options) -> int:
 
 def _say_if_it_takes_days(options, overrides: dict) -> None:
     """Without a GPU, a run of a GPU's budget begins with how long it will take: a step of its training is timed."""
+    if options.force or shutil.which("nvidia-smi"):  # spares a GPU's runs, which follow each other, an import of torch
+        return
     import torch
 
     from advlib.execute import why_missing
@@ -420,7 +423,7 @@ def gate(options) -> int:
 
     try:
         found = look(options.budget, seconds=options.seconds, say=say)
-    except RuntimeError as error:
+    except Exception as error:
         if options.log:
             with open(options.log, "a") as file:
                 file.write(f"{error}\n")

@@ -63,6 +63,8 @@ def campaign(
     data), or CampaignFailed because the gate stays shut. Where runs failed, or none could finish, that is raised at the
     end.
     """
+    if not wanted:
+        raise ValueError("no run is asked for: these rows have none of these protocols")
     end = time.monotonic() + 60 * minutes - GRACE
     if end <= time.monotonic():
         raise ValueError(f"--minutes {minutes}: {GRACE} s of it are for saving and packing, so nothing could run")
@@ -81,7 +83,9 @@ def campaign(
     jobs = jobs or found.get("jobs", 1)
     log(f"{len(waiting)} runs to make, {jobs} at a time; {end - time.monotonic():.0f} s for them")
     networks = [] if carry else worth_bringing(waiting)
-    crew = Crew(root, Parts(out), log, end, images, networks, carry, found.get("operations_per_second"))
+    crew = Crew(
+        root, Parts(out), log, end, images, networks, carry, found.get("operations_per_second", {}).get(str(jobs))
+    )
     crew.work_off(waiting, jobs)
     states = [grid.state(run, root) for run in wanted]
     log(grid.summary(states))
@@ -180,8 +184,11 @@ class Gate:
 
     def __exit__(self, *_) -> None:
         if self.process and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            self.process.terminate()  # it ends the runs that it has started
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
 
 
 @dataclass
@@ -212,24 +219,29 @@ class Crew:
     def work_off(self, waiting: Sequence[Run], jobs: int) -> None:
         """Keep ``jobs`` runs going until all are done or none could finish; ask those under way at the end to save."""
         queue, under_way = list(waiting), []
-        threads = {THREADS: os.environ.get(THREADS) or str(max(1, (os.cpu_count() or 1) // jobs))}
+        until = self.end + (0 if self.carry else GRACE - 10)  # what is not carried need not be saved
+        threads = {THREADS: os.environ.get(THREADS) or str(max(1, len(os.sched_getaffinity(0)) // jobs))}
         with (
             TemporaryDirectory(prefix="advlib-") as folder,
             progress(total=len(queue), desc="campaign", unit="run") as bar,
         ):
-            while time.monotonic() < self.end:
-                for one in [one for one in under_way if one.process.poll() is not None]:
-                    under_way.remove(one)
-                    self._conclude(one)
-                    bar.update(1)
-                while len(under_way) < jobs and (run := self._next(queue)):
-                    under_way.append(self._start(run, Path(folder), threads))
-                if not under_way:
-                    break
-                time.sleep(POLL)
-            for run in queue:
-                self.log(f"not begun: {run.where}")
-            self._stop(under_way)
+            try:
+                while time.monotonic() < until:
+                    for one in [one for one in under_way if one.process.poll() is not None]:
+                        under_way.remove(one)
+                        self._conclude(one)
+                        bar.update(1)
+                    while len(under_way) < jobs and (run := self._next(queue)):
+                        under_way.append(self._start(run, Path(folder), threads))
+                    if not under_way:
+                        break
+                    time.sleep(POLL)
+                for run in queue:
+                    self.log(f"not begun: {run.where}")
+                self._stop(under_way)
+            finally:  # however this ends, nothing goes on by itself on a machine that is somebody else's
+                for one in under_way:
+                    one.process.terminate()
 
     def estimate(self, run: Run) -> float:
         """Seconds that a run will take: at the slowest that was seen here; before that, training at the gate's rate."""
@@ -270,7 +282,7 @@ class Crew:
             self.log(f"done  {one.run.where} in {took:.0f} s, packed in {part.name}")
             weights = work_folder(one.run.where) / WEIGHTS
             if one.run in self.networks and weights.is_file():
-                self._bring(f"work/{one.run.where}/{WEIGHTS}", _weights_in_half(weights))
+                self._bring(f"work/{one.run.where}/{WEIGHTS}", weights, _weights_in_half)
             return
         self.failed.append(one.run)
         words = one.said.read_text().strip() or f"ended with status {one.process.returncode}, without a word"
@@ -281,7 +293,7 @@ class Crew:
         for one in under_way:
             self.log(f"time is over: {one.run.where} saves")
             one.process.terminate()
-        last = time.monotonic() + GRACE - 10
+        last = time.monotonic() + (GRACE - 10 if self.carry else 3)
         for one in under_way:
             try:
                 one.process.wait(timeout=max(0.0, last - time.monotonic()))
@@ -292,10 +304,16 @@ class Crew:
         for one in under_way if self.carry else ():
             checkpoint = work_folder(one.run.where) / CHECKPOINT
             if one.run not in self.finished and checkpoint.is_file():
-                self._bring(f"work/{one.run.where}/{CHECKPOINT}", _in_half(checkpoint))
+                self._bring(f"work/{one.run.where}/{CHECKPOINT}", checkpoint, _in_half)
 
-    def _bring(self, name: str, content: bytes) -> None:
-        parts = self.parts.add_large(name, content)
+    def _bring(self, name: str, path: Path, halve: Callable[[Path], bytes]) -> None:
+        """What is good to have: whatever goes wrong with it, the records go on."""
+        try:
+            content = halve(path)
+            parts = self.parts.add_large(name, content)
+        except Exception as error:  # noqa: BLE001
+            self.log(f"not packed: {name} ({type(error).__name__}: {error})")
+            return
         self.log(f"{'packed' if parts else 'no room for'} {name}, {len(content) / 2**20:.1f} MiB in half precision")
 
 
@@ -341,11 +359,12 @@ def parts_of(folder: Path) -> list[Path]:
 def unpack(folder: Path, root: Path) -> list[Path]:
     """Put what came back in its places, records below ``root``; what is there already stays. Returns the files put.
 
-    Raises ValueError if there is no part, or one is damaged or holds what no campaign packs; the others are unpacked.
+    Raises ValueError if there is no part, or one is damaged or holds what no campaign packs, or what stayed is another
+    record than the one that came; the rest is unpacked.
     """
     if not parts_of(folder):
         raise ValueError(f"{folder} has no part of a campaign ({NAME}01{ENDING}): give the folder that came back")
-    wrong, put, pieces = [], [], {}
+    wrong, others, put, pieces = [], [], [], {}
     for part in parts_of(folder):
         try:
             members = _read(part)
@@ -357,6 +376,8 @@ def unpack(folder: Path, root: Path) -> list[Path]:
                 pieces.setdefault((piece[1], int(piece[3])), {})[int(piece[2])] = members[name]
             else:
                 put += _put(name, members[name], root)
+                if name.endswith("/record.json") and _place(name, root).read_bytes() != members[name]:
+                    others.append(str(_place(name, root)))
     for (name, count), found in pieces.items():
         if len(found) == count:
             put += _put(name, b"".join(found[k + 1] for k in range(count)), root)
@@ -364,6 +385,10 @@ def unpack(folder: Path, root: Path) -> list[Path]:
             print(f"{name}: {len(found)} of its {count} pieces came back, so it is left out", file=sys.stderr)
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: damaged, copy it again; the other parts are unpacked")
+    if others:
+        raise ValueError(
+            f"{', '.join(others)}: another one is there, and stays; move it away and unpack again. The rest is unpacked"
+        )
     return put
 
 
@@ -373,21 +398,27 @@ def _read(part: Path) -> dict[str, bytes]:
         members = archive.getmembers()
         for member in members:
             kind, _, rest = member.name.partition("/")
-            if kind not in ("results", "work") or not member.isfile() or ".." in Path(rest).parts:
+            beyond = not rest or Path(rest).is_absolute() or ".." in Path(rest).parts
+            if kind not in ("results", "work") or not member.isfile() or beyond:
                 raise tarfile.TarError(f"{member.name} is nothing that a campaign packs")
         return {member.name: archive.extractfile(member).read() for member in members}
 
 
-def _put(name: str, content: bytes, root: Path) -> list[Path]:
+def _place(name: str, root: Path) -> Path:
     kind, _, rest = name.partition("/")
-    target = (root if kind == "results" else work_folder("")) / rest
+    return (root if kind == "results" else work_folder("")) / rest
+
+
+def _put(name: str, content: bytes, root: Path) -> list[Path]:
+    target = _place(name, root)
     if target.exists():
         return []
+    if target.name == CHECKPOINT:  # the mark comes first: no halved checkpoint is ever without it
+        content = _cast(content, "float32")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.with_name(HALVED).write_text("its checkpoint travelled in half precision\n")
     with replacing(target) as partial:
         partial.write_bytes(content)
-    if target.name == CHECKPOINT:
-        _in_full(target)
-        target.with_name(HALVED).write_text("its checkpoint travelled in half precision\n")
     return [target]
 
 
@@ -418,21 +449,14 @@ def _weights_in_half(path: Path) -> bytes:
 
 
 def _in_half(path: Path) -> bytes:
-    content = io.BytesIO()
-    _torch().save(_cast(path, "float16"), content)
-    return content.getvalue()
+    return _cast(path.read_bytes(), "float16")
 
 
-def _in_full(path: Path) -> None:
-    state = _cast(path, "float32")
-    with replacing(path) as partial:
-        _torch().save(state, partial)
-
-
-def _cast(path: Path, precision: str) -> dict:
+def _cast(content: bytes, precision: str) -> bytes:
     """A checkpoint with the weights, the statistics and the optimiser's momenta in another precision."""
-    torch = _torch()
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    import torch
+
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
     def cast(value):
         if isinstance(value, torch.Tensor):
@@ -441,10 +465,6 @@ def _cast(path: Path, precision: str) -> dict:
             return {name: cast(item) for name, item in value.items()}
         return [cast(item) for item in value] if isinstance(value, list) else value
 
-    return state | {name: cast(state[name]) for name in ("model", "optimizer")}
-
-
-def _torch():
-    import torch
-
-    return torch
+    made = io.BytesIO()
+    torch.save(state | {name: cast(state[name]) for name in ("model", "optimizer")}, made)
+    return made.getvalue()

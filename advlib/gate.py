@@ -33,6 +33,7 @@ from advlib.run import LOSSES, STEPS, build_model, training_attack
 SECONDS = 90  # that all of it may take; where a machine is as fast as it should be, it takes half of that
 KEY = "als-sat-advprop"  # what it has and the others have not is checked with it: both norms, ALS, surrogate gradients
 JOBS = (1, 2, 4)
+PATIENCE = 45  # seconds for a process to start and take a step
 WORTH = 1.05  # how much more a larger number of processes must do to be chosen
 # How far a device may be from float64, by what it computes in. On a CPU float32 was
 # 7e-7, 0.004 and 3e-5 off at most, and bfloat16 0.008, 0.05 and 0.12. Logits would show TensorFloat-32 in float32.
@@ -45,6 +46,9 @@ WHAT = {
     "pixels": "share of the pixels of adversarial images that went another way",
     "update": "length of the difference of one update, as a share of the update's",
 }
+
+
+LATE = "is not over in the time there is"
 
 
 class GateFailed(RuntimeError):
@@ -102,7 +106,9 @@ def gate(
         "images_per_second": {str(n): round(rate, 1) for n, rate in rates.items()},
         "memory_gb": round(memory, 2),
         "jobs": jobs,
-        "operations_per_second": rates[jobs] / jobs * arithmetic.training(config.change(epochs=1), 1),
+        "operations_per_second": {
+            str(n): rate / n * arithmetic.training(config.change(epochs=1), 1) for n, rate in rates.items()
+        },
         "seconds": round(time.monotonic() - begin, 1),
     }
 
@@ -115,17 +121,19 @@ def _look(budget: str, device: torch.device, end: float, say: Callable[[str], No
         found.append((holds, what))
         say(f"{'ok  ' if holds else 'FAIL'} {what}")
 
-    with TemporaryDirectory(prefix="advlib-gate-") as folder:
+    with TemporaryDirectory(prefix="advlib-gate-", ignore_cleanup_errors=True) as folder:
         runs = {protocol: _small_run(protocol, Path(folder) / protocol) for protocol in catalogue.PROTOCOLS}
         try:
             for check in (check for protocol in runs for check in agreement(budget, protocol, device)):
                 tell(check.holds, str(check))
-            for protocol, run in runs.items():
-                words = _last_words(run, end - time.monotonic())
-                tell(not words, f"{protocol}: a small run, from the command to the end, {words or 'worked'}")
+            said = {protocol: _last_words(run, end - time.monotonic()) for protocol, run in runs.items()}
+            for protocol, words in said.items():
+                late = words == LATE and "" in said.values()  # slow, as the other shows, and not broken
+                tell(not words or late, f"{protocol}: a small run, from the command to the end, {words or 'worked'}")
         finally:
             for run in runs.values():
-                run.kill()
+                run.terminate()
+                run.wait()
     return found
 
 
@@ -202,7 +210,7 @@ def _last_words(run: subprocess.Popen, seconds: float) -> str:
     try:
         status = run.wait(timeout=max(0.0, seconds))
     except subprocess.TimeoutExpired:
-        return "is not over in the time there is"
+        return LATE
     said = run.said.read_text().strip().splitlines()[-4:]
     return f"ended with status {status}: {' / '.join(said) or 'without a word'}" if status else ""
 
@@ -258,21 +266,27 @@ def paces(
 ) -> tuple[dict[int, float], float]:
     """Clean images a second of 1, 2 and 4 processes together, and the GB that one of them needs.
 
-    More processes are not tried where the memory or the time, of which each try gets a share, would not do.
+    More processes are not tried where the memory or the time, of which each try gets a share, would not do, and one
+    that fails beside others ends the tries. Raises GateFailed if one alone cannot train.
     """
     end, share = time.monotonic() + seconds, max(0.5, seconds / 8)
     whole = _memory(device)
-    context, crew, rates, each = multiprocessing.get_context("spawn"), [], {}, 0.0
+    context, rates, each = multiprocessing.get_context("spawn"), {}, 0.0
+    crew = [_Hand(context, config, device) for _ in range(JOBS[-1])]  # all import torch at the same time
     try:
         for n in JOBS:
             left = end - time.monotonic()
             if rates and (n * each > 0.9 * whole or 2 * share > left):
                 say(f"gate: {n} at a time, not tried: {n * each:.1f} of {whole:.0f} GB, {left:.0f} s left")
                 break
-            while len(crew) < n:
-                crew.append(_Hand(context, config, device))
-            _all(crew, 0.0)  # whoever is new meets its first step
-            done = _all(crew, share)
+            try:
+                _all(crew[:n], 0.0)  # whoever is new meets its first step
+                done = _all(crew[:n], share)
+            except GateFailed as error:
+                if not rates:
+                    raise
+                say(f"gate: {n} at a time do not work: {error}")
+                break
             rates[n] = sum(images / took for images, took, _ in done)
             each = each or done[0][2]
             say(f"gate: {n} at a time: {rates[n]:.1f} images a second in all, {each:.1f} GB each")
@@ -285,7 +299,7 @@ def paces(
 def _all(crew: list["_Hand"], seconds: float) -> list[tuple[int, float, float]]:
     for hand in crew:
         hand.pipe.send(seconds)
-    return [hand.answer() for hand in crew]
+    return [hand.answer(seconds + PATIENCE) for hand in crew]
 
 
 class _Hand:
@@ -297,8 +311,10 @@ class _Hand:
         self.process.start()
         theirs.close()
 
-    def answer(self) -> tuple[int, float, float]:
+    def answer(self, patience: float) -> tuple[int, float, float]:
         try:
+            if not self.pipe.poll(patience):
+                raise GateFailed(f"a process has not trained a step in {patience:.0f} s")
             found = self.pipe.recv()
         except EOFError:
             self.process.join()
@@ -310,7 +326,7 @@ class _Hand:
     def dismiss(self) -> None:
         with suppress(OSError):
             self.pipe.send(None)
-        self.process.join(timeout=5)
+        self.process.join(timeout=1)
         self.process.kill()
 
 

@@ -1,6 +1,7 @@
 """A campaign: the most telling run first, in time, each record in hand when it is finished, and nothing else put."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -177,6 +178,41 @@ def test_what_is_there_already_is_not_overwritten(tmp_path):
     assert (tmp_path / "b" / "a").read_bytes() == b"mine"
 
 
+def test_another_record_in_the_place_of_one_that_came_back_stays_and_is_named(tmp_path):
+    (tmp_path / "out").mkdir()
+    Parts(tmp_path / "out").add({"results/a/record.json": b"theirs", "results/b/record.json": b"new"})
+    (tmp_path / "there" / "a").mkdir(parents=True)
+    (tmp_path / "there" / "a" / "record.json").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="a/record.json: another one is there, and stays"):
+        unpack(tmp_path / "out", tmp_path / "there")
+    assert (tmp_path / "there" / "a" / "record.json").read_bytes() == b"mine"
+    assert (tmp_path / "there" / "b" / "record.json").read_bytes() == b"new"
+
+
+def test_weights_that_cannot_be_packed_cost_no_record(tmp_path):
+    said = []
+    one = crew(tmp_path)
+    one.log = said.append
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    one._bring("work/x/model.safetensors", tmp_path / "model.safetensors", campaign._weights_in_half)
+    assert said[0].startswith("not packed: work/x/model.safetensors")
+
+
+def test_a_gate_that_stays_shut_stops_the_campaign_before_a_run(tmp_path, monkeypatch):
+    code = "raise SystemExit(1)"
+    monkeypatch.setattr(
+        campaign.Gate,
+        "__init__",
+        lambda self, budget, out, seconds: vars(self).update(
+            path=out / "gate.json", seconds=seconds, command=[sys.executable, "-c", code]
+        ),
+    )
+    wanted = grid.runs("smoke", [0], keys=["traditional"], protocols=["corrected"])
+    with pytest.raises(campaign.CampaignFailed, match="the gate stays shut .status 1."):
+        campaign.campaign(wanted, tmp_path / "results", minutes=9, out=tmp_path / "out")
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_damaged_part_is_named_and_the_others_are_unpacked(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     first = Parts(tmp_path / "out").add({"results/a": os.urandom(5_000)})
@@ -192,9 +228,12 @@ def test_a_folder_without_parts_is_refused_with_the_remedy(tmp_path):
         unpack(tmp_path, tmp_path / "there")
 
 
-@pytest.mark.parametrize("name", ["results/../../outside", "elsewhere/file", "/etc/passwd"])
+@pytest.mark.parametrize(
+    "name", ["results/../../outside", "elsewhere/file", "/etc/passwd", "results/{}/outside", "work/"]
+)
 def test_an_archive_cannot_write_outside_the_two_folders(tmp_path, name):
     (tmp_path / "out").mkdir()
+    name = name.format(tmp_path)  # a path from the root, after two slashes
     Parts(tmp_path / "out").add({"results/inside": b"1", name: b"evil"})
     with pytest.raises(ValueError, match="nothing that a campaign packs"):
         unpack(tmp_path / "out", tmp_path / "inside" / "results")

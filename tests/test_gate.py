@@ -111,6 +111,27 @@ def test_more_processes_are_tried_only_where_the_memory_holds_them(monkeypatch):
     assert "2 at a time, not tried" in said[-1]
 
 
+def test_processes_that_fail_beside_others_leave_one_at_a_time(monkeypatch):
+    asked = gate._all
+
+    def failing(crew, seconds):
+        if len(crew) > 1:
+            raise gate.GateFailed("out of memory")
+        return asked(crew, seconds)
+
+    monkeypatch.setattr(gate, "_all", failing)
+    rates, _ = gate.paces(catalogue.config("adversarial", budget="smoke"), CPU, 300, lambda _: None)
+    assert list(rates) == [1]
+
+
+def test_a_small_run_that_is_late_does_not_shut_the_gate_where_the_other_was_through(tmp_path, monkeypatch):
+    codes = {"published": "", "corrected": "import time; time.sleep(600)"}
+    monkeypatch.setattr(gate, "_small_run", lambda protocol, folder: a_run(tmp_path, codes[protocol])(protocol, folder))
+    monkeypatch.setattr(gate, "agreement", lambda *_: [])
+    monkeypatch.setattr(gate, "paces", lambda *_: ({1: 10.0}, 0.1))
+    assert gate.gate("smoke", device=CPU, seconds=3, say=lambda _: None)["jobs"] == 1
+
+
 def test_a_process_that_cannot_train_shuts_the_gate_with_its_reason():
     with pytest.raises(gate.GateFailed, match="a process could not train: "):
         gate.paces(catalogue.config("adversarial", budget="smoke"), torch.device("meta"), 60, lambda _: None)

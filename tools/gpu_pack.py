@@ -26,12 +26,14 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x8
 
 
 def pack(folder: Path, *, data: bool = True, wheels: bool = True) -> int:
-    """Fill ``folder``, which is emptied first; the bytes of it.
+    """Fill ``folder`` in the place of an earlier pack; the bytes of it.
 
     Raises RuntimeError, with the remedy, if the code is not committed, images or wheels are not to be had, or it is
     too large.
     """
     project = project_folder()
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "start.sh").is_file():
+        raise RuntimeError(f"{folder} has something else in it than a pack: name another folder by --folder")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "code.tar.gz").write_bytes(code(project))
@@ -107,6 +109,7 @@ def main() -> int:
     print(
         f"{size / 2**20:.1f} MiB in all; carry the folder, and start it there by `bash gpu-pack/start.sh campaign ...`"
     )
+    print("Where the checkout travels too: git sparse-checkout set --no-cone '/*' '!/models/' (disable brings it back)")
     print("Left at home: models, records of other budgets, book, tests. What needs them does not work there.")
     return 0
 

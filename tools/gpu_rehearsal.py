@@ -40,9 +40,11 @@ def rehearse(folder: Path, python: Path, *, wheels: bool, gate_seconds: float, s
 
     first = _start(folder, "first", python, offline, "--gate-seconds", str(gate_seconds))
     _wait_for(first, folder / "first" / "out" / LOG, "packed in")
-    wait = random.uniform(0, 20)
+    wait = random.uniform(0, 4)
     say(f"a first record is packed; the machine is taken away {wait:.1f} s later")
     _kill_after(first, wait)
+    if first.returncode != -signal.SIGKILL:
+        raise RuntimeError("it was through before it could be taken away: nothing was rehearsed")
     said = _log(folder, "first")
     say(said)
     promised = re.findall(r"done +(\S+) in", said)

@@ -18,7 +18,11 @@ back=$PWD
 cd "$place/advlib"
 arguments=() before=
 for argument; do # a path is meant from where the command was given
-    case $before in --out | --start-from | --results) [[ $argument == /* ]] || argument=$back/$argument ;; esac
+    case $before in --out | --start-from | --results | --json | --log) [[ $argument == /* ]] || argument=$back/$argument ;; esac
+    case $argument in
+    --out=* | --start-from=* | --results=* | --json=* | --log=*)
+        [[ ${argument#*=} == /* ]] || argument=${argument%%=*}=$back/${argument#*=} ;;
+    esac
     arguments+=("$argument") before=$argument
 done
 exec "${PYTHON:-python3}" -m advlib "${arguments[@]}"
