@@ -220,7 +220,8 @@ class Crew:
         """Keep ``jobs`` runs going until all are done or none could finish; ask those under way at the end to save."""
         queue, under_way = list(waiting), []
         until = self.end + (0 if self.carry else GRACE - 10)  # what is not carried need not be saved
-        threads = {THREADS: os.environ.get(THREADS) or str(max(1, len(os.sched_getaffinity(0)) // jobs))}
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = {THREADS: os.environ.get(THREADS) or str(max(1, cores // jobs))}
         with (
             TemporaryDirectory(prefix="advlib-") as folder,
             progress(total=len(queue), desc="campaign", unit="run") as bar,
