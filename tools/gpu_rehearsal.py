@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -107,11 +108,13 @@ def _kill_after(machine: subprocess.Popen, seconds: float) -> None:
     try:
         machine.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
-        everything = [psutil.Process(machine.pid), *psutil.Process(machine.pid).children(recursive=True)]
-        for process in everything:
-            process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(everything)
-        machine.wait()
+        others = psutil.Process(machine.pid).children(recursive=True)
+        machine.kill()
+        for process in others:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        machine.wait()  # before psutil looks, which would take its status away
+        psutil.wait_procs(others)
 
 
 def _log(folder: Path, name: str) -> str:
