@@ -238,8 +238,9 @@ def test_strong_attacks_get_the_first_images_that_are_theirs_and_0_is_all(models
     for strong_size, n in [(0, 60), (30, 30), (500, 60)]:
         (part,) = evaluate(models, shown, labels, [strong], sweep_size=20, strong_size=strong_size)
         assert part.n == n and (part.mask == whole.mask[:n]).all()
-    kinds = {attack.column: attack.images for attack in suite(dual=True, surrogate=True) if attack.rule == "corrected"}
-    assert kinds["pgd-20-8/255"] == "strong" and all(kinds[column] == "all" for column in ("clean", "pgd-0.1"))
+    kinds = {attack.name: attack.images for attack in suite(dual=True, surrogate=True)}
+    assert kinds["corrected:pgd-20-8/255"] == kinds["corrected:pgd-20-8/255:aux"] == "strong"
+    assert kinds["corrected:clean"] == kinds["published:pgd-0.1"] == "all"
 
 
 def test_the_strong_attack_is_strong_as_specified():

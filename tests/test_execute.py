@@ -147,7 +147,7 @@ def test_a_wrong_command_says_what_is_wrong_and_exits_2(arguments, message, caps
 
 def test_list_shows_every_row_under_both_protocols(capsys):
     assert main(["list"]) == 0
-    _, *printed, _ = capsys.readouterr().out.splitlines()
+    _, *printed = capsys.readouterr().out.split("cost: ")[0].splitlines()
     rows = [key for key in catalogue.rows() for _ in range(2)]
     assert [line.split()[0] for line in printed] == rows + list(catalogue.extensions())
     printed = printed[: len(rows)]
@@ -155,9 +155,16 @@ def test_list_shows_every_row_under_both_protocols(capsys):
     assert len(dear) == 2 * 16, "all but Traditional and ALS attack twice and learn twice"
 
 
+def test_list_says_what_each_budget_trains_and_which_is_for_a_gpu(capsys):
+    assert main(["list"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("budget ")]
+    assert [line.split()[1] for line in lines] == list(catalogue.BUDGETS)
+    assert [line.split()[1] for line in lines if "for a GPU" in line] == list(catalogue.GPU_BUDGETS)
+
+
 def test_list_shows_the_steps_between_the_protocols(capsys):
     assert main(["list", "--dissection"]) == 0
-    _, *printed, _ = capsys.readouterr().out.splitlines()
+    _, *printed = capsys.readouterr().out.split("cost: ")[0].splitlines()
     expected = [(key, p) for key in dissection.DISSECTED for p in catalogue.rows()[key].dissection()]
     assert [tuple(line.split()[:2]) for line in printed] == expected
 
