@@ -44,7 +44,7 @@ grid: $(ENV) $(GRID)  ## Every run of a budget that is missing: make grid BUDGET
 gpu-pack: $(ENV)  ## What a borrowed GPU machine needs, in one folder below 64 MiB: code, images, wheels (needs the registry)
 	@$(PY) tools/gpu_pack.py
 
-gpu-rehearsal: $(ENV) .venv-gpu/.installed  ## A borrowed machine on the CPU: pack, gate, campaign, a kill, what came back (ten minutes)
+gpu-rehearsal: $(ENV) .venv-gpu/.installed  ## A borrowed machine on the CPU: pack, gate, campaign, a kill, what came back (five minutes)
 	@$(PY) tools/gpu_rehearsal.py --python .venv-gpu/bin/python
 
 bench: $(ENV) $(PEERS)  ## How fast it is, as ratios to peers measured in the same run (half an hour, on a quiet machine)

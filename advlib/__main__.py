@@ -87,11 +87,12 @@ def _say_if_it_takes_days(options, overrides: dict) -> None:
     if torch.cuda.is_available() or not why_missing((options.results or results_folder()) / where, config):
         return
     from advlib.gate import Pace
+    from advlib.tables import CIFAR_TRAINING
 
     pace = Pace(config.change(batch_size=16), torch.device("cpu"))
     pace(0)  # the first step is slower than all others
     images, seconds = pace(0)
-    hours = seconds / images * config.epochs * (config.train_size or 50_000) / 3600
+    hours = seconds / images * config.epochs * (config.train_size or CIFAR_TRAINING) / 3600
     print(
         f"advlib: budget {options.budget} is for a GPU. On this CPU the training alone takes about {hours:.0f} hours, "
         f"at the {images / seconds:.1f} images a second that a step has just shown. It goes on where it was ended; "
@@ -415,18 +416,19 @@ def gate(options) -> int:
     from advlib.folders import replacing
     from advlib.gate import gate as look
 
-    def say(line: str) -> None:
-        print(line, flush=True)
+    def note(line: str) -> None:
         if options.log:
             with open(options.log, "a") as file:
                 file.write(line + "\n")
 
+    def say(line: str) -> None:
+        print(line, flush=True)
+        note(line)
+
     try:
         found = look(options.budget, seconds=options.seconds, say=say)
     except Exception as error:
-        if options.log:
-            with open(options.log, "a") as file:
-                file.write(f"{error}\n")
+        note(str(error))
         raise
     if options.json:
         with replacing(options.json) as partial:
@@ -563,7 +565,7 @@ def _parser() -> argparse.ArgumentParser:
     borrowed.set_defaults(command=campaign)
 
     looking = commands.add_parser("gate", help="does this machine compute what it should, and how fast?")
-    looking.add_argument("--seconds", type=float, default=90, help="that it may take (default: 90)")
+    looking.add_argument("--seconds", type=float, default=90, help="that it may take, about (default: 90)")
     looking.add_argument("--json", type=Path, metavar="FILE", help="write what was found there")
     looking.add_argument("--log", type=Path, metavar="FILE", help="add what is said to it")
     looking.set_defaults(command=gate)

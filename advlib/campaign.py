@@ -78,14 +78,12 @@ def campaign(
             images[name] = len(data.train_images)
             log(f"data: {data.title}, {images[name]:,} images to train on")
         found = gate.wait()
-    before = {run.where for run in wanted if grid.state(run, root).state == "done"}
-    waiting = [run for run in most_informative_first(wanted) if run.where not in before]
+    waiting = [run for run in most_informative_first(wanted) if grid.state(run, root).state != "done"]
     jobs = jobs or found.get("jobs", 1)
     log(f"{len(waiting)} runs to make, {jobs} at a time; {end - time.monotonic():.0f} s for them")
     networks = [] if carry else worth_bringing(waiting)
-    crew = Crew(
-        root, Parts(out), log, end, images, networks, carry, found.get("operations_per_second", {}).get(str(jobs))
-    )
+    rate = found.get("operations_per_second", {}).get(str(jobs))
+    crew = Crew(root, Parts(out), log, end, images, networks, carry, rate)
     crew.work_off(waiting, jobs)
     states = [grid.state(run, root) for run in wanted]
     log(grid.summary(states))

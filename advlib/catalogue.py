@@ -45,13 +45,13 @@ BUDGETS = {  # what a budget changes in the full experiment
         "batch_size": 64,
         "schedule": "one-cycle",
     },
-    "brief": {  # a minute a run on a fast GPU: the paper's network and images, learnt from for a shorter time
+    "brief": {  # minutes a run on a fast GPU, by estimate: the paper's network and images, for a shorter time
         "strong_size": 2_048,
         "sweep_size": 512,
         "epochs": 8,
         "schedule": "one-cycle",
     },
-    "full": {},  # the paper's size: an hour a run on a fast GPU
+    "full": {},  # the paper's size, for a GPU
 }
 
 # Their networks are too large for a CPU. float32 without TensorFloat-32 would take a GPU five to fifteen times as long,

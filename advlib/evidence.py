@@ -15,11 +15,7 @@ from advlib import catalogue, records, statistics
 from advlib.records import PUBLISHED_BATCH, Record
 from advlib.statistics import Estimate
 
-RESULT_BUDGETS = (
-    "full",
-    "brief",
-    "lite",
-)  # the highest first; smoke shows that the machinery works and is never a result
+RESULT_BUDGETS = ("full", "brief", "lite")  # the highest first; smoke tries the machinery and is never a result
 PAPER_DATA = ("cifar10", "cifar10-jpeg")  # what the paper's claims are about: its data, and a copy of it
 STRONG = "pgd-20-8/255"  # the strongest attack that every network went through; no AutoAttack
 HEADINGS = catalogue.COLUMNS | {STRONG: "PGD-20 8/255"}

@@ -28,15 +28,15 @@ from advlib.interrupt import Interrupted
 from advlib.norm import BRANCHES
 from advlib.parallel import ALONE, Scaler
 from advlib.precision import autocast, training_dtype
-from advlib.run import LOSSES, STEPS, build_model, training_attack
+from advlib.run import LOSSES, STEPS, build_model, device_name, training_attack
 
-SECONDS = 90  # that all of it may take; where a machine is as fast as it should be, it takes half of that
+SECONDS = 90  # that it may take; where a machine is as fast as it should be, it takes half of that
 KEY = "als-sat-advprop"  # what it has and the others have not is checked with it: both norms, ALS, surrogate gradients
 JOBS = (1, 2, 4)
 PATIENCE = 45  # seconds for a process to start and take a step
 WORTH = 1.05  # how much more a larger number of processes must do to be chosen
-# How far a device may be from float64, by what it computes in. On a CPU float32 was
-# 7e-7, 0.004 and 3e-5 off at most, and bfloat16 0.008, 0.05 and 0.12. Logits would show TensorFloat-32 in float32.
+# How far a device may be from float64, by what it computes in. On a CPU float32 was 7e-7, 0.004 and 4e-5 off at most,
+# and bfloat16 0.008, 0.05 and 0.12. Logits would show TensorFloat-32 in the place of float32.
 LIMITS = {
     "float32": {"logits": 1e-4, "pixels": 0.03, "update": 2e-3},
     "half precision": {"logits": 0.1, "pixels": 0.25, "update": 0.4},
@@ -46,8 +46,6 @@ WHAT = {
     "pixels": "share of the pixels of adversarial images that went another way",
     "update": "length of the difference of one update, as a share of the update's",
 }
-
-
 LATE = "is not over in the time there is"
 
 
@@ -82,9 +80,10 @@ def gate(
     seconds: float = SECONDS,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Look at this machine for ``seconds`` at most: what was found, among it how many ``jobs`` at a time to run.
+    """Look at this machine for about ``seconds``: what was found, among it how many ``jobs`` at a time to run.
 
-    ``device``: None for a GPU if there is one. Raises GateFailed if a run fails, numbers are off, or time is short.
+    ``device``: None for a GPU if there is one. Raises GateFailed if a run fails, both are late, numbers are off, or the
+    budget wants a GPU and there is none.
     """
     begin = time.monotonic()
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -162,7 +161,7 @@ def agreement(budget: str, protocol: str, device: torch.device) -> list[Check]:
 def _computed(
     config: Config, device: torch.device, wide: torch.dtype, half: torch.dtype | None, twins: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """What a new network of ``config`` computes there, in float64 on the CPU; its update learns from ``twins``."""
+    """What a new network of ``config`` computes there: logits, ``twins``, and the update by them or those given."""
     data = noise(16)
     model = build_model(config, data).to(device, wide, memory_format=torch.channels_last)
     x, y = train.to_pixels(data.test_images).to(device, wide), data.test_labels.to(device)
@@ -347,7 +346,3 @@ def _memory(device: torch.device) -> float:
     import psutil
 
     return psutil.virtual_memory().available / 1e9
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, no GPU"

@@ -299,15 +299,19 @@ def cost(config: Config, train_images: int, curve: list[dict], evaluation_second
 
 def provenance(device: torch.device, dtype: torch.dtype | None) -> dict:
     """What made a record: code, versions, machine. No path, no host name."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         **code(),
         "versions": versions.here(),
-        "device": f"{device.type}: {name}",
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "precision": str(dtype or torch.float32).removeprefix("torch."),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """What it is and which one: "cuda: NVIDIA H100 80GB HBM3"."""
+    return f"{device.type}: {torch.cuda.get_device_name(device) if device.type == 'cuda' else _cpu_name()}"
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -59,7 +59,7 @@ def test_as_few_processes_are_chosen_as_do_nearly_the_most(rates, jobs):
     assert gate.choose(rates) == jobs
 
 
-def a_run(tmp_path, code: str):
+def a_run(code: str):
     """What starts a process in the place of a small run."""
 
     def start(protocol, folder):
@@ -80,8 +80,8 @@ def a_run(tmp_path, code: str):
     ],
     ids=["a run that fails", "a run that hangs"],
 )
-def test_the_gate_stays_shut_and_says_what_a_run_said_last(tmp_path, monkeypatch, code, seconds, words):
-    monkeypatch.setattr(gate, "_small_run", a_run(tmp_path, code))
+def test_the_gate_stays_shut_and_says_what_a_run_said_last(monkeypatch, code, seconds, words):
+    monkeypatch.setattr(gate, "_small_run", a_run(code))
     monkeypatch.setattr(gate, "agreement", lambda *_: [])
     said = []
     with pytest.raises(gate.GateFailed, match=words):
@@ -89,8 +89,8 @@ def test_the_gate_stays_shut_and_says_what_a_run_said_last(tmp_path, monkeypatch
     assert any(line.startswith("FAIL") and words in line for line in said)
 
 
-def test_the_gate_stays_shut_where_a_number_is_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(gate, "_small_run", a_run(tmp_path, ""))
+def test_the_gate_stays_shut_where_a_number_is_off(monkeypatch):
+    monkeypatch.setattr(gate, "_small_run", a_run(""))
     monkeypatch.setattr(gate, "agreement", lambda *_: [gate.Check("corrected", "float32", "logits", 0.1, 1e-4)])
     with pytest.raises(gate.GateFailed, match=r"largest logit 0\.1 \(at most 0\.0001"):
         gate.gate("smoke", device=CPU, say=lambda _: None)
@@ -124,9 +124,9 @@ def test_processes_that_fail_beside_others_leave_one_at_a_time(monkeypatch):
     assert list(rates) == [1]
 
 
-def test_a_small_run_that_is_late_does_not_shut_the_gate_where_the_other_was_through(tmp_path, monkeypatch):
+def test_a_small_run_that_is_late_does_not_shut_the_gate_where_the_other_was_through(monkeypatch):
     codes = {"published": "", "corrected": "import time; time.sleep(600)"}
-    monkeypatch.setattr(gate, "_small_run", lambda protocol, folder: a_run(tmp_path, codes[protocol])(protocol, folder))
+    monkeypatch.setattr(gate, "_small_run", lambda protocol, folder: a_run(codes[protocol])(protocol, folder))
     monkeypatch.setattr(gate, "agreement", lambda *_: [])
     monkeypatch.setattr(gate, "paces", lambda *_: ({1: 10.0}, 0.1))
     assert gate.gate("smoke", device=CPU, seconds=3, say=lambda _: None)["jobs"] == 1
