@@ -32,10 +32,10 @@ env: $(ENV)  ## The environment in .venv, with the exact versions of requirement
 
 smoke: $(ENV)  ## The six small experiments that the book's first look shows (those that are there are kept)
 	@echo "Running six rows on digits, two at a time (about a minute) ..."
-	@printf '%s\n' $(SMOKE_ROWS) | OMP_NUM_THREADS=1 xargs -P 2 -I {} $(PY) -m advlib run {} --budget smoke --seed 0
+	@printf '%s\n' $(SMOKE_ROWS) | OMP_NUM_THREADS=1 xargs -P 2 -I {} $(PY) -m study run {} --budget smoke --seed 0
 
 grid: $(ENV) $(GRID)  ## Every run of a budget that is missing: make grid BUDGET=lite SEEDS="0 1" JOBS=2 KEYS="als sat"
-	@$(PY) -m advlib status --budget $(BUDGET) --seeds $(SEEDS) $(if $(KEYS),--keys $(KEYS)) \
+	@$(PY) -m study status --budget $(BUDGET) --seeds $(SEEDS) $(if $(KEYS),--keys $(KEYS)) \
 	    $(if $(DATASET),--dataset $(DATASET)) --needs $(JOBS) | grep -vE '^(done|running|failed|missing|stale|damaged) '
 	@$(PY) -m snakemake -s workflow/Snakefile --profile workflow/profiles/$(PROFILE) $(if $(filter machine,$(PROFILE)),--cores $(JOBS)) \
 	    $(if $(filter machine,$(PROFILE)),--resources mem_mb=$$($(PY) -c "import psutil; print(psutil.virtual_memory().available // 10**6)")) \
@@ -65,19 +65,19 @@ check-links: $(ENV)  ## Every address outside the book that a page links to (nee
 pdf: $(ENV) $(PEERS)  ## The built book as one PDF, _build/book.pdf (needs Chromium)
 	@$(PY) tools/make_pdf.py
 
-colab:  ## The notebooks as Colab starts them: newest packages, advlib without its dependencies (own environment)
+colab:  ## The notebooks as Colab starts them: newest packages, advlib beside them (own environment)
 	@$(PYTHON) -m venv --clear .venv-colab
 	@.venv-colab/bin/python -m pip install --quiet torch torchvision matplotlib seaborn pandas scikit-learn scipy \
 	    statsmodels safetensors tqdm pillow jupyter nbclient
-	@.venv-colab/bin/python -m pip install --quiet --no-deps .
+	@.venv-colab/bin/python -m pip install --quiet ".[study]"
 	@.venv-colab/bin/python tools/run_as_colab.py
 
 lint: $(ENV)  ## ruff
 	$(BIN)/ruff check .
 
 picture: $(ENV)  ## Draw the picture of the README from the records
-	@$(PY) -c "from advlib import evidence, folders, plots; \
-	    plots.tradeoff(evidence.best(folders.results_folder())[0]).savefig('book/static/results.png')"
+	@$(PY) -c "from study.evidence.selection import best; from study.findings.numbers.results import tradeoff; \
+	    from study.machine.folders import results_folder; tradeoff(best(results_folder())[0]).savefig('book/static/results.png')"
 
 explorer: $(ENV)  ## Make the data of the book's explorer page again, from the models and their records (a minute)
 	@$(PY) tools/make_explorer.py
@@ -90,7 +90,7 @@ lock: $(ENV)  ## Rewrite requirements.lock from requirements.txt, keeping what s
 	@sed -i.old '/^-e /d' requirements.lock && rm requirements.lock.old
 	@uv pip compile requirements.txt --universal --python-version 3.11 --no-annotate --no-emit-index-url --quiet \
 	    --custom-compile-command "make lock" --output-file requirements.lock
-	@echo "-e ." >> requirements.lock
+	@echo "-e .[study]" >> requirements.lock
 
 clean:  ## Remove the built book (records and .venv stay)
 	rm -rf _build

@@ -1,21 +1,35 @@
-"""Mixture of techniques: AdvProp, ALS and SAT on CIFAR-10, as a small package that reads like the paper.
+"""AdvProp, adversarial label smoothing and smooth adversarial training: the method of the paper, on torch alone.
 
-Read it in this order::
-
-    config       one experiment as one frozen, validated dataclass
-    catalogue    the paper's rows, as differences from a baseline
-    norm         the second batch norm (AdvProp, section "AdvProp")
-    activations  the surrogate gradient (SAT, equations 1 and 2)
-    resnet       ResNet-18 for small images
-    losses       cross-entropy and adversarial label smoothing (ALS)
-    attacks      FGSM and PGD
-    train        Algorithm 1, and the update of the paper's released code
-    evaluate     the attack suite every trained model goes through
-    records      what a run leaves behind
-    run          Config -> Record, the only module that maps names to objects
+In the order of the paper: ``norm`` (AdvProp), ``losses`` (ALS), ``activations`` (SAT), ``resnet`` (ResNet-18 with all
+three), ``attacks`` (FGSM and PGD), ``train`` (Algorithm 1). What is made of them, runs and findings, is in ``study``.
 
 Letters for shapes: B batch, C channels, H height, W width, K classes. Images are pixels in [0, 1], shape (B, C, H, W);
-labels are int64, shape (B,). ``import advlib`` imports nothing else: take what you need from the modules.
+labels are int64, shape (B,).
 """
 
-__version__ = "0.1.0"
+from advlib.activations import ParametricSoftplus, SurrogateReLU
+from advlib.attacks import eval_mode, fgsm, first_success, pgd
+from advlib.losses import als, als_targets, cross_entropy, label_smoothing
+from advlib.norm import DualBatchNorm2d
+from advlib.resnet import ResNet18, resnet18
+from advlib.train import clean_step, craft, train_step, two_step_update
+
+__all__ = [
+    "DualBatchNorm2d",
+    "ParametricSoftplus",
+    "ResNet18",
+    "SurrogateReLU",
+    "als",
+    "als_targets",
+    "clean_step",
+    "craft",
+    "cross_entropy",
+    "eval_mode",
+    "fgsm",
+    "first_success",
+    "label_smoothing",
+    "pgd",
+    "resnet18",
+    "train_step",
+    "two_step_update",
+]

@@ -24,18 +24,6 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="sum")
 
 
-def log_odds(logits: Tensor, y: Tensor) -> Tensor:
-    """The sum of log((1 - p) / p): for a sure network in float16, whose gradients of the cross-entropy become 0.
-
-    As d(-log p) = (1 - p) d log((1 - p) / p), an image's gradient has the direction of its cross-entropy's, so that
-    each step of PGD is the same. By the logits it is softmax over the other classes minus one for the true class, never
-    small however near to 1 p is. logits: (B, K), K at least 2; y: (B,).
-    """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    true = y.unsqueeze(1)
-    return (logits.scatter(1, true, -math.inf).logsumexp(dim=1) - logits.gather(1, true).squeeze(1)).sum()
-
-
 def fgsm(
     logits_fn: LogitsFn,
     x: Tensor,

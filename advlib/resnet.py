@@ -109,7 +109,7 @@ def resnet18(
     (``"dual-except-shortcuts"``, the paper's released code). ``mean`` and ``std`` (per channel, in pixels) default to
     CIFAR-10's for 3 channels and to 0.5 otherwise. Initial weights come from torch's global generator.
     ``conv`` makes the convolutions of the blocks: another way to compute the same, such as
-    :class:`advlib.products.ProductConv2d`. ``head_bias``: "zero", or what "torch" draws for a linear layer, uniform
+    :class:`products.ProductConv2d`. ``head_bias``: "zero", or what "torch" draws for a linear layer, uniform
     within 1 / sqrt(inputs), as in the paper's released code; the weights are the same under both.
 
     Raises ValueError on an unknown activation, norm or bias, a width below 1, fewer than 2 classes, or mean and std

@@ -5,9 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from advlib import speed
-from advlib.folders import replacing
 from benchmarks import crafting, curves, half, machine, training, where
+from study.findings.performance import speed
+from study.machine.folders import replacing
 
 QUESTIONS = {
     "crafting": lambda rounds: crafting.question(rounds=rounds),

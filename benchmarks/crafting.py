@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from advlib.attacks import pgd
-from advlib.folded import Folded
-from advlib.kernel import ALLOCATOR
-from advlib.precision import autocast, training_dtype
-from advlib.products import ProductConv2d
 from advlib.resnet import resnet18
 from benchmarks.race import Contestant, Work, race
+from study.experiment.fast.folded import Folded
+from study.experiment.fast.products import ProductConv2d
+from study.experiment.precision import autocast, training_dtype
+from study.machine.kernel import ALLOCATOR
 
 ATTACKS = {
     "PGD-10": {"eps": 8 / 255, "step_size": 2 / 255, "steps": 10},

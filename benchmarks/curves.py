@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from advlib.kernel import ALLOCATOR
 from benchmarks.race import ROOT, Contestant, race
+from study.machine.kernel import ALLOCATOR
 
 USUAL = {"width": 64, "batch": 128, "steps": 2}
 SMALL = {"width": 16, "batch": 64, "steps": 2}  # the small budget's
@@ -55,21 +55,21 @@ def start_up(repeats: int = 3) -> list[dict]:
             "ADVLIB_RESULTS": f"{folder}/results",
             "ADVLIB_WORK": f"{folder}/work",
         }
-        load = "from time import time as now; from advlib.data import load; t = now(); load({!r}); print(now() - t)"
+        load = "from time import time as now; from study.data import load; t = now(); load({!r}); print(now() - t)"
         rows = [
             _row("python", _best([*python, "pass"], repeats)),
             _row("python, import advlib", _best([*python, "import advlib"], repeats)),
-            _row("python, import advlib.config", _best([*python, "import advlib.config"], repeats)),
+            _row("python, import study.plan.config", _best([*python, "import study.plan.config"], repeats)),
             _row("python, import torch", _best([*python, "import torch"], repeats)),
-            _row("python, import advlib.run", _best([*python, "import advlib.run"], repeats)),
-            _row("python -m advlib list", _best([sys.executable, "-m", "advlib", "list"], repeats)),
+            _row("python, import study.experiment.run", _best([*python, "import study.experiment.run"], repeats)),
+            _row("python -m study list", _best([sys.executable, "-m", "study", "list"], repeats)),
         ]
         for name in ("digits", "cifar10-jpeg"):
             times = [_say([*python, load.format(name)], places) for _ in range(2)]
             if None not in times:
                 rows += [_row(f"load {name}, first time", times[0]), _row(f"load {name}, again", times[1])]
         begin = time.perf_counter()
-        command = [sys.executable, "-m", "advlib", "run", "traditional", "--budget", "smoke"]
+        command = [sys.executable, "-m", "study", "run", "traditional", "--budget", "smoke"]
         subprocess.run(command, cwd=ROOT, env=os.environ | places, check=True, capture_output=True)
         seconds = time.perf_counter() - begin
         (path,) = Path(folder, "results").rglob("record.json")

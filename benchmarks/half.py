@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from advlib import records
-from advlib.attacks import cross_entropy, log_odds
-from advlib.data import load
-from advlib.precision import autocast
-from advlib.probe import network
-from advlib.train import to_pixels
+from advlib.attacks import cross_entropy
 from benchmarks.race import ROOT
+from study import records
+from study.data import load
+from study.data.pixels import to_pixels
+from study.experiment.precision import autocast, log_odds
+from study.experiment.weights import network
 
 KEYS = ("adversarial", "advprop", "als-sat-advprop")  # of the committed networks
 RECORDS = ROOT / "results" / "lite" / "cifar10-jpeg" / "corrected"

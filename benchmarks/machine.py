@@ -7,8 +7,8 @@ from statistics import median
 
 import torch
 
-from advlib.precision import training_dtype
-from advlib.run import provenance
+from study.experiment.precision import training_dtype
+from study.experiment.provenance import provenance
 
 
 def describe(timed: bool = True) -> dict:

@@ -6,18 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from advlib import catalogue
 from advlib.attacks import eval_mode
-from advlib.augment import AUGMENTATIONS
-from advlib.config import Config
-from advlib.kernel import ALLOCATOR
-from advlib.parallel import ALONE, Scaler
-from advlib.precision import autocast, training_dtype
-from advlib.products import ProductConv2d
 from advlib.resnet import resnet18
-from advlib.run import LOSSES, STEPS, training_attack
-from advlib.train import to_pixels
 from benchmarks.race import Contestant, Work, race
+from study.data.pixels import to_pixels
+from study.experiment.augment import AUGMENTATIONS
+from study.experiment.build import LOSSES, STEPS, training_attack
+from study.experiment.fast.parallel import ALONE, Scaler
+from study.experiment.fast.products import ProductConv2d
+from study.experiment.precision import autocast, training_dtype
+from study.machine.kernel import ALLOCATOR
+from study.plan import catalogue
+from study.plan.config import Config
 
 STEP = "benchmarks.training:step"
 FAST = {"precision": "fast"}
@@ -80,7 +80,7 @@ def step(
     one_pass: bool = False,
     compiled: bool = False,
 ) -> Work:
-    """The step inside :func:`advlib.train.fit`, on random images. Each further option moves one lever."""
+    """The step inside :func:`training.fit`, on random images. Each further option moves one lever."""
     config = catalogue.config(key, width=width, batch_size=batch, precision=precision, train_steps=steps)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layout = torch.channels_last if channels_last else torch.contiguous_format

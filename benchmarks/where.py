@@ -8,9 +8,9 @@ import sys
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from advlib.kernel import ALLOCATOR
 from benchmarks.race import ROOT
 from benchmarks.training import step
+from study.machine.kernel import ALLOCATOR
 
 KINDS = {  # part of an operator's name -> what it does, the first that fits
     "convolution_backward": "convolution, backward",

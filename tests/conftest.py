@@ -69,7 +69,7 @@ def book(tmp_path_factory):
     import fake_records as fake
     from made_up_book import LITE_ROWS, build, project
 
-    from advlib import catalogue
+    from study.plan import catalogue
 
     folder = project(tmp_path_factory.mktemp("book"))
     for key in LITE_ROWS:

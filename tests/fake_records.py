@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from advlib import catalogue, records
-from advlib.evaluate import Attack, suite
-from advlib.records import Measurement, Record, pack_mask
+from study import records
+from study.experiment.evaluate import Attack, suite
+from study.plan import catalogue
+from study.records import Measurement, Record
+from study.records.packing import pack_mask
 
 TITLES = {"digits": "scikit-learn's digits", "cifar10": "CIFAR-10", "cifar10-jpeg": "CIFAR-10, JPEG copy"}
 CLASSES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -2,7 +2,7 @@
 
 ``python tests/golden.py`` computes them again and writes the file. A run whose config is another is written anew, as
 records of the old config are stale by themselves. Results of the same config that changed are written only under
-another science version: raise ``SCIENCE_VERSION`` in ``advlib/records.py`` first, as every record is then stale.
+another science version: raise ``SCIENCE_VERSION`` in ``study/records`` first, as every record is then stale.
 
 Adversarial training is chaotic in float32: the sign of a gradient that is nothing but rounding moves a pixel all the
 way, so another processor or torch gives other masks after four updates. Where arithmetic is to the bit that of the
@@ -20,7 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from advlib import catalogue, records, run
+from study import records
+from study.experiment import run
+from study.plan import catalogue
+from study.records import packing
 
 FILE = Path(__file__).with_name("golden.json")
 RUNS = [(key, protocol) for key in ("adversarial", "als-sat-advprop") for protocol in ("published", "corrected")]
@@ -63,7 +66,7 @@ def differences(then: dict, now: dict, *, strict: bool) -> list[str]:
         if n != m:
             found.append(f"{name}: {n} images, now {m}")
         else:
-            changed[name] = (records.unpack_mask(before, n) != records.unpack_mask(after, n)).mean()
+            changed[name] = (packing.unpack_mask(before, n) != packing.unpack_mask(after, n)).mean()
     if strict:
         found += [
             f"{name}: another outcome for {share:.0%} of the images"
@@ -119,7 +122,7 @@ def main() -> int:
         ]
         if changed:
             print("Results changed:", *changed, sep="\n  ")
-            print("If they are meant to, raise SCIENCE_VERSION in advlib/records.py, then run this again.")
+            print("If they are meant to, raise SCIENCE_VERSION in study/records, then run this again.")
             return 1
         for name, before in then.items():  # another machine's rounding is no reason to write them again
             masks = {attack: before["masks"].get(attack, now) for attack, now in results[name]["masks"].items()}

@@ -7,22 +7,22 @@ import sys
 from pathlib import Path
 
 import fake_records as fake
+from places import ROOT
 
-from advlib import tables
+from study.findings.runs import report
 
-ROOT = Path(__file__).resolve().parent.parent
 LITE_ROWS = ("traditional", "advprop", "sat")
 
 
 def project(folder: Path) -> Path:
     """A copy of what a build reads, with the six smoke records and what a killed run left behind."""
-    for name in ("book", "advlib", "notebooks", "tools"):
+    for name in ("book", "advlib", "study", "notebooks", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
     (folder / "models").mkdir()
     shutil.copy(ROOT / "models" / "advprop.safetensors", folder / "models")
-    for key in tables.SMOKE_ROWS:
+    for key in report.SMOKE_ROWS:
         fake.put(fake.record(key, budget="smoke"), folder / "results")
     fake.put(fake.record(), folder / "results" / ".partial-123")
     return folder

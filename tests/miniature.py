@@ -2,9 +2,10 @@
 
 import torch
 
-from advlib import run, train
-from advlib.config import Config
-from advlib.data import Dataset
+from advlib import train
+from study.data import Dataset
+from study.experiment import build, run, training
+from study.plan.config import Config
 
 CLASSES = ("red", "green", "blue", "grey")
 
@@ -50,13 +51,13 @@ def config(**changes) -> Config:
 
 def fit(config: Config, data: Dataset, *, model=None, step=None, **options):
     """Train as ``run`` does, but without evaluating. Returns the model and its curve."""
-    model = model or run.build_model(config, data).to(memory_format=torch.channels_last)
+    model = model or build.build_model(config, data).to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(config.seed)
-    options.setdefault("attack", run.training_attack(config, generator, dtype=options.get("precision")))
-    options.setdefault("loss_fn", run.LOSSES[config.loss](config.smoothing))
+    options.setdefault("attack", build.training_attack(config, generator, dtype=options.get("precision")))
+    options.setdefault("loss_fn", build.LOSSES[config.loss](config.smoothing))
     options.setdefault("augment", run.AUGMENTATIONS[config.augmentation])
-    step = step or (run.STEPS[config.update] if config.adversarial else train.clean_step)
-    curve = train.fit(model, data.train_images, data.train_labels, config, step=step, generator=generator, **options)
+    step = step or (build.STEPS[config.update] if config.adversarial else train.clean_step)
+    curve = training.fit(model, data.train_images, data.train_labels, config, step=step, generator=generator, **options)
     return model, curve
 
 

@@ -9,9 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from places import ROOT
+
 import advlib
 
-ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"epochs": 1, "train_size": 192, "test_size": 64, "sweep_size": 8, "width": 8}
 INJECTED = {  # notebook -> its parameters in tests
     "experiment": {"key": "advprop", "overrides": SMALL},
@@ -55,7 +56,7 @@ def write_reference(name: str) -> None:
     import nbformat
     import papermill
 
-    from advlib.execute import anonymise
+    from study.grid.execute import anonymise
 
     with tempfile.TemporaryDirectory() as folder:
         for variable in [variable for variable in os.environ if variable.startswith("ADVLIB_")]:

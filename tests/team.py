@@ -14,11 +14,13 @@ import miniature
 import torch
 from torch import nn
 
-from advlib import run, train
+from advlib import train
 from advlib.attacks import pgd
-from advlib.interrupt import Interrupted
 from advlib.norm import DualBatchNorm2d
-from advlib.parallel import Scaler, Team, joined, synchronise
+from study.data import pixels
+from study.experiment import build, run, training
+from study.experiment.fast.parallel import Scaler, Team, joined, synchronise
+from study.machine.interrupt import Interrupted
 
 ADVERSARIAL = {"adversarial": True, "train_random_start": True, "train_eps": 0.05}
 TRAININGS = {
@@ -42,17 +44,17 @@ SHORT = {"epochs": 2, "lr": 0.02}
 def fit(changes: dict, team: Team, dtype: torch.dtype = torch.float64, **options) -> tuple[nn.Module, list[dict]]:
     """Six or eight steps. In double precision, for in single the sign of a gradient makes whole steps of rounding."""
     config, data = miniature.config(**{**SHORT, **changes}), miniature.dataset()
-    model = run.build_model(config, data).to(memory_format=torch.channels_last).to(dtype)
+    model = build.build_model(config, data).to(memory_format=torch.channels_last).to(dtype)
     generator = torch.Generator().manual_seed(config.seed)
-    step = run.STEPS[config.update] if config.adversarial else train.clean_step
-    curve = train.fit(
+    step = build.STEPS[config.update] if config.adversarial else train.clean_step
+    curve = training.fit(
         model,
         data.train_images,
         data.train_labels,
         config,
         step=step,
-        attack=run.training_attack(config, generator, (team.rank, team.size), options.get("precision")),
-        loss_fn=run.LOSSES[config.loss](config.smoothing),
+        attack=build.training_attack(config, generator, (team.rank, team.size), options.get("precision")),
+        loss_fn=build.LOSSES[config.loss](config.smoothing),
         augment=run.AUGMENTATIONS[config.augmentation],
         generator=generator,
         team=team,
@@ -97,8 +99,8 @@ def batch_norm(team: Team, dtype: torch.dtype, dual: bool = False) -> dict[str, 
 def attack_in_training_mode(team: Team) -> dict[str, torch.Tensor]:
     """The images of an L2 attack (whose step shows the whole gradient, not its sign) that moves the statistics."""
     config, data = miniature.config(), miniature.dataset()
-    model = synchronise(run.build_model(config, data).double().train(), team)
-    x, y = train.to_pixels(data.train_images[:16]).double(), data.train_labels[:16]
+    model = synchronise(build.build_model(config, data).double().train(), team)
+    x, y = pixels.to_pixels(data.train_images[:16]).double(), data.train_labels[:16]
     attack = partial(pgd, eps=0.5, step_size=0.2, steps=3, norm="l2", validate=False)
     return {"images": train.craft(model, team.part(x), team.part(y), attack, branch="main", mode="train")}
 
@@ -116,9 +118,9 @@ def interrupted(team: Team, folder: Path) -> dict:
 
 def saved_often(team: Team, folder: Path) -> dict:
     """A training with a checkpoint before every step, by the first one's clock: the others' would never say so."""
-    os.environ[train.SAVE_EVERY] = "0" if team.first else "inf"
+    os.environ[training.SAVE_EVERY] = "0" if team.first else "inf"
     found = left(*fit(TRAININGS["corrected AdvProp"], team, checkpoint=folder / "often.pt"))
-    del os.environ[train.SAVE_EVERY]
+    del os.environ[training.SAVE_EVERY]
     return found
 
 

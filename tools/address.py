@@ -24,7 +24,7 @@ SLUG = r"([\w.-]+/[\w-][\w.-]*?)"
 # The places where an address is ours; a link to somebody else's repository looks like none of them.
 OURS = {
     "badge": rf"colab\.research\.google\.com/github/{SLUG}/blob/",
-    "install cell": rf"advlib @ git\+https://github\.com/{SLUG}(?:\.git)?(?=[@\"'\\\s])",
+    "install cell": rf"advlib(?:\[study\])? @ git\+https://github\.com/{SLUG}(?:\.git)?(?=[@\"'\\\s])",
     "clone command": rf"git clone https://github\.com/{SLUG}(?:\.git)?(?=[\s`]|$)",
     "book repository": rf"(?m)^\s*url: [\"']?https://github\.com/{SLUG}[\"']?\s*$",
     "citation": rf"(?m)^repository-code: [\"']?https://github\.com/{SLUG}[\"']?\s*$",

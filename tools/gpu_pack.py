@@ -3,7 +3,7 @@
     python tools/gpu_pack.py            # or: make gpu-pack
 
 There, without network or git: ``bash gpu-pack/start.sh campaign --budget brief --minutes 9 --out DIR``. Here, when DIR
-has come back: ``python -m advlib unpack DIR``. Models, records of other budgets, the book and the tests stay at home,
+has come back: ``python -m study unpack DIR``. Models, records of other budgets, the book and the tests stay at home,
 and what needs them (probe, transfer, autoattack, corrupt, combine, make book, make test) does not work there.
 """
 
@@ -15,14 +15,22 @@ import sys
 import tarfile
 from pathlib import Path
 
-from advlib.catalogue import GPU_BUDGETS
-from advlib.data.cifar import CIFAR10
-from advlib.data.jpeg import CIFAR10_JPEG
-from advlib.data.places import search_folders
-from advlib.folders import project_folder
+from study.data.cifar import CIFAR10
+from study.data.jpeg import CIFAR10_JPEG
+from study.data.places import search_folders
+from study.machine.folders import project_folder
+from study.plan.catalogue import GPU_BUDGETS
 
 LIMIT = 60 * 2**20  # bytes: 64 MiB is what a narrow door lets through, and a file system adds to it
-CODE = ("advlib", "notebooks", "benchmarks", "_config.yml", "pyproject.toml", *(f"results/{b}" for b in GPU_BUDGETS))
+CODE = (
+    "advlib",
+    "study",
+    "notebooks",
+    "benchmarks",
+    "_config.yml",
+    "pyproject.toml",
+    *(f"results/{b}" for b in GPU_BUDGETS),
+)
 ARCHIVES = tuple(archive.filename for source in (CIFAR10, CIFAR10_JPEG) for archive in source.archives)
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64")
 

@@ -23,9 +23,11 @@ from tempfile import TemporaryDirectory
 import psutil
 from gpu_pack import pack
 
-from advlib import catalogue, records, tables
-from advlib.campaign import LOG, unpack
-from advlib.folders import WORK, project_folder
+from study import records
+from study.findings.runs import report
+from study.grid.campaign import LOG, unpack
+from study.machine.folders import WORK, project_folder
+from study.plan import catalogue
 
 KEYS = ("traditional", "advprop")
 TOOLS = ("bash", "sh", "tar", "gzip", "mkdir", "mktemp", "dirname")  # what the machine has beside Python
@@ -140,7 +142,7 @@ def main() -> int:
         for key, record in found.items():
             clean, commit = record.measurement("corrected:clean"), record.provenance["commit"]
             _say(f"{catalogue.rows()[key].label}: {100 * clean.accuracy:.0f} % of {clean.n} digits, commit {commit}")
-        tables.smoke(Path(folder) / "home", KEYS)
+        report.smoke(Path(folder) / "home", KEYS)
         _say("the book's table reads them")
     return 0
 

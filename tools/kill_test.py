@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from advlib import records
+from study import records
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = ("traditional", "advprop", "als", "als-sat-advprop")

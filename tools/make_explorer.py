@@ -18,16 +18,19 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from advlib import catalogue, explorer, records
 from advlib.attacks import eval_mode
-from advlib.data import Dataset, load
-from advlib.evaluate import PIXEL, SWEEP_EPS, Attack, make_images, suite
-from advlib.folders import project_folder, results_folder
 from advlib.norm import BRANCHES
-from advlib.precision import float32
-from advlib.progress import progress
-from advlib.train import to_pixels
-from advlib.weights import load_model
+from study import records
+from study.data import Dataset, load
+from study.data.pixels import to_pixels
+from study.experiment.evaluate import PIXEL, SWEEP_EPS, Attack, make_images, suite
+from study.experiment.precision import float32
+from study.experiment.weights import load_model
+from study.findings.explorer import report
+from study.machine.folders import project_folder, results_folder
+from study.machine.progress import progress
+from study.plan import catalogue
+from study.records import packing
 
 KEYS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # more would make the page heavy
 AGREEMENT = 0.9  # below it, a model's file is hardly that of its record: 16-bit weights flip a verdict here and there
@@ -63,7 +66,7 @@ def whole_levels(x: Tensor) -> Tensor:
 
 
 def seen_through(model: nn.Module, images: Tensor, labels: Tensor, noisy: Tensor, dual: bool, branch: str) -> dict:
-    """What one branch of a network makes of the images, clean and attacked through itself. Shapes: advlib.explorer."""
+    """What one branch of a network makes of the images, clean and attacked through itself. Shapes: explorer.report."""
     with eval_mode(model):
         seen = {"clean": ten_thousandths(model, images, branch)}
         for name, attacks in attacks_of(dual).items():
@@ -72,7 +75,7 @@ def seen_through(model: nn.Module, images: Tensor, labels: Tensor, noisy: Tensor
                 [whole_levels(make_images(model, to_pixels(images), labels, attack)) for attack in through]
             )
             seen[name] = {
-                "perturbation": explorer.pack(perturbation(images, shown)),
+                "perturbation": packing.pack(perturbation(images, shown)),
                 "probabilities": [ten_thousandths(model, pictures, branch) for pictures in shown],
             }
         seen["noise"] = {"probabilities": [ten_thousandths(model, pictures, branch) for pictures in noisy]}
@@ -88,7 +91,7 @@ def perturbation(images: Tensor, shown: Tensor) -> np.ndarray:
 def ten_thousandths(model: nn.Module, images: Tensor, branch: str) -> list[list[int]]:
     """Class probabilities [N][K] of uint8 images; raises ValueError where rounding them would change a prediction."""
     exact = model(to_pixels(images), branch=branch).softmax(dim=1)
-    rounded = (exact * explorer.WHOLE).round().int()
+    rounded = (exact * report.WHOLE).round().int()
     if not torch.equal(rounded.argmax(dim=1), exact.argmax(dim=1)):
         raise ValueError("two classes are equally likely to four digits: keep more digits")
     return rounded.tolist()
@@ -104,7 +107,7 @@ def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict
     images, labels = dataset.test_images[index], dataset.test_labels[index]
     noisy = noise(images)
     data = {
-        "schema": explorer.SCHEMA,
+        "schema": report.SCHEMA,
         "data": {"name": dataset.name, "title": dataset.title, "checksum": dataset.checksum},
         "classes": list(dataset.classes),
         "eps": list(SWEEP_EPS),
@@ -112,9 +115,9 @@ def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict
             "index": index,
             "labels": labels.tolist(),
             "size": list(images.shape[2:]),
-            "pixels": explorer.pack(images.permute(0, 2, 3, 1).numpy()),
+            "pixels": packing.pack(images.permute(0, 2, 3, 1).numpy()),
         },
-        "noise": explorer.pack(perturbation(images, noisy)),
+        "noise": packing.pack(perturbation(images, noisy)),
         "rows": [],
     }
     for place, path in progress(models.items(), desc="explore", unit="model"):
@@ -126,13 +129,13 @@ def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict
             "record": record.where,
             "record_sha256": records.digest(record),
             "model": path.name,
-            "model_sha256": explorer.digest(path.read_bytes()),
+            "model_sha256": report.digest(path.read_bytes()),
             "branches": {
                 branch: seen_through(model, images, labels, noisy, dual, branch)
                 for branch in (BRANCHES if dual else ("main",))
             },
         }
-        if (share := explorer.agreement(row, record, data)) < AGREEMENT:
+        if (share := report.agreement(row, record, data)) < AGREEMENT:
             raise ValueError(
                 f"{path.name} and its record agree on {share:.0%} of the verdicts only: publish the model again"
             )
@@ -162,7 +165,7 @@ def main() -> None:
     options = parser.parse_args()
     models = published(project_folder() / "models", options.budget, options.dataset)
     data = explore(models, load(options.dataset), results_folder())
-    path = explorer.write(data, results_folder() / options.budget / options.dataset / explorer.NAME)
+    path = packing.write(data, results_folder() / options.budget / options.dataset / report.NAME)
     print(f"{path.name}: {len(models)} models, {path.stat().st_size / 1e6:.2f} MB")
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
-from advlib import catalogue, records
-from advlib.data import load
-from advlib.folders import project_folder, results_folder, work_folder
-from advlib.retrain import retrain
-from advlib.run import build_model
-from advlib.weights import load_weights, save_weights
+from study import records
+from study.data import load
+from study.experiment.build import build_model
+from study.experiment.retrain import retrain
+from study.experiment.weights import load_weights, save_weights
+from study.machine.folders import project_folder, results_folder, work_folder
+from study.plan import catalogue
 
 CARD = """# {label}: `{key}`, {protocol} protocol, budget {budget}, seed {seed}
 
@@ -29,7 +30,8 @@ How: [the notebook](../{place}/run.ipynb).
 | {n:,} | {clean} | {fgsm} | {pgd} | {strong} |
 
 Accuracy in percent under the corrected rule. The weights are rounded to 16 bits; load them by
-`advlib.weights.load_model("models/{key}.safetensors")`. A small network, briefly trained: for looking at, not for use.
+`study.experiment.weights.load_model("models/{key}.safetensors")`. A small network, briefly trained: for looking at, not
+for use.
 Code under MIT, weights under CC BY 4.0.
 """
 

@@ -25,4 +25,4 @@ for argument; do # a path is meant from where the command was given
     esac
     arguments+=("$argument") before=$argument
 done
-exec "${PYTHON:-python3}" -m advlib "${arguments[@]}"
+exec "${PYTHON:-python3}" -m study "${arguments[@]}"

@@ -6,11 +6,11 @@ python tools/write_labels.py --budget lite --dataset cifar10-jpeg
 import argparse
 import json
 
-from advlib import catalogue
-from advlib.data import load
-from advlib.evidence import LABELS
-from advlib.folders import replacing, results_folder
-from advlib.records import run_folder
+from study.data import load
+from study.evidence.selection import LABELS
+from study.machine.folders import replacing, results_folder
+from study.plan import catalogue
+from study.records import run_folder
 
 
 def main() -> None:

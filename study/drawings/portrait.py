@@ -1,0 +1,81 @@
+"""What one experiment looks like: its learning curve, its images under attack, its table of attacks."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from advlib.attacks import eval_mode
+from study.data.pixels import to_pixels
+from study.evidence.comparisons import HEADINGS
+from study.evidence.estimates import wilson
+from study.experiment.evaluate import PAPER_COLUMNS, PGD_20, Attack, make_images
+from study.experiment.precision import float32
+from study.experiment.run import Experiment
+from study.plan.catalogue import rule
+from study.presentation.figures import PALETTE, picture, style
+from study.records import Record
+
+LABELS = HEADINGS | {"clean": "clean"}
+
+
+def learning_curve(record: Record) -> Figure:
+    """Loss and training accuracy against epochs; the adversarial half dashed, where there is one."""
+    curve = pd.DataFrame(record.curve)
+    with style():
+        figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(8, 2.9))
+        loss.plot(curve["epoch"], curve["loss"], color="black", marker="o", ms=4)
+        accuracy.plot(curve["epoch"], 100 * curve["clean_accuracy"], color=PALETTE[0], marker="o", ms=4, label="clean")
+        if "adversarial_accuracy" in curve:
+            adversarial = 100 * curve["adversarial_accuracy"]
+            accuracy.plot(curve["epoch"], adversarial, color=PALETTE[1], ls="--", marker="s", ms=4, label="adversarial")
+        loss.set(title="training loss", xlabel="epoch", ylim=(0, None))
+        accuracy.set(title="training accuracy (%)", xlabel="epoch", ylim=(0, 100))
+        accuracy.legend(loc="lower right")
+        for panel in (loss, accuracy):
+            panel.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def attack_table(record: Record) -> pd.DataFrame:
+    """Every attack of the record's own protocol, with its reach, accuracy in percent and Wilson 95 % interval."""
+    lines = []
+    for measurement in record.measurements:
+        if measurement.attack["rule"] == rule(record.protocol) or measurement.name.startswith("corrected:pgd-20"):
+            low, high = wilson(measurement.mask.sum(), measurement.n)
+            reach = Attack(**measurement.attack).reach
+            lines.append(
+                {
+                    "attack": measurement.name.removeprefix(f"{rule(record.protocol)}:"),
+                    "reach": f"{reach * 255:.3g}/255" if measurement.attack["space"] == "pixels" else f"{reach:.3g} sd",
+                    "accuracy (%)": f"{100 * measurement.accuracy:.1f}",
+                    "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}",
+                    "images": measurement.n,
+                }
+            )
+    return pd.DataFrame(lines).set_index("attack")
+
+
+@float32()
+def gallery(
+    experiment: Experiment, images: int = 6, attacks: tuple[Attack, ...] = (*PAPER_COLUMNS[:3], PGD_20)
+) -> Figure:
+    """The first test images, clean and under each attack, a row an attack, with the model's prediction and confidence.
+
+    A frame and a cross mark a wrong prediction, so that colour alone decides nothing.
+    """
+    dataset, model = experiment.dataset, experiment.model
+    y = dataset.test_labels[:images]
+    generator = torch.Generator(y.device).manual_seed(experiment.record.seed)
+    with style():
+        figure, axes = plt.subplots(len(attacks), images, figsize=(1.25 * images, 1.55 * len(attacks)), squeeze=False)
+        for panels, attack in zip(axes, attacks, strict=True):
+            with eval_mode(model):
+                x = make_images(model, to_pixels(dataset.test_images[:images]), y, attack, generator)
+                with torch.no_grad():
+                    confidence, predicted = model(x).softmax(dim=1).max(dim=1)
+            panels[0].set_ylabel(LABELS[attack.column], fontsize=8)
+            for panel, pixels, p, k, label in zip(panels, x, confidence, predicted, y, strict=True):
+                caption = f"{dataset.classes[k]} ({100 * p:.0f} %)"
+                picture(panel, pixels.permute(1, 2, 0).cpu().numpy(), caption, wrong=bool(k != label))
+    return figure

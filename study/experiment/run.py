@@ -1,0 +1,198 @@
+"""Config -> Record: the only module that maps names to objects. Everything else is handed what it works with."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from advlib import train
+from study.data import Dataset, load
+from study.experiment import training
+from study.experiment.augment import AUGMENTATIONS
+from study.experiment.build import LOSSES, STEPS, build_model, device_or_best, gradients, training_attack
+from study.experiment.evaluate import evaluate, suite
+from study.experiment.fast import launch
+from study.experiment.fast.parallel import ALONE, Team
+from study.experiment.precision import training_dtype
+from study.experiment.provenance import cost, describe_data, provenance
+from study.experiment.unfinished import Unfinished, digest
+from study.experiment.weights import save_weights
+from study.machine.folders import CHECKPOINT, HALVED, MEASURED, PROCESSES, alone
+from study.machine.interrupt import Interrupted, on_request
+from study.plan.config import Config
+from study.records import SCIENCE_VERSION, Record
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A trained network, not yet measured: it under each gradient, its data (on the device), its curve."""
+
+    models: Mapping[str, nn.Module]  # in evaluation mode: "true", and "surrogate" where the activations have one
+    dataset: Dataset
+    curve: list[dict]  # one dict an epoch, as `study.experiment.training.fit` returns it
+
+    @property
+    def model(self) -> nn.Module:
+        return self.models["true"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A finished run: its record, its trained model under each gradient, and the data it saw (on the device)."""
+
+    record: Record
+    models: Mapping[str, nn.Module]  # "true", and "surrogate" where the activations have one
+    dataset: Dataset
+
+    @property
+    def model(self) -> nn.Module:
+        return self.models["true"]
+
+
+def learn(
+    config: Config,
+    *,
+    device: str | torch.device | None = None,
+    data_root: Path | None = None,
+    work: Path | None = None,
+    processes: int = 1,
+    watch: Callable[[nn.Module, Dataset], dict] = lambda model, dataset: {},
+) -> Learned:
+    """Train one config and measure nothing: what :func:`run` starts with, and all that a lesson needs.
+
+    Arguments as for :func:`run`. watch: as for :func:`training.fit`, with the data; of this process only. Raises
+    what loading the data, :func:`training.fit` and, for several processes, :func:`launch.train` raise.
+    """
+    device = device_or_best(device)
+    if processes > 1:
+        _train_in_company(config, device, data_root, work, processes)
+    # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint
+    with alone(work / "checkpoint.lock", wait=True) if work else nullcontext(), on_request() as stop:
+        model, dataset, curve = train_network(
+            config, device=device, data_root=data_root, work=work, stop=stop, watch=watch
+        )
+        if stop():  # it came after the last step: the checkpoint holds the whole training
+            raise Interrupted("asked to stop after the training: run it again to go on with the evaluation")
+    if work:
+        save_weights(model, work / "model.safetensors")
+    return Learned(gradients(model.eval(), config, dataset), dataset, curve)
+
+
+def train_network(
+    config: Config,
+    *,
+    device: torch.device,
+    data_root: Path | None,
+    work: Path | None,
+    stop: Callable[[], bool],
+    watch: Callable[[nn.Module, Dataset], dict] = lambda model, dataset: {},
+    team: Team = ALONE,
+) -> tuple[nn.Module, Dataset, list[dict]]:
+    """The config's network, trained by this process or by the ``team`` that it is one of; its data; its curve."""
+    dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
+    model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    dtype = training_dtype(config.precision, device)
+    curve = training.fit(
+        model,
+        dataset.train_images,
+        dataset.train_labels,
+        config,
+        step=STEPS[config.update] if config.adversarial else train.clean_step,
+        attack=training_attack(config, generator, (team.rank, team.size), dtype),
+        loss_fn=LOSSES[config.loss](config.smoothing),
+        augment=AUGMENTATIONS[config.augmentation],
+        generator=generator,
+        precision=dtype,
+        checkpoint=work / CHECKPOINT if work else None,
+        stop=stop,
+        watch=lambda model: watch(model, dataset),
+        team=team,
+        checksum=dataset.checksum,
+    )
+    return model, dataset, curve
+
+
+def _train_in_company(config: Config, device: torch.device, data_root, work: Path | None, processes: int) -> None:
+    """Leave the checkpoint of a training in several processes in ``work``: alone, one then goes on from its end."""
+    if work is None:
+        raise ValueError(f"{processes} processes need a work folder: through it they hand over what they trained")
+    if device.type == "cuda" and processes > torch.cuda.device_count():
+        raise ValueError(f"{processes} processes need a GPU each, and {torch.cuda.device_count()} can be seen here")
+    if device.type not in ("cuda", "cpu"):
+        raise ValueError(f"{processes} processes train on GPUs of NVIDIA or on the CPU, not on {device.type}")
+    data = load(config.dataset, root=data_root)  # fetched and cached once, before all of them ask for it
+    training.refuse_unequal_parts(config, len(data.subset(config.train_size, 0).train_images), processes)
+    task = {"config": config.to_dict(), "device": device.type, "data_root": data_root and str(data_root)}
+    threads = max(1, torch.get_num_threads() // processes)
+    launch.train(task, work, processes=processes, threads=threads)
+
+
+def run(
+    config: Config,
+    *,
+    key: str,
+    protocol: str,
+    budget: str,
+    device: str | torch.device | None = None,
+    data_root: Path | None = None,
+    work: Path | None = None,
+    processes: int | None = None,
+) -> Experiment:
+    """Train and evaluate one config, and say what it took.
+
+    ``key``, ``protocol`` and ``budget`` name it in the catalogue. device: None for a GPU if there is one. work: a
+    folder for the checkpoint, from which a run that was cut off goes on, and for the final weights (float32).
+    processes: how many train it, each on a GPU of its own where there are any; None for ``$ADVLIB_NPROC``, else 1.
+    One evaluates.
+
+    Raises what :func:`learn` and :func:`evaluate.evaluate` raise.
+    """
+    processes = launch.processes(config.batch_size, processes)
+    device = device_or_best(device)
+    # before training: the files may change while it trains
+    origin = provenance(device, training_dtype(config.precision, device))
+    if work and (work / HALVED).is_file():
+        origin["halved"] = True  # a campaign carried its checkpoint in half precision
+    if work and not (work / CHECKPOINT).is_file():
+        (work / PROCESSES).unlink(missing_ok=True)  # of a training that left nothing
+    learned = learn(config, device=device, data_root=data_root, work=work, processes=processes)
+    if work and (work / PROCESSES).is_file():
+        origin["processes"] = int((work / PROCESSES).read_text())  # also where one has finished what several began
+    models, dataset = learned.models, learned.dataset
+
+    unfinished = Unfinished(
+        work / MEASURED if work else None,
+        {
+            "config": config.to_dict(),
+            "science_version": SCIENCE_VERSION,
+            "weights": digest(learned.model),
+            "data": dataset.checksum,
+        },
+    )
+    measurements = evaluate(
+        models,
+        dataset.test_images,
+        dataset.test_labels,
+        suite(dual=config.norm != "shared", surrogate="surrogate" in models),
+        sweep_size=config.sweep_size,
+        strong_size=config.strong_size,
+        seed=config.seed,
+        unfinished=unfinished,
+    )
+    record = Record(
+        key=key,
+        protocol=protocol,
+        budget=budget,
+        seed=config.seed,
+        config=config.to_dict(),
+        data=describe_data(dataset),
+        provenance=origin,
+        cost=cost(config, len(dataset.train_images), learned.curve, unfinished.seconds),
+        curve=learned.curve,
+        measurements=tuple(measurements),
+    )
+    return Experiment(record, models, dataset)

@@ -1,0 +1,81 @@
+"""Trained weights as safetensors: a file that says what it is, and that cannot run code when it is read."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from advlib.resnet import resnet18
+from study.machine.folders import replacing
+from study.plan.config import Config
+from study.records import Record
+
+
+def save_weights(
+    model: nn.Module, path: Path, record: Record | None = None, dtype: torch.dtype = torch.float32
+) -> Path:
+    """Write weights and statistics atomically, floating-point ones in ``dtype``.
+
+    With its ``record`` the file carries config, classes and the run's place, and :func:`load_model` needs nothing else.
+    """
+    about = None
+    if record:
+        about = {
+            "config": json.dumps(record.config),
+            "classes": json.dumps(record.data["classes"]),
+            "record": record.where,
+        }
+    kept = {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()}
+    with replacing(path) as partial:
+        try:
+            save_file({name: t.contiguous() for name, t in kept.items()}, partial, metadata=about)
+        except SafetensorError as error:  # such as a full disk
+            raise OSError(error) from error
+    return Path(path)
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Weights from :func:`save_weights` into a model of the same config; returned in evaluation mode."""
+    model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()})
+    return model.eval()
+
+
+def load_model(path: Path, activation: str | None = None) -> nn.Module:
+    """The whole model from a file that was saved with its record, in float32 and evaluation mode.
+
+    ``activation="relu"`` gives a network with surrogate gradients its true ones. Raises ValueError on a file without a
+    record's description.
+    """
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata() or {}
+        channels = file.get_slice("standardise.mean").get_shape()[1]
+    if "config" not in about:
+        raise ValueError(f"{path} does not say what it is: use load_weights with a model of its config")
+    config = Config(**json.loads(about["config"]))
+    model = resnet18(
+        len(json.loads(about["classes"])),
+        config.width,
+        activation or config.activation,
+        config.norm,
+        channels,
+        activation_alpha=config.activation_alpha,
+    )
+    return load_weights(model, path)
+
+
+def network(record: Record, weights: Path) -> nn.Module:
+    """The record's network with true gradients, in evaluation mode. Raises ValueError if the file is another's."""
+    with safe_open(weights, framework="pt") as file:
+        of = (file.metadata() or {}).get("record", record.where)
+        channels = file.get_slice("standardise.mean").get_shape()[1]
+    if of != record.where:
+        raise ValueError(f"{weights} has the weights of {of}, not of {record.where}: name the file with --weights")
+    config = record.as_config()
+    activation = "relu" if config.activation == "surrogate-relu" else config.activation
+    classes, alpha = len(record.data["classes"]), config.activation_alpha
+    return load_weights(
+        resnet18(classes, config.width, activation, config.norm, channels, activation_alpha=alpha), weights
+    )

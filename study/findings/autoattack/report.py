@@ -1,0 +1,187 @@
+"""The worst case an image: what is left of a network after every attack of one size that was ever run on it. No torch.
+
+An attack that fails on an image says nothing of that image; one that succeeds settles it. So an image counts as right
+only if it survived all attacks in the ball of 8/255 that were tried on it: those of the record, of the probe and of
+AutoAttack (Croce and Hein 2020 report the ensemble the same way). More attacks can only lower this number, and it stays
+an upper bound on what an attacker leaves.
+
+Record and AutoAttack are of one network, but for its weights: the published ones, which AutoAttack and the probe see,
+are rounded to 16 bits. :data:`judge.SAME_CLEAN` says how many clean predictions may differ by that.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from study.evidence.comparisons import HEADINGS, STRONG
+from study.evidence.estimates import Estimate
+from study.findings.autoattack import judge
+from study.findings.autoattack.judge import ATTACKS, NAMES, Case
+from study.presentation.figures import PALETTE, style
+from study.presentation.markup import NOT_RUN, accuracy, counts, link, row, table
+from study.presentation.words import Words, percent
+
+FLAGS = {  # what AutoAttack's authors check: its name here, and the rule
+    "randomised": (
+        "randomised",
+        f"Five passes of the same images must give the same logits, within {judge.RANDOMISED:g} of their length.",
+    ),
+    "probabilities": (
+        "softmax output",
+        "The output must be logits: probabilities, between 0 and 1 with a sum of 1, have gradients that vanish.",
+    ),
+    "optimises": (
+        "optimisation inside",
+        "The network must take no gradients while it classifies: a defence that adapts needs an attack made for it.",
+    ),
+    "zero-gradient": (
+        "zero gradient",
+        "Where APGD-T starts, at random in the ball, the gradient must not be 0 in all pixels of any image.",
+    ),
+    "square": (
+        "Square finds more",
+        f"Square must not find more than {100 * judge.SQUARE:g} % of the images after those that follow a gradient.",
+    ),
+}
+
+
+def summary(cases: Sequence[Case]) -> str:
+    """In sentences: how many networks and images, how far below PGD-20, who found it, and the flags."""
+    if not cases:
+        command = "python -m study autoattack advprop --budget lite"
+        return f"AutoAttack has not been run on any of these networks. For one whose weights are here: `{command}`."
+    lowest = max(cases, key=lambda one: one.below.value)
+    robust = max(cases, key=lambda one: one.accuracy.value)
+    tried = sorted({len(one.masks) + len(one.found.attacks) for one in cases})
+    networks = f"{len(cases)} {_plural(len(cases), 'network')}"
+    below = 100 * lowest.below.value
+    sizes = counts(sorted({one.found.images for one in cases}))
+    sentences = (
+        f"AutoAttack was run on {networks} and the first {sizes} test images.",
+        f"With those of the record and the probe, {counts(tried)} attacks of 8/255 were tried on a network.",
+        f"The worst case an image is at most {below:.1f} percentage points below PGD-20 ({lowest.title}).",
+        f"The most that is left of a network is {100 * robust.accuracy.value:.1f} % ({robust.title}).",
+        _unfinished(cases),
+        _latecomers(cases),
+        _raised(cases),
+    )
+    return " ".join(filter(None, sentences))
+
+
+def overview(cases: Sequence[Case], page: str = "book", root: Path | None = None) -> str:
+    """What each attack leaves of each network, as HTML, and the worst case with its distance from PGD-20."""
+    body = [
+        row(
+            f"{escape(one.title)} {link(one.record, page, root)}",
+            [
+                *(_percent(one.left("clean")), _percent(one.strong)),
+                *(_percent(one.left(attack)) for attack in ATTACKS),
+                *(accuracy(one.accuracy), accuracy(one.below)),
+                ", ".join(FLAGS[flag][0] for flag, warning in one.found.flags.items() if warning) or "none",
+                f"{sum(one.found.seconds.values()) / 60:.0f}",
+            ],
+        )
+        for one in cases
+    ]
+    heads = ["Row, training", "clean", HEADINGS[STRONG], *(f"then {NAMES[attack]}" for attack in ATTACKS)]
+    heads[3] = NAMES[ATTACKS[0]]
+    return table(
+        [*heads, "Worst case", "below PGD-20", "Flags", "Minutes"],
+        body,
+        "Images left right, in percent. Each attack of AutoAttack is tried on what those before it left. The worst "
+        "case is over these and all other attacks of 8/255 that were run on the image; below PGD-20: the percentage "
+        "points that it lies lower. Both with 95 % intervals (Wilson). Minutes: what AutoAttack took.",
+    )
+
+
+def flags(cases: Sequence[Case]) -> str:
+    """AutoAttack's own checks as a list of definitions, as HTML: the rule, and the networks that raised it."""
+    items = [
+        f"<dt>{escape(title)}</dt><dd>{escape(rule)} <em>{escape(_outcome(flag, cases))}</em></dd>"
+        for flag, (title, rule) in FLAGS.items()
+    ]
+    return f'<dl class="rules">{"".join(items)}</dl>'
+
+
+def _outcome(flag: str, cases: Sequence[Case]) -> str:
+    checked = [one for one in cases if flag in one.found.flags]
+    if not checked:
+        return "Not checked yet." if cases else ""
+    raised = [f"{one.title}: {one.found.flags[flag]}" for one in checked if one.found.flags[flag]]
+    missing = f", {len(cases) - len(checked)} not checked" if len(checked) < len(cases) else ""
+    return f"Of {len(checked)} {_plural(len(checked), 'network')}{missing}: {'; '.join(raised) or 'raised for none'}."
+
+
+def _unfinished(cases: Sequence[Case]) -> str:
+    begun = [one for one in cases if one.found.attacks != ATTACKS]
+    if not begun:
+        return ""
+    titles = "; ".join(one.title for one in begun)
+    return f"Not all four attacks are finished on {len(begun)} of them ({titles}): there the number may still fall."
+
+
+def _latecomers(cases: Sequence[Case]) -> str:
+    """How many images fell to FAB-T or Square alone, where all four are finished."""
+    finished = [one for one in cases if one.found.attacks == ATTACKS]
+    if not finished:
+        return ""
+    late = sum(int((one.found.after("apgd-t") & ~one.found.left).sum()) for one in finished)
+    over = f"over the {len(finished)} {_plural(len(finished), 'network')} that all four were run on"
+    return f"After APGD-CE and APGD-T, FAB-T and Square find {late} further {_plural(late, 'image')}, {over}."
+
+
+def _raised(cases: Sequence[Case]) -> str:
+    raised = {FLAGS[flag][0] for one in cases for flag, warning in one.found.flags.items() if warning}
+    if not raised:
+        return "None of AutoAttack's own checks raised a flag."
+    return f"AutoAttack's own checks raised a flag: {', '.join(sorted(raised))}."
+
+
+def _percent(estimate: Estimate | None) -> str:
+    return NOT_RUN if estimate is None else f"{100 * estimate.value:.1f}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def worst_case(cases: Sequence) -> Figure:
+    """PGD-20, AutoAttack and the worst case of every network of :func:`judge.cases`, a line a network."""
+    kinds = {
+        "PGD-20": (lambda one: one.strong, "s", PALETTE[1], -0.2),
+        "AutoAttack": (lambda one: one.after_all, "D", PALETTE[2], 0.0),
+        "worst case over all attacks": (lambda one: one.accuracy, "o", PALETTE[0], 0.2),
+    }
+    with style():
+        figure, panel = plt.subplots(figsize=(7.2, 1.5 + 0.55 * len(cases)))
+        for name, (measured, marker, colour, shift) in kinds.items():
+            found = [measured(one) for one in cases]
+            value, low, high = (np.array([100 * getattr(e, part) for e in found]) for part in ("value", "low", "high"))
+            places = np.arange(len(cases)) + shift
+            spread = [value - low, high - value]
+            panel.errorbar(value, places, xerr=spread, fmt=marker, color=colour, ms=6, capsize=2, label=name)
+        panel.set_yticks(range(len(cases)), [one.title for one in cases])
+        panel.set(xlabel="accuracy under attacks of eps 8/255 (%)", xlim=(-0.5, None), ylim=(len(cases) - 0.5, -0.5))
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def worst_case_words(cases: Sequence) -> Words:
+    """``cases``: of :func:`judge.cases`."""
+    values = [
+        f"{one.title} {percent(one.strong)} under PGD-20, {percent(one.after_all)} after AutoAttack and "
+        f"{percent(one.accuracy)} in the worst case"
+        for one in cases
+    ]
+    sizes = counts(sorted({one.found.images for one in cases}))
+    first = cases[0].record
+    return {
+        "caption": "What is left of each network under PGD-20, after AutoAttack, and in the worst case an image over "
+        f"every attack of 8/255. Budget {first.budget}, {first.data['title']}, the first {sizes} test images, 95 % "
+        "intervals.",
+        "alt": f"Three dots with intervals for each network, a line a network: {'; '.join(values)}.",
+    }

@@ -1,0 +1,166 @@
+"""The four networks inside one of AdvProp's: statistics of either branch with the affine parameters of either.
+
+A dual batch norm keeps two pairs: running mean and variance, and what was learnt on top of them, scale and shift. A
+branch uses the one pair with the other of the same name. Crossed, they are networks that nobody trained, and they tell
+which of the two makes the branches differ (Zhang et al. 2024). :mod:`branches.judge` reads what is measured here.
+
+Statistics are of what a layer receives, and that depends on the affine parameters of the layers below it. So a crossing
+has them of inputs that no layer of it ever gets. The other way to cross, ``anew``, measures them again through the
+affine parameters in question: on clean training images instead of the main branch's, on attacked ones instead of the
+auxiliary branch's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from advlib.attacks import pgd
+from advlib.norm import BRANCHES
+from advlib.resnet import resnet18
+from advlib.train import craft
+from study import records
+from study.data import load
+from study.data.pixels import to_pixels
+from study.experiment.evaluate import PAPER_COLUMNS, PGD_20, Attack, evaluate
+from study.experiment.precision import float32
+from study.experiment.weights import network
+from study.findings.branches.judge import COLUMNS, KEPT, PAIRS, WAYS, Combinations, measurement
+from study.plan.config import Config
+from study.records import Record
+
+TRAINING_IMAGES = 4_000  # the first of the record's, for statistics that are measured anew
+BATCH = 250  # of them
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+AFFINE = ("weight", "bias")
+
+
+def recombine(state: Mapping[str, Tensor], statistics: str, affine: str) -> dict[str, Tensor]:
+    """The state of a network with one batch norm a layer, from that of a network with two.
+
+    Each dual batch norm gives the running statistics of the branch ``statistics`` and the affine parameters of the
+    branch ``affine``; everything else, a shared batch norm too, stays. The tensors are those of ``state``, not copies.
+    Raises ValueError on an unknown branch, or where there is no dual batch norm.
+    """
+    for branch in (statistics, affine):
+        if branch not in BRANCHES:
+            raise ValueError(f"unknown branch {branch!r}: choose one of {', '.join(BRANCHES)}")
+    source = dict.fromkeys(STATISTICS, statistics) | dict.fromkeys(AFFINE, affine)
+    dual = {name.removesuffix(".aux.weight") for name in state if name.endswith(".aux.weight")}
+    if not dual:
+        raise ValueError("no dual batch norm to recombine: the network was trained without AdvProp")
+    found = {}
+    for name, value in state.items():
+        layer, *rest = name.rsplit(".", 2)
+        if layer not in dual:
+            found[name] = value
+        elif rest[0] == BRANCHES[0]:
+            part = rest[1]
+            found[f"{layer}.{part}"] = state[f"{layer}.{source[part]}.{part}"]
+    return found
+
+
+def combined(state: Mapping[str, Tensor], record: Record, pair: tuple[str, str], activation: str) -> nn.Module:
+    """The record's network with the statistics and affine parameters of ``pair``, in evaluation mode.
+
+    An ordinary network with one batch norm a layer: it is the same whichever branch is asked for.
+    """
+    config, channels = record.as_config(), state["standardise.mean"].shape[1]
+    model = resnet18(
+        len(record.data["classes"]),
+        config.width,
+        activation,
+        "shared",
+        channels,
+        activation_alpha=config.activation_alpha,
+    )
+    model.load_state_dict(recombine(state, *pair))
+    return model.eval()
+
+
+@torch.no_grad()
+def measure_statistics(model: nn.Module, batches: list[Tensor]) -> None:
+    """Put the mean over ``batches`` of pixels (B, C, H, W) in the place of the running statistics of ``model``.
+
+    Each batch counts by its images. The affine parameters and the mode of each module stay as they were.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    usual = [(layer.momentum, layer.training) for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.train()
+    seen = 0
+    for batch in batches:
+        seen += len(batch)
+        for layer in layers:
+            layer.momentum = len(batch) / seen
+        model(batch)
+    for layer, (momentum, training) in zip(layers, usual, strict=True):
+        layer.momentum, layer.training = momentum, training
+
+
+def twins(model: nn.Module, batches: list[Tensor], labels: list[Tensor], config: Config) -> list[Tensor]:
+    """The batches of pixels after the attack of the record's training, through ``model``, in evaluation mode."""
+    how = {"eps": config.train_eps, "step_size": config.train_step_size, "steps": config.train_steps}
+    ascend = partial(pgd, **how, validate=False)
+    return [craft(model, x, y, ascend, space=config.attack_space) for x, y in zip(batches, labels, strict=True)]
+
+
+def attacks(surrogate: bool) -> list[Attack]:
+    """The evaluator's attacks of :data:`judge.COLUMNS`, under both gradients where there are two."""
+    chosen = [attack for attack in (*PAPER_COLUMNS, PGD_20) if attack.column in COLUMNS]
+    return chosen + [replace(a, gradient="surrogate") for a in chosen if surrogate and a.method != "none"]
+
+
+@float32()
+def measure(
+    record: Record, weights: Path, *, provenance: dict, images: int | None = None, root: Path | None = None
+) -> Combinations:
+    """Attack each of the four networks, crossed either way, through itself.
+
+    On the record's test images, or the first ``images`` of them.
+
+    ``weights``: the file of the record's network. ``provenance``: as a record has it. Raises ValueError if the weights
+    or the data are not the record's, or the network has no second batch norm, and what loading either raises.
+    """
+    state = network(record, weights).state_dict()
+    dataset = load(record.config["dataset"], root=root)
+    if dataset.checksum != record.data["checksum"]:
+        raise ValueError(f"{record.where} is of other data than {dataset.name!r} here: their checksums differ")
+    n = min(images or len(dataset.test_images), record.measurement("corrected:clean").n)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shown, labels = dataset.test_images[:n].to(device), dataset.test_labels[:n].to(device)
+    own, config = record.config["activation"], record.as_config()
+    gradients = {"true": "relu", "surrogate": own} if own == "surrogate-relu" else {"true": own}
+    trained = min(config.train_size or len(dataset.train_images), TRAINING_IMAGES)
+    clean = [to_pixels(batch.to(device)) for batch in dataset.train_images[:trained].split(BATCH)]
+    classes = dataset.train_labels[:trained].to(device).split(BATCH)
+    found = []
+    for way, pair in product(WAYS, PAIRS):
+        models = {
+            gradient: combined(state, record, pair, activation).to(device, memory_format=torch.channels_last)
+            for gradient, activation in gradients.items()
+        }
+        if way != KEPT:
+            statistics, affine = pair
+            branch = combined(state, record, (affine, affine), own).to(device, memory_format=torch.channels_last)
+            seen = clean if statistics == BRANCHES[0] else twins(branch, clean, list(classes), config)
+            for model in models.values():
+                measure_statistics(model, seen)
+        # an attack's name seeds its noise: all networks start from the same images
+        measured = evaluate(models, shown, labels, attacks("surrogate" in models), sweep_size=n, seed=record.seed)
+        found += [replace(m, name=measurement(way, pair, m.name.removeprefix("corrected:"))) for m in measured]
+    return Combinations(
+        record=record.where,
+        record_digest=records.digest(record),
+        weights=sha256(Path(weights).read_bytes()).hexdigest(),
+        provenance=provenance,
+        images=n,
+        training_images=trained,
+        measurements=tuple(found),
+    )

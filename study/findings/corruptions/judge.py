@@ -1,0 +1,211 @@
+"""Corruptions: what networks make of images spoilt by noise, blur, weather and digital processing. No torch.
+
+The kinds are those of Hendrycks and Dietterich (2019), table 1 and appendix B: fifteen common corruptions in four
+groups, and extra ones, each at five severities. :mod:`corruptions.measure` measures; here is what it leaves beside a
+record, and what follows from it. Nothing attacks: no gradient is asked for, and a corruption does not know the network.
+
+The images are spoilt by a library with the constants of ImageNet-C, which were made for 224 pixels. CIFAR-10-C has
+milder ones. So a network's number here is not its number on CIFAR-10-C; networks are compared on the same images.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from study.evidence import estimates
+from study.evidence.estimates import Estimate
+from study.evidence.selection import Group, runs_of
+from study.findings.masking.probes import SAME_NETWORK
+from study.machine.folders import replacing
+from study.plan import catalogue
+from study.plan.config import did_you_mean
+from study.records import Measurement, Record
+
+GROUPS = {  # the common corruptions, as the authors sort them
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+}
+COMMON = tuple(kind for kinds in GROUPS.values() for kind in kinds)  # what a mean corruption accuracy is the mean of
+# The authors' fourth extra kind, spatter, is left out: where no drop falls on an image, the library divides 0 by 0.
+EXTRA = ("speckle_noise", "gaussian_blur", "saturate")
+KINDS = COMMON + EXTRA
+SEVERITIES = (1, 2, 3, 4, 5)
+SMALLEST = 32  # pixels a side: the library takes no smaller image
+NAME = "corruptions.json"  # beside record.json
+EXAMPLES = "corrupted-images.json"  # beside the protocols of a data set
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Corruptions:
+    """Which images a network gets right when they are spoilt: beside its record, complete or as far as it came."""
+
+    record: str  # the place of the record that it belongs to: budget/dataset/protocol/key/seed
+    config: str  # digest of that record's config
+    weights: str  # SHA-256 of the file of weights
+    device: str
+    made_by: Mapping[str, str]  # the library that spoils the images, and those that it computes with: name -> version
+    images: int  # the first of the test set
+    pixels: Mapping[str, str]  # kind -> digest of its spoilt images: two networks saw the same ones, or did not
+    measurements: tuple[Measurement, ...]  # "corrupted:clean", then "corrupted:fog-3" for each kind and severity
+    schema: int = SCHEMA
+
+    def mask(self, column: str) -> np.ndarray:
+        """bool (n,): which images stayed right, "clean" or such as "fog-3". KeyError if it was not measured."""
+        return {measurement.column: measurement.mask for measurement in self.measurements}[column]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all common corruptions are there."""
+        return set(COMMON) <= set(self.pixels)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A row under a protocol, and what was measured of its trainings, in the order of their seeds."""
+
+    key: str
+    protocol: str
+    measured: tuple[Corruptions, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def row(self) -> catalogue.Row:
+        return catalogue.rows()[self.key]
+
+    def masks(self, kinds: Iterable[str], severities: Iterable[int] = SEVERITIES) -> list[np.ndarray]:
+        """A mask (S, n) for each kind and severity."""
+        columns = [f"{kind}-{severity}" for kind in kinds for severity in severities]
+        return [np.array([found.mask(column) for found in self.measured]) for column in columns]
+
+    @property
+    def clean(self) -> list[np.ndarray]:
+        """The mask (S, n) of the images as they are, as :meth:`masks` has it."""
+        return [np.array([found.mask("clean") for found in self.measured])]
+
+
+def check_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The kinds in their own order. Raises ValueError on one that is unknown, with the nearest name."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ValueError(f"unknown corruption {kind!r}: {did_you_mean(kind, KINDS)}choose among {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in kinds)
+
+
+def networks(root: Path, group: Group) -> list[Network]:
+    """Every row and protocol of ``group`` that was measured on all common corruptions, in the order of the paper.
+
+    Raises ValueError if two of them saw other images, or other numbers of them: they cannot be compared.
+    """
+    found = []
+    for key in catalogue.rows():
+        for protocol in dict.fromkeys(record.protocol for record in group if record.key == key):
+            beside = [(record, Path(root) / record.where / NAME) for record in runs_of(group, key, protocol)]
+            both = [(read(path, record), record) for record, path in beside if path.is_file()]
+            both = [(measured, record) for measured, record in both if measured.complete]
+            if both:
+                found.append(Network(key, protocol, *zip(*both, strict=True)))
+    everything = [measured for network in found for measured in network.measured]
+    for other in everything[1:]:
+        _refuse_other_images(everything[0], other)
+    return found
+
+
+def accuracy(masks: Sequence[np.ndarray], confidence: float = 0.95) -> Estimate:
+    """The mean accuracy over ``masks`` (S, n), each of the same images spoilt in another way.
+
+    The interval is over images, and an image's outcomes under all corruptions are drawn together: five severities of
+    fog on one image are not five images. From three seeds on, it knows the trainings' spread too.
+    """
+    share = 0.5 / len(masks)  # right minus wrong, halved: of an image in [-0.5, 0.5], as its two ends have to be
+    centred = estimates.contrast({share: masks, -share: [~mask for mask in masks]}, confidence)
+    low, high = max(centred.low + 0.5, 0.0), min(centred.high + 0.5, 1.0)
+    return Estimate(centred.value + 0.5, low, high, centred.n, centred.seeds)
+
+
+def difference(a: Sequence[np.ndarray], b: Sequence[np.ndarray], confidence: float = 0.95) -> Estimate:
+    """Mean accuracy over the masks of ``a`` minus that over those of ``b``: paired by image, and by seed."""
+    return estimates.contrast({1 / len(a): a, -1 / len(b): b}, confidence)
+
+
+def compared(
+    networks: Sequence[Network], network: Network, key: str, kinds: Iterable[str] = COMMON, confidence: float = 0.95
+) -> Estimate | None:
+    """Accuracy of ``network`` minus that of the row ``key`` under the same protocol, over ``kinds``.
+
+    None for the row itself, if it was not measured, or if the two share no seed.
+    """
+    others = [other for other in networks if (other.key, other.protocol) == (key, network.protocol)]
+    if network.key == key or not others:
+        return None
+    seeds = {record.seed for record in network.records} & {record.seed for record in others[0].records}
+    if not seeds:
+        return None
+    kinds = tuple(kinds)
+    return difference(*(_of_seeds(one, seeds).masks(kinds) for one in (network, others[0])), confidence)
+
+
+def _of_seeds(network: Network, seeds: set[int]) -> Network:
+    kept = [pair for pair in zip(network.measured, network.records, strict=True) if pair[1].seed in seeds]
+    return Network(network.key, network.protocol, *zip(*kept, strict=True))
+
+
+def _refuse_other_images(first: Corruptions, other: Corruptions) -> None:
+    differ = [kind for kind in first.pixels.keys() & other.pixels.keys() if first.pixels[kind] != other.pixels[kind]]
+    if first.images != other.images or differ:
+        what = f"{first.images} and {other.images} images" if first.images != other.images else ", ".join(differ)
+        raise ValueError(
+            f"{other.record} and {first.record} were measured on other corrupted images ({what}): measure both with "
+            "one library, python -m study corrupt KEY KEY"
+        )
+
+
+def write(found: Corruptions, path: Path) -> Path:
+    """Write atomically: after a crash or on a full disk, ``path`` is as it was, and no partial file stays."""
+    lines = []
+    for name, value in asdict(found).items():
+        items = [json.dumps(item) for item in value] if name == "measurements" else None
+        lines.append(f'"{name}": ' + ("[\n  " + ",\n  ".join(items) + "\n ]" if items else json.dumps(value)))
+    with replacing(path) as partial:
+        partial.write_text("{\n " + ",\n ".join(lines) + "\n}\n", newline="\n")
+    return Path(path)
+
+
+def read(path: Path, record: Record) -> Corruptions:
+    """The file at ``path``. Raises ValueError, with the remedy, if it is damaged or does not belong to ``record``."""
+    remedy = f"measure again: python -m study corrupt {record.key} --protocol {record.protocol} --force"
+    try:
+        raw = json.loads(Path(path).read_text())
+        if set(raw) != {field.name for field in fields(Corruptions)}:
+            raise ValueError("its fields are not those of corruptions")
+        raw["measurements"] = tuple(Measurement(**measurement) for measurement in raw["measurements"])
+        found = Corruptions(**raw)
+        foreign = _foreign(found, record)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no corruptions of this study ({error}): {remedy}") from error
+    if foreign:
+        raise ValueError(f"{path} does not belong to {record.where} ({foreign}): {remedy}")
+    return found
+
+
+def _foreign(found: Corruptions, record: Record) -> str | None:
+    if found.schema != SCHEMA:
+        return f"schema {found.schema}, this study reads {SCHEMA}"
+    if found.record != record.where:
+        return f"it is of {found.record}"
+    if found.config != record.as_config().digest():
+        return "it is of another config"
+    measured = {measurement.column for measurement in found.measurements}
+    if absent := {f"{kind}-{severity}" for kind in found.pixels for severity in SEVERITIES} - measured:
+        return f"it lacks {min(absent)}"
+    if any(len(measurement.mask) != found.images for measurement in found.measurements):
+        return "its measurements are not all of the same images"
+    ours, theirs = found.mask("clean"), record.measurement("corrected:clean").mask
+    n = min(len(ours), len(theirs))
+    agreement = (ours[:n] == theirs[:n]).mean()
+    return f"they agree on {agreement:.0%} of clean images only" if agreement < SAME_NETWORK else None

@@ -1,0 +1,269 @@
+"""Networks under corruptions as they are read: tables, sentences, figures and what those say in words. No torch."""
+
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from study.evidence.estimates import Estimate
+from study.evidence.selection import Group
+from study.findings.corruptions import judge
+from study.findings.corruptions.judge import COMMON, EXAMPLES, EXTRA, GROUPS, KINDS, SEVERITIES, Network
+from study.presentation import markup
+from study.presentation.figures import picture, style
+from study.presentation.marks import look
+from study.presentation.words import Words
+from study.records import packing
+
+AGAINST = {"traditional": "Traditional", "adversarial": "Adversarial"}  # rows that the others are set against
+
+
+def name(kind: str) -> str:
+    """ "jpeg_compression" as it is read."""
+    return kind.replace("_", " ").replace("jpeg", "JPEG")
+
+
+def title(network: Network) -> str:
+    """The row, and its training where that is not the corrected one."""
+    return network.row.name + ("" if network.protocol == "corrected" else f", {network.protocol}")
+
+
+def overview(networks: Sequence[Network], page: str = "book", root: Path | None = None) -> str:
+    """A line a network, as HTML: right without corruption, right in the mean of all, and against two other rows."""
+    body = [
+        markup.row(
+            f"{escape(title(network))}{_links(network, page, root)}",
+            [
+                markup.accuracy(judge.accuracy(network.clean)),
+                markup.accuracy(judge.accuracy(network.masks(COMMON))),
+                *(_points(judge.compared(networks, network, key)) for key in AGAINST),
+            ],
+        )
+        for network in networks
+    ]
+    heads = ["Network", "As they are", "Corrupted", *(f"against {label}" for label in AGAINST.values())]
+    caption = (
+        f"Accuracy in percent on {_images(networks)} test images, as they are and in the mean over {len(COMMON)} "
+        f"corruptions at {len(SEVERITIES)} severities, and the difference in percentage points from two rows on the "
+        "same images. 95 % intervals, each by itself; bold where it excludes zero."
+    )
+    return markup.table(heads, body, caption)
+
+
+def by_group(networks: Sequence[Network]) -> str:
+    """Accuracy in each group of corruptions, as HTML, with the difference from plain training below."""
+    groups = GROUPS | {"extra kinds": EXTRA}
+    measured = [kind for kind in EXTRA if all(kind in found.pixels for n in networks for found in n.measured)]
+    if len(measured) < len(EXTRA):
+        groups.pop("extra kinds")
+    body = []
+    for network in networks:
+        cells = []
+        for kinds in groups.values():
+            against = judge.compared(networks, network, "traditional", kinds)
+            below = markup.change(against) if against else ""
+            cells.append(f"{100 * judge.accuracy(network.masks(kinds)).value:.1f}{below}")
+        body.append(markup.row(escape(title(network)), cells))
+    caption = (
+        f"Accuracy in percent in the mean over the kinds of a group at {len(SEVERITIES)} severities. Below it the "
+        "difference from Traditional in percentage points, paired by image, with its 95 % interval."
+    )
+    return markup.table(["Network", *groups], body, caption)
+
+
+def summary(networks: Sequence[Network]) -> str:
+    """What came out, as a list of Markdown: the network that keeps most, AdvProp, and each against plain training.
+
+    All comparisons of one question share an error of 5 % (Bonferroni), so these intervals are wider than the tables'.
+    """
+    masks = [network.masks(COMMON) for network in networks]
+    best = max(range(len(networks)), key=lambda k: np.mean(masks[k]))
+    sentences = [
+        (
+            f"Of {len(networks)} networks, **{title(networks[best])}** is right most often on corrupted images: in "
+            f"{_percent(judge.accuracy(masks[best]))} of cases, against "
+            f"{_percent(judge.accuracy(networks[best].clean))} of the same images as they are."
+        )
+    ]
+    asked = [(network, key) for network in networks if network.key == "advprop" for key in AGAINST]
+    sentences += [_advprop(networks, network, key, _shared(asked)) for network, key in asked]
+    others = [network for network in networks if network.key != "traditional"]
+    sentences += [_groups(networks, network, _shared(others * len(GROUPS))) for network in others]
+    sentences.append(
+        f"The intervals in these sentences are wider than those in the tables: the {len(asked)} comparisons of AdvProp "
+        f"share an error of 5 %, and so do the {len(others) * len(GROUPS)} with Traditional by group."
+    )
+    return "\n".join(f"- {sentence}" for sentence in sentences if sentence)
+
+
+def _shared(comparisons: Sequence) -> float:
+    """The confidence of each of so many intervals."""
+    return 1 - 0.05 / max(1, len(comparisons))
+
+
+def _advprop(networks: Sequence[Network], network: Network, key: str, confidence: float) -> str:
+    found = judge.compared(networks, network, key, confidence=confidence)
+    if found is None:
+        return ""
+    said = {1: "is more accurate than", -1: "is less accurate than", 0: "cannot be told from"}
+    return f"On corrupted images {title(network)} {said[_sign(found)]} {AGAINST[key]}: {_change(found)}."
+
+
+def _groups(networks: Sequence[Network], network: Network, confidence: float) -> str:
+    found = {
+        group: judge.compared(networks, network, "traditional", kinds, confidence) for group, kinds in GROUPS.items()
+    }
+    if None in found.values():
+        return ""
+    told = {
+        "gains under": [f"{group} ({_change(e)})" for group, e in found.items() if _sign(e) > 0],
+        "loses under": [f"{group} ({_change(e)})" for group, e in found.items() if _sign(e) < 0],
+    }
+    parts = [f"{verb} {_listed(groups)}" for verb, groups in told.items() if groups]
+    return f"Against Traditional, {title(network)} {', and '.join(parts) or 'differs in no group for certain'}."
+
+
+def made_by(networks: Sequence[Network]) -> str:
+    """By which versions the images were spoilt, as a sentence."""
+    versions = {tuple(found.made_by.items()) for network in networks for found in network.measured}
+    return "Spoilt by " + "; ".join(", ".join(f"{name} {number}" for name, number in one) for one in versions) + "."
+
+
+def by_kind(networks: Sequence[Network]) -> Figure:
+    """Accuracy under each kind of corruption, in the mean over severities: a line a network, numbers and shades."""
+    kinds = _kinds(networks)
+    grid = [[100 * np.mean(network.masks([kind])) for kind in kinds] for network in networks]
+    with style():
+        figure, panel = plt.subplots(figsize=(10.4, 2.0 + 0.36 * len(networks)))
+        sns.heatmap(
+            grid,
+            ax=panel,
+            cmap="cividis",
+            annot=True,
+            fmt=".0f",
+            annot_kws={"size": 8},
+            cbar=False,
+            xticklabels=[name(kind) for kind in kinds],
+            yticklabels=[title(network) for network in networks],
+        )
+        place = 0
+        for group, members in (GROUPS | {"extra kinds": EXTRA}).items():
+            shown = sum(kind in members for kind in kinds)
+            if shown:
+                panel.annotate(group, (place + shown / 2, 0), (0, 4), textcoords="offset points", ha="center")
+                place += shown
+                panel.axvline(place, color="white", lw=3)
+        panel.tick_params(axis="x", rotation=50)
+        plt.setp(panel.get_xticklabels(), ha="right", rotation_mode="anchor")
+        panel.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def by_severity(networks: Sequence[Network]) -> Figure:
+    """Accuracy against severity, a panel a group of corruptions; at 0, the images as they are."""
+    with style():
+        figure, panels = plt.subplots(1, len(GROUPS), figsize=(10.4, 3.6), sharey=True)
+        for panel, (group, kinds) in zip(panels, GROUPS.items(), strict=True):
+            for network in networks:
+                means = [np.mean(network.clean), *(np.mean(network.masks(kinds, [s])) for s in SEVERITIES)]
+                label = title(network)
+                panel.plot([0, *SEVERITIES], 100 * np.array(means), ms=5, lw=1.4, label=label, **look(network.row))
+            panel.set(title=group, xlabel="severity", ylim=(0, 100), xticks=[0, *SEVERITIES])
+        panels[0].set_ylabel("accuracy (%)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, columnspacing=1.2)
+    return figure
+
+
+def words(networks: Sequence[Network], group: Group) -> dict[str, Words]:
+    """Captions and descriptions of the two figures, by their names here."""
+    about = f"Budget {group[0].budget}, {group[0].data['title']}, {_images(networks)} test images."
+    means = ", ".join(f"{title(n)} {_percent(judge.accuracy(n.masks(COMMON)))}" for n in networks)
+    worst = ", ".join(f"{title(n)} {100 * np.mean(n.masks(COMMON, [SEVERITIES[-1]])):.1f} %" for n in networks)
+    return {
+        "by_kind": {
+            "caption": f"Accuracy in percent under each corruption, in the mean over its severities. {about}",
+            "alt": "A table as shades and numbers: a line for each network, a column for each kind of corruption, in "
+            f"groups. In the mean over the common kinds: {means}.",
+        },
+        "by_severity": {
+            "caption": "Accuracy against the severity of the corruption, in the mean over the kinds of each group; at "
+            f"severity 0 the images as they are. {about}",
+            "alt": "Four panels, noise, blur, weather and digital, a falling line for each network. At the highest "
+            f"severity, in the mean over all common kinds: {worst}.",
+        },
+    }
+
+
+def examples(root: Path, group: Group) -> dict | None:
+    """The image that is shown spoilt, or None where nobody made it. Raises ValueError if it is of other data."""
+    path = Path(root).joinpath(*Path(group[0].where).parts[:2], EXAMPLES)
+    if not path.is_file():
+        return None
+    data = json.loads(path.read_text())
+    if data["checksum"] != group[0].data["checksum"]:
+        raise ValueError(f"{path} is of other data than the records beside it: python -m study corrupt makes it anew")
+    return data
+
+
+def strip(data: dict) -> Figure:
+    """The image of :func:`examples` as it is, then spoilt in every way."""
+    columns = 7
+    with style():
+        rows = -(-len(data["pixels"]) // columns)
+        figure, panels = plt.subplots(rows, columns, figsize=(1.35 * columns, 1.6 * rows))
+        for panel in panels.flat:
+            panel.axis("off")
+        for panel, kind in zip(panels.flat, ["clean", *KINDS], strict=False):
+            panel.axis("on")
+            pixels = packing.unpack(data["pixels"][kind], (*data["size"], 3), np.uint8)
+            picture(panel, pixels / 255, "the image" if kind == "clean" else name(kind))
+    return figure
+
+
+def strip_words(data: dict) -> Words:
+    kinds = ", ".join(name(kind) for kind in KINDS)
+    return {
+        "caption": f"One test image, and the same image under every corruption at severity {data['severity']} of "
+        f"{len(SEVERITIES)}.",
+        "alt": f"Small pictures of one image: as it is, then under {kinds}. Under some, it is hard to make out.",
+    }
+
+
+def _listed(names: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _kinds(networks: Sequence[Network]) -> list[str]:
+    return [kind for kind in KINDS if all(kind in found.pixels for n in networks for found in n.measured)]
+
+
+def _images(networks: Sequence[Network]) -> str:
+    return markup.counts(sorted({found.images for network in networks for found in network.measured}))
+
+
+def _links(network: Network, page: str, root: Path | None) -> str:
+    return f'<span class="interval">{markup.links(network.records, page, root)}</span>'
+
+
+def _points(estimate: Estimate | None) -> str:
+    return markup.points(estimate) if estimate else markup.NO_NUMBER
+
+
+def _sign(estimate: Estimate) -> int:
+    """1 or -1 where the interval excludes 0, else 0."""
+    return (estimate.low > 0) - (estimate.high < 0)
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} %"
+
+
+def _change(estimate: Estimate) -> str:
+    value, low, high = (100 * share for share in (estimate.value, estimate.low, estimate.high))
+    return f"{value:+.1f} points, {low:+.1f} to {high:+.1f}"

@@ -1,0 +1,170 @@
+"""Accuracy against the size and the steps of an attack, and by class."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from study.evidence import comparisons
+from study.evidence.comparisons import HEADINGS, STRONG
+from study.evidence.estimates import Estimate
+from study.evidence.selection import Group, rows_run, runs_of
+from study.plan import catalogue
+from study.presentation.figures import PALETTE, style
+from study.presentation.marks import look
+from study.presentation.words import Words, percent, source
+
+
+def against_eps(group: Group, protocol: str = "corrected") -> Figure:
+    """Accuracy against the size of the attack, a panel a row of Table 1: FGSM, PGD-10 and noise of the same size."""
+    rows = rows_run(group, protocol)
+    kinds = {
+        "noise": (r"noise-(\d+)/255", ":", PALETTE[2], "v"),
+        "FGSM": (r"fgsm-(\d+)/255", "--", PALETTE[1], "s"),
+        "PGD-10": (r"pgd-10-(\d+)/255", "-", PALETTE[0], "o"),
+    }
+    lines = -(-len(rows) // 3)
+    with style():
+        figure, panels = plt.subplots(
+            lines, 3, figsize=(9.6, 0.8 + 2.2 * lines), sharex=True, sharey=True, squeeze=False
+        )
+        for panel in panels.flat[len(rows) :]:
+            panel.set_visible(False)
+        for panel, (key, row) in zip(panels.flat, rows.items(), strict=False):
+            for name, (pattern, dashes, colour, marker) in kinds.items():
+                points = _sweep(group, key, protocol, pattern, start="clean")
+                _band(panel, points, label=name, color=colour, ls=dashes, marker=marker)
+            panel.set(title=row.label, ylim=(0, 100))
+        figure.supxlabel("eps (of 255)", fontsize=10)
+        figure.supylabel("accuracy (%)", fontsize=10)
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure
+
+
+def against_steps(group: Group, protocol: str = "corrected") -> Figure:
+    """Accuracy against the number of PGD steps at eps 8/255: a curve that still falls says the attack was too short."""
+    with style():
+        figure, panel = plt.subplots(figsize=(6.4, 4.4))
+        steps: dict[int, Estimate] = {}
+        for key, row in rows_run(group, protocol).items():
+            steps = _sweep(group, key, protocol, r"steps-(\d+)")
+            values = [100 * estimate.value for estimate in steps.values()]
+            panel.plot(list(steps), values, ms=6, lw=1.4, label=row.label, **look(row))
+        panel.set(xscale="log", xlabel="PGD steps of 2/255, eps 8/255", ylabel="accuracy (%)", ylim=(0, None))
+        panel.set_xticks(list(steps), [str(k) for k in steps], minor=False)
+        panel.minorticks_off()
+        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def per_class(group: Group, labels: np.ndarray, protocol: str = "corrected", columns=("clean", STRONG)) -> Figure:
+    """Accuracy of each class, a panel a column, a line a row of Table 1. ``labels``: int (n,), of the test images.
+
+    Of more classes than can be read, the hardest and the easiest, by the mean of the first column's rows.
+    """
+    rows = rows_run(group, protocol)
+    classes = np.array(group[0].data["classes"])
+    grids = [
+        np.array([_by_class(group, key, protocol, column, labels, len(classes)) for key in rows]) for column in columns
+    ]
+    shown = np.arange(len(classes))
+    if len(classes) > READABLE:
+        order = np.argsort(np.nan_to_num(grids[0], nan=50.0).mean(axis=0), kind="stable")
+        shown = np.concatenate([order[: READABLE // 2], order[-READABLE // 2 :]])
+    with style():
+        size = (9.8, 1.6 + 0.36 * len(rows)) if len(shown) <= 10 else (16, 2.4 + 0.36 * len(rows))
+        figure, panels = plt.subplots(1, len(columns), figsize=size, sharey=True)
+        for panel, column, grid in zip(panels, columns, grids, strict=True):
+            sns.heatmap(
+                grid[:, shown],
+                ax=panel,
+                vmin=0,
+                vmax=100,
+                cmap="cividis",
+                annot=True,
+                fmt=".0f",
+                annot_kws={"size": 7},
+                cbar=False,
+                xticklabels=classes[shown],
+                yticklabels=[row.label for row in rows.values()],
+            )
+            panel.set_title(f"{HEADINGS[column]} (%)")
+            panel.tick_params(axis="x", rotation=60)
+            panel.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def _by_class(group: Group, key: str, protocol: str, column: str, labels: np.ndarray, classes: int) -> list[float]:
+    """Accuracy of a row on each class, in percent; nan for a class without an image."""
+    masks = [comparisons.worst_mask(run, f"corrected:{column}") for run in runs_of(group, key, protocol)]
+    of = labels[: masks[0].size]
+    return [100 * np.mean([mask[of == k] for mask in masks]) if (of == k).any() else np.nan for k in range(classes)]
+
+
+def _band(panel, points: dict[int, Estimate], **line) -> None:
+    x = list(points)
+    estimates = points.values()
+    value, low, high = (np.array([100 * getattr(e, name) for e in estimates]) for name in ("value", "low", "high"))
+    panel.plot(x, value, ms=4, lw=1.5, **line)
+    panel.fill_between(x, low, high, color=line["color"], alpha=0.15, lw=0)
+
+
+def _sweep(group: Group, key: str, protocol: str, pattern: str, start: str | None = None) -> dict[int, Estimate]:
+    """What was measured of a sweep: the whole number in the column's name -> accuracy, in order, on the same images.
+
+    ``start``: the column of no attack, which stands at 0.
+    """
+    found = {0: start} if start else {}
+    for measurement in runs_of(group, key, protocol)[0].measurements:
+        if match := re.fullmatch(f"corrected:({pattern})", measurement.name):
+            found[int(match[2])] = match[1]
+    found = dict(sorted(found.items()))
+    measured = comparisons.by_corrected_rule(group, key, protocol, found.values())
+    return {k: measured[column] for k, column in found.items()}
+
+
+READABLE = 20  # classes side by side in a figure; of more, the hardest and the easiest are shown
+
+
+def against_eps_words(group: Group, protocol: str = "corrected") -> Words:
+    values = _by_row(group, protocol, {"FGSM": "fgsm-8/255", "PGD-10": "pgd-10-8/255"})
+    return {
+        "caption": "Accuracy against the size of the attack. An honest curve falls towards 0 as eps grows, and PGD "
+        f"lies below FGSM. Uniform noise of the same size is the control. Networks of the {protocol} protocol. "
+        f"{source(group, catalogue.part(1), protocol)}",
+        "alt": f"A small panel for each row of Table 1, accuracy falling with eps. At eps 8/255: {values}.",
+    }
+
+
+def against_steps_words(group: Group, protocol: str = "corrected") -> Words:
+    values = _by_row(group, protocol, {"after 2 steps": "steps-2", "after 50": "steps-50"})
+    return {
+        "caption": "Accuracy against the number of steps of PGD at eps 8/255. Where a curve is flat, more steps of "
+        f"this attack find nothing more. The paper's PGD takes two. Networks of the {protocol} protocol. "
+        f"{source(group, catalogue.part(1), protocol, intervals='')}",
+        "alt": f"A falling line for each row of Table 1. {values}.",
+    }
+
+
+def per_class_words(group: Group, protocol: str = "corrected") -> Words:
+    names = group[0].data["classes"]
+    few = len(names) <= READABLE
+    classes = ", ".join(names) if few else f"the {READABLE // 2} hardest and the {READABLE // 2} easiest"
+    chosen = "" if few else f" Of {len(names)} classes {classes}, by the mean of the left panel's rows."
+    return {
+        "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}."
+        f"{chosen} {source(group, catalogue.part(1), protocol, intervals='')}",
+        "alt": f"Two tables as shades and numbers: a line for each row of Table 1, a column for each class: {classes}.",
+    }
+
+
+def _by_row(group: Group, protocol: str, columns: dict[str, str]) -> str:
+    values = []
+    for key, row in rows_run(group, protocol).items():
+        measured = [
+            f"{name} {percent(comparisons.accuracy(group, key, protocol, column))}" for name, column in columns.items()
+        ]
+        values.append(f"{row.label} {' and '.join(measured)}")
+    return ", ".join(values)

@@ -1,0 +1,83 @@
+"""How the networks learn, and what that costs."""
+
+from html import escape
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from study.evidence.selection import Group, rows_run, runs_of
+from study.plan import catalogue
+from study.presentation.figures import style
+from study.presentation.marks import look
+from study.presentation.markup import row, table
+from study.presentation.sentences import devices_of
+from study.presentation.words import Words, source
+
+
+def learning(group: Group, protocol: str = "corrected") -> Figure:
+    """Training loss, and training accuracy on clean and adversarial images, against epochs: the rows of Table 1."""
+    with style():
+        figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.9), sharex=True)
+        names = ("loss", "clean_accuracy", "adversarial_accuracy")
+        titles = ("training loss", "clean images (%)", "adversarial images (%)")
+        for panel, name, heading in zip(panels, names, titles, strict=True):
+            for key, row in rows_run(group, protocol).items():
+                found = runs_of(group, key, protocol)
+                if name in found[0].curve[0]:
+                    values = np.mean([[epoch[name] for epoch in run.curve] for run in found], axis=0)
+                    values = values if name == "loss" else 100 * values
+                    panel.plot(range(1, len(values) + 1), values, ms=5, lw=1.4, label=row.label, **look(row))
+            panel.set(title=heading, xlabel="epoch", ylim=(0, None))
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, columnspacing=1.2)
+    return figure
+
+
+def learning_words(group: Group, protocol: str = "corrected") -> Words:
+    last = [
+        f"{row.label} {100 * np.mean([run.curve[-1]['clean_accuracy'] for run in runs_of(group, key, protocol)]):.0f} %"
+        for key, row in rows_run(group, protocol).items()
+    ]
+    return {
+        "caption": f"How the rows of Table 1 learn, {protocol} protocol: on training images as they are augmented and "
+        f"attacked. {source(group, catalogue.part(1), protocol, intervals='')}",
+        "alt": "Three panels against epochs: training loss, training accuracy on clean images and on adversarial "
+        f"images. Clean training accuracy in the last epoch: {', '.join(last)}.",
+    }
+
+
+def cost(group: Group) -> str:
+    """What a row of Table 1 took to train and to evaluate, as HTML: the mean over its runs."""
+    body = []
+    for key, paper in catalogue.part(1).items():
+        for protocol in catalogue.PROTOCOLS:
+            if found := runs_of(group, key, protocol):
+                passes = found[0].cost["passes_per_step"]
+                minutes = [
+                    np.mean([record.cost[name] for record in found]) / 60
+                    for name in ("training_seconds", "evaluation_seconds")
+                ]
+                speed = np.mean([record.cost["training_images_per_second"] for record in found])
+                cells = [
+                    protocol,
+                    f"{passes['forward']} + {passes['backward']}",
+                    f"{found[0].cost['steps']:,}",
+                    *(f"{value:.1f}" for value in minutes),
+                    f"{speed:,.0f}",
+                ]
+                body.append(row(escape(paper.label), cells))
+    caption = (
+        "Cost of a run. Passes: forward and backward passes of one batch that a training step takes; compare rows at "
+        f"equal passes before comparing their accuracy. Images: clean training images a second. "
+        f"Made on {devices_of(group)}."
+    )
+    heads = ["Row", "Protocol", "Passes", "Steps", "Training (min)", "Evaluation (min)", "Images/s"]
+    return table(heads, body, caption)
+
+
+def trained_in(runs: Group) -> str:
+    """ "trained in bfloat16: " where a published row was not trained in the released code's float32 (point 19)."""
+    others = sorted({record.provenance["precision"] for record in runs} - {"float32"})
+    return f"trained in {', '.join(others)}: " if others and runs[0].protocol == "published" else ""

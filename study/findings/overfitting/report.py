@@ -1,0 +1,108 @@
+"""Watched trainings as they are read: a table and a figure."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from study.findings.overfitting import judge
+from study.findings.overfitting.judge import (
+    HEADINGS,
+    MANY,
+    ONE,
+    OVERFITS,
+    RECOVERS,
+    SPARED,
+    Watched,
+    label,
+    overfitted,
+    size,
+    verdict,
+)
+from study.presentation import figures, markup
+from study.presentation.markup import counts, row, table
+from study.presentation.words import Words, percent
+from study.records import Record
+
+
+def watched_words(found: Sequence[tuple[Record, judge.Watched]]) -> Words:
+    """``found``: as :func:`judge.collect` has it."""
+    sentences = []
+    for record, seen in found:
+        rates = ", ".join(percent(seen.accuracy(judge.MANY, k + 1)) for k in range(len(seen.epochs)))
+        name = f"{judge.label(record)}, {judge.verdict(seen, record)}"
+        sentences.append(f"{name}: {seen.epochs[0][-1].column.replace('pgd-10-', 'PGD-10 ')} {rates}.")
+    images = counts(sorted({seen.images for _, seen in found}))
+    record, _ = found[0]
+    return {
+        "caption": "Accuracy after every epoch: under the attack of the training, on training images, and under FGSM "
+        f"and PGD-10 of the largest size within its reach, on the first {images} test images, with 95 % intervals for "
+        f"these. AdvProp through its auxiliary branch. Budget {record.budget}, {record.data['title']}, one training a "
+        "panel.",
+        "alt": f"Line charts, one a network, of accuracy by epoch. {' '.join(sentences)}",
+    }
+
+
+SAYS = {
+    OVERFITS: "overfits: epochs {epochs}",
+    RECOVERS: "recovers: overfitted in epochs {epochs}",
+    SPARED: "spared",
+}
+
+
+def summary(found: Sequence[tuple[Record, Watched]]) -> str:
+    """A line a network, HTML: after its best epoch and its last, and the verdict; empty if none was watched."""
+    body = []
+    for record, watched in found:
+        last = len(watched.epochs)
+        best = max(range(1, last + 1), key=lambda epoch: watched.accuracy(MANY, epoch).value)
+        cells = [
+            f"{size(record.as_config())}/255",
+            f"{100 * record.curve[-1]['adversarial_accuracy']:.1f}",
+            *(markup.accuracy(watched.accuracy(method, last)) for method in (ONE, MANY)),
+            f"{markup.accuracy(watched.accuracy(MANY, best))} <small>epoch {best}</small>",
+            SAYS[verdict(watched, record)].format(epochs=", ".join(map(str, overfitted(watched, record)))),
+        ]
+        body.append(row(escape(label(record)), [*cells, markup.links([record])]))
+    if not body:
+        return ""
+    return table(
+        ["Row", "ε", "Attack of the training", "FGSM", "PGD-10", "PGD-10 at its best", "", "Run"],
+        body,
+        "After the last epoch, and under PGD-10 after the best one: accuracies in percent, with 95 % intervals for the "
+        "test images; the attack of the training on training images. AdvProp through its auxiliary branch.",
+    )
+
+
+def draw(found: Sequence[tuple[Record, Watched]]) -> Figure:
+    """A panel a network: accuracy in percent after every epoch under the training's attack, one step and ten."""
+    across = min(4, len(found))
+    down = math.ceil(len(found) / across)
+    with figures.style():
+        figure, panels = plt.subplots(
+            down, across, figsize=(2.45 * across, 2.1 * down + 0.4), sharex=True, sharey=True, squeeze=False
+        )
+        for panel, (record, watched) in zip(panels.flat, found, strict=False):
+            epochs = range(1, len(watched.epochs) + 1)
+            training = [100 * line["adversarial_accuracy"] for line in record.curve]
+            panel.plot(epochs, training, color="black", ls="--", lw=1.5, label="attack of the training")
+            for method, colour, marker in ((ONE, figures.PALETTE[1], "s"), (MANY, figures.PALETTE[0], "o")):
+                seen = [watched.accuracy(method, epoch) for epoch in epochs]
+                panel.plot(
+                    epochs, [100 * e.value for e in seen], color=colour, marker=marker, ms=4, label=HEADINGS[method]
+                )
+                low, high = ([100 * getattr(e, end) for e in seen] for end in ("low", "high"))
+                panel.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
+            panel.set_title(f"{label(record)}\nε = {size(record.as_config())}/255", fontsize=8)
+            panel.set(ylim=(0, 100))
+            panel.xaxis.get_major_locator().set_params(integer=True)
+        for panel in panels.flat[len(found) :]:
+            panel.set_visible(False)
+        for panel in panels.flat[max(0, len(found) - across) : len(found)]:  # nothing stands below these
+            panel.tick_params(labelbottom=True)
+        figure.supxlabel("epoch", fontsize=10)
+        figure.supylabel("accuracy, %", fontsize=10)
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure

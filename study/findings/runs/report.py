@@ -1,0 +1,116 @@
+"""Every run: what it took, which command makes it, what is still to be made."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from study import records
+from study.evidence import comparisons
+from study.evidence.selection import Group, runs_of
+from study.plan import arithmetic, catalogue
+from study.plan.catalogue import CIFAR_TRAINING
+from study.presentation.markup import accuracy, counts, duration, link, row, table
+from study.presentation.sentences import devices_of, kinds_of
+from study.records import Record
+from study.records.passport import command
+
+SMOKE_ROWS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # what `make book` runs
+
+
+def totals(found: Sequence[Record]) -> str:
+    """How many runs there are, of which protocols, and how long they took, as a sentence of Markdown."""
+    hours = sum(record.seconds for record in found) / 3600
+    seeds = counts(sorted({record.seed for record in found}))
+    return f"**{len(found)} runs** ({kinds_of(found)}; seed {seeds}) took {hours:.1f} hours of computing."
+
+
+def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = None) -> str:
+    """Every record, a line each, with the link to its executed notebook and what made it, as HTML."""
+    body = []
+    for record in found:
+        cells = [
+            record.protocol,
+            record.budget,
+            record.data["title"],
+            link(record, page, root),
+            record.provenance["device"],
+            f"{record.seconds / 60:.1f}",
+            (record.provenance["commit"] or "unknown")[:7],
+        ]
+        body.append(row(record.key, cells))
+    heads = ["Row", "Protocol", "Budget", "Data", "Seed", "Device", "Minutes", "Commit"]
+    return table(heads, body, "The committed runs. The link opens the notebook as it was executed.")
+
+
+def commands(group: Group) -> str:
+    """The command that repeats each row, what it took, and its clean accuracy, as HTML; empty if no row was run."""
+    body = []
+    for key, paper in catalogue.rows().items():
+        for protocol in catalogue.PROTOCOLS:
+            if found := runs_of(group, key, protocol):
+                minutes = np.mean([record.seconds for record in found]) / 60
+                clean = comparisons.accuracy(group, key, protocol, "clean")
+                run = f"<code>{command(found[0])}</code>"
+                body.append(row(escape(paper.label), [run, f"{minutes:.0f}", accuracy(clean)]))
+    caption = (
+        f"Every row that was run here. Minutes: training and evaluation together, on {devices_of(group)}, beside other "
+        "work. Accuracy: clean, in percent, by the row's own rule; a repetition on another machine or with another "
+        "seed should fall into the interval most of the time, or near it while a row has one seed."
+    )
+    return table(["Row", "Command", "Minutes", "Accuracy"], body, caption) if body else ""
+
+
+def full_cost(group: Group) -> str:
+    """What a training of the full budget asks for, and the time that it takes at the least or at the rate seen here."""
+    rates = [
+        arithmetic.training(config, config.images_an_epoch(record.data["train_images"]))
+        / record.cost["training_seconds"]
+        for record in group
+        for config in [record.as_config()]
+    ]
+    rate = float(np.median(rates))
+    by_operations: dict[tuple[str, float], list[str]] = {}
+    for budget, (key, paper) in product(catalogue.GPU_BUDGETS, catalogue.part(1).items()):
+        operations = arithmetic.training(catalogue.config(key, budget=budget), CIFAR_TRAINING)
+        by_operations.setdefault((budget, operations), []).append(escape(paper.label))
+    body = [
+        row(
+            f"{budget}: {', '.join(labels)}",
+            [
+                f"{operations / 1e15:.1f}",
+                *(duration(operations / peak) for peak in arithmetic.PEAKS.values()),
+                duration(operations / rate),
+            ],
+        )
+        for (budget, operations), labels in by_operations.items()
+    ]
+    caption = (
+        "One training of a GPU's budget, without its evaluation. Operations: of convolutions and the linear layer, in "
+        "10¹⁵. At least: at the peak rate of half precision on the device's data sheet, which no program reaches; "
+        f"nobody has measured these here. At the rate here: {rate / 1e9:.0f} · 10⁹ operations a second, the median of "
+        f"the {len(group)} {group[0].budget} runs on {devices_of(group)}."
+    )
+    heads = ["Rows", "Operations", *(f"{name}, at least" for name in arithmetic.PEAKS), "At the rate here"]
+    return table(heads, body, caption)
+
+
+def smoke(root: Path, keys: Sequence[str] = SMOKE_ROWS) -> str:
+    """The table of the machinery check, as HTML. Raises FileNotFoundError for a row without a smoke record."""
+    found = {record.key: record for record in records.collect(root, budget="smoke") if record.protocol == "corrected"}
+    body = []
+    for key in keys:
+        if key not in found:
+            raise FileNotFoundError(f"no smoke record of row {key!r}: `make smoke` writes it (in seconds)")
+        record = found[key]
+        cells = [f"{100 * record.measurement(f'corrected:{column}').accuracy:.1f}" for column in catalogue.COLUMNS]
+        cells.append(f"{record.seconds:.1f}")
+        body.append(row(escape(catalogue.rows()[key].label), cells))
+    record = found[keys[0]]
+    caption = (
+        f"Machinery check, not a result: accuracy in percent on {record.measurements[0].n} images of "
+        f"{record.data['title']}, a network of width {record.config['width']} after {record.config['epochs']} epochs."
+    )
+    return table(["Row", *catalogue.COLUMNS.values(), "Seconds"], body, caption)

@@ -1,0 +1,174 @@
+"""Experiments beyond the paper, each against the row that it changes: one question, one table, one answer. No torch."""
+
+from collections.abc import Sequence
+from html import escape
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from study.evidence import comparisons
+from study.evidence.comparisons import HEADINGS, STRONG
+from study.evidence.estimates import Estimate
+from study.evidence.selection import Group, runs_of
+from study.findings.performance import rounding
+from study.plan import catalogue
+from study.plan.catalogue import Extension
+from study.presentation import markup
+from study.presentation import sentences as tables
+from study.presentation.figures import PALETTE, style
+from study.presentation.marks import dot, rows_on_y
+from study.presentation.markup import row, table
+
+COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)
+ANSWERED = ("clean", STRONG)  # what a sentence is about
+
+
+def questions() -> dict[str, list[Extension]]:
+    """Question -> the experiments that answer it, in the catalogue's order; rounding has a page of its own."""
+    found: dict[str, list[Extension]] = {}
+    for extension in catalogue.extensions().values():
+        if extension.key not in rounding.MODES:
+            found.setdefault(extension.question, []).append(extension)
+    return found
+
+
+def comparison(group: Group, asked: Sequence[Extension]) -> str:
+    """The experiments of one question below their rows, with differences over the seeds in common, as HTML.
+
+    Empty while none of them was run.
+    """
+    asked = [extension for extension in asked if runs_of(group, extension.key, "corrected")]
+    body = []
+    for base in dict.fromkeys(extension.base for extension in asked):
+        if runs_of(group, base, "corrected"):
+            body.append(_line(group, base, catalogue.rows()[base].label))
+        for extension in asked:
+            if extension.base == base:
+                body.append(_line(group, extension.key, extension.label, differences(group, extension)))
+    if not body:
+        return ""
+    return table(
+        ["Row", *(HEADINGS[column] for column in COLUMNS), "Runs"],
+        body,
+        "Corrected protocol and its evaluation: accuracies in percent with 95 % intervals. Below them, small, the "
+        "difference to the first row in points, paired by seed and image.",
+    )
+
+
+def _line(group: Group, key: str, label: str, beside: dict[str, Estimate] | None = None) -> str:
+    found = comparisons.by_corrected_rule(group, key, "corrected", COLUMNS)
+    cells = [markup.accuracy(found[column]) + (markup.change(beside[column]) if beside else "") for column in COLUMNS]
+    return row(escape(label), [*cells, markup.links(runs_of(group, key, "corrected"))])
+
+
+def differences(group: Group, extension: Extension, confidence: float = 0.95) -> dict[str, Estimate] | None:
+    """Column -> accuracy of the experiment minus that of its row; None while they share no seed."""
+    found = {
+        column: comparisons.difference(
+            group,
+            (extension.key, "corrected", f"corrected:{column}"),
+            (extension.base, "corrected", f"corrected:{column}"),
+            confidence,
+        )
+        for column in COLUMNS
+    }
+    return None if None in found.values() else found
+
+
+def lines(group: Group) -> list[tuple[Extension, dict[str, Estimate]]]:
+    """Every experiment that was run beside its row, question by question, with its :func:`differences`."""
+    beside = [(extension, differences(group, extension)) for asked in questions().values() for extension in asked]
+    return [(extension, found) for extension, found in beside if found]
+
+
+def words(group: Group) -> dict[str, str]:
+    """Caption and alternative text of :func:`report.settings`."""
+    said = [
+        f"{extension.label} against {catalogue.rows()[extension.base].label}: "
+        + ", ".join(f"{100 * found[column].value:+.1f} {_place(column)}" for column in ANSWERED)
+        for extension, found in lines(group)
+    ]
+    return {
+        "caption": "What each setting adds to the row that it changes, in percentage points, paired by seed and image: "
+        "on clean images and under PGD-20 8/255. Corrected protocol; 95 % intervals, each by itself.",
+        "alt": f"Two panels of differences with intervals, a line an experiment. {'; '.join(said)}.",
+    }
+
+
+def answer(group: Group, asked: Sequence[Extension]) -> str:
+    """What the differences of one question say, in a sentence an experiment, as Markdown; empty while none was run.
+
+    For certain means by intervals that hold for all of the question's comparisons together (Bonferroni).
+    """
+    ready = [extension for extension in asked if differences(group, extension)]
+    sentences = []
+    for extension in ready:
+        found = differences(group, extension, 1 - 0.05 / (len(ready) * len(ANSWERED)))
+        sentences.append(f"{extension.label} {_verdict({column: found[column] for column in ANSWERED})}.")
+    missing = [extension.label for extension in asked if not runs_of(group, extension.key, "corrected")]
+    if missing and len(missing) < len(asked):
+        sentences.append(f"Not run yet: {', '.join(missing)}.")
+    return " ".join(sentences)
+
+
+def _verdict(found: dict[str, Estimate]) -> str:
+    said = []
+    for column, estimate in found.items():
+        place = _place(column)
+        value = f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
+        if estimate.low > 0:
+            said.append(f"gains {place}: {value}")
+        elif estimate.high < 0:
+            said.append(f"loses {place}: {value}")
+        else:
+            said.append(f"is undecided {place}: {value}")
+    return "; ".join(said)
+
+
+def _place(column: str) -> str:
+    return "on clean images" if column == "clean" else f"under {HEADINGS[column]}"
+
+
+def gap(group: Group, keys: Sequence[str]) -> str:
+    """FGSM against PGD-10 at the same eps, and the training curve's adversarial accuracy, as HTML: is it overfitting?
+
+    Catastrophic overfitting (Wong et al. 2020) leaves a network right under the attack that it was trained with and
+    helpless under more steps.
+    """
+    body = []
+    for key in keys:
+        runs = runs_of(group, key, "corrected")
+        if not runs:
+            continue
+        names = ("fgsm-8/255", "pgd-10-8/255")
+        found = comparisons.by_corrected_rule(group, key, "corrected", names)
+        one, many = ((key, "corrected", f"corrected:{name}") for name in names)
+        falls = comparisons.difference(group, one, many)
+        trained = 100 * sum(run.curve[-1]["adversarial_accuracy"] for run in runs) / len(runs)
+        rows = catalogue.rows()
+        label = tables.title(rows[key]) if key in rows else escape(catalogue.extensions()[key].label)
+        cells = [f"{trained:.1f}", *(markup.accuracy(found[name]) for name in names), markup.points(falls)]
+        body.append(row(label, [*cells, markup.links(runs)]))
+    if not body:
+        return ""
+    return table(
+        ["Row", "Training attack, last epoch", "FGSM 8/255", "PGD-10 8/255", "FGSM minus PGD-10", "Runs"],
+        body,
+        "Right under the attack of the training, on training images; and on test images under one step and under ten. "
+        "Accuracies in percent, the difference in points, with 95 % intervals.",
+    )
+
+
+def settings(group: Group) -> Figure:
+    """Every experiment beyond the paper against its row: what it adds on clean images and under PGD-20, a line each."""
+    measured = lines(group)
+    names = [f"{extension.label}\n− {catalogue.rows()[extension.base].label}" for extension, _ in measured]
+    with style():
+        figure, panels = plt.subplots(1, 2, figsize=(8.4, 1.0 + 0.48 * len(measured)), sharey=True)
+        for panel, column, colour in zip(panels, ANSWERED, PALETTE, strict=False):
+            for position, (_, found) in enumerate(measured):
+                dot(panel, found[column], position, colour, "o", None)
+            panel.axvline(0, color="black", lw=1)
+            panel.set(title=HEADINGS[column], xlabel="difference (points)")
+        rows_on_y(panels[0], names)
+    return figure

@@ -1,0 +1,51 @@
+"""The look of all figures, and the figures that need no record: formulas, drawn. No torch.
+
+Colours are seaborn's colour-blind palette, and nothing is told by colour alone. The background is opaque white, so a
+figure reads the same in the book's light and dark themes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+
+PALETTE = sns.color_palette("colorblind")
+MARKERS = "osD^vP*Xp<>h"
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of all figures; the reader's own settings are back afterwards."""
+    with (
+        sns.axes_style("whitegrid"),
+        plt.rc_context(
+            {
+                "figure.dpi": 144,
+                "font.size": 10,
+                "axes.titlesize": 11,
+                "figure.facecolor": "white",
+                "savefig.facecolor": "white",
+                "legend.frameon": False,
+                "axes.titlelocation": "left",
+                "figure.constrained_layout.use": True,
+            }
+        ),
+    ):
+        yield
+        interactive = plt.isinteractive()
+    matplotlib.interactive(
+        interactive
+    )  # a notebook's first figure switches it on: put back off, no later figure would show
+
+
+def picture(panel: Axes, pixels: np.ndarray, caption: str, wrong: bool = False) -> None:
+    """One image (H, W, C), pixels in [0, 1], with a caption; a frame and a cross mark a wrong prediction."""
+    panel.imshow(np.clip(pixels, 0, 1), interpolation="nearest")
+    panel.set(xticks=[], yticks=[])
+    panel.set_title(("✗ " if wrong else "") + caption, fontsize=7, loc="center", pad=3)
+    for spine in panel.spines.values():
+        spine.set(visible=wrong, color=PALETTE[3], linewidth=2.5)

@@ -1,0 +1,112 @@
+"""Records to the book's tables and to the sentences about them. No torch; nothing here is typed that a record knows.
+
+A table shows what there is and says what is missing. What has to be there and is not raises, and so fails the book's
+build.
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from study import records
+from study.evidence import selection
+from study.evidence.selection import Group
+from study.plan import catalogue
+from study.presentation.markup import counts, length
+from study.records import Record, versions
+
+
+def describe(group: Group) -> str:
+    """Budget, data, sizes and seeds of a group, as the sentence that stands beside its numbers."""
+    first = group[0]
+    seeds = selection.seeds_a_row(group)
+    columns = {f"{rule}:{column}" for rule in catalogue.PROTOCOLS for column in catalogue.COLUMNS}
+    tested = sorted({m.n for record in group for m in record.measurements if m.name in columns})
+    trained = sorted({record.data["train_images"] for record in group})
+    return (
+        f"Budget **{first.budget}** on **{first.data['title']}**: width {first.config['width']}, "
+        f"{first.config['epochs']} epochs, {counts(trained)} training images, {counts(tested)} test images, "
+        f"{counts(seeds)} {'seed' if seeds == [1] else 'seeds'} a row."
+    )
+
+
+def status(root: Path) -> str:
+    """What a page says in the place of results while the paper's data have none, as Markdown."""
+    if found := selection.groups(root):
+        return (
+            f"**There is no result on the paper's data yet**, so the paper is not judged. Runs on other data are here: "
+            f"{_named(found)}; [the tables](results.md) have their numbers."
+        )
+    if stale := selection.stale(root):
+        return f"**There is no result yet.** {len(stale)} recorded runs are stale: today the code makes other ones."
+    smoke = len(records.collect(root, budget="smoke"))
+    return (
+        "**There is no result yet.** No run at budget lite, brief or full has been recorded here; the "
+        f"{smoke} smoke {'run' if smoke == 1 else 'runs'} that this book was built with show that the machinery works, "
+        "and nothing else. A first result takes minutes: `python -m study run advprop --budget lite --seed 0`."
+    )
+
+
+def also_here(groups: Sequence[Group], best: Sequence[Group]) -> str:
+    """The groups of records that the paper is not judged by, as a sentence of Markdown; empty if there are none."""
+    others = [group for group in groups if group not in best]
+    return f"Also run, and not what this book judges the paper by: {_named(others)}." if others else ""
+
+
+def _named(groups: Sequence[Group]) -> str:
+    nouns = {True: "run", False: "runs"}
+    return ", ".join(
+        f"{group[0].budget} on {group[0].data['title']} ({len(group)} {nouns[len(group) == 1]})" for group in groups
+    )
+
+
+def left_out(root: Path) -> str:
+    """How many records no longer count, as a sentence of Markdown; empty if all of them count."""
+    stale = [record for record, _ in selection.stale(root)]
+    if not stale:
+        return ""
+    seeds = " ".join(map(str, sorted({record.seed for record in stale})))
+    asked = [f"`python -m study status --budget {name} --seeds {seeds}`" for name in sorted({r.budget for r in stale})]
+    return (
+        f"Left out, because the code would make them otherwise today: {kinds_of(stale)}. {' and '.join(asked)} says "
+        "why, of each (`--dissection`: of those in between)."
+    )
+
+
+def kinds_of(found: Sequence[Record]) -> str:
+    """How many runs are of which protocol: "18 published, 36 corrected, 20 in between"."""
+    kinds = dict.fromkeys((*catalogue.PROTOCOLS, "in between"), 0)
+    for record in found:
+        kinds[record.protocol if record.protocol in kinds else "in between"] += 1
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+
+
+def caution(group: Group) -> str:
+    """What a reader must know before the first number, as HTML: of which size and data the results are."""
+    said = describe(group).replace("**", "")
+    if group[0].budget == "full":
+        return f'<div class="admonition note"><p class="admonition-title">The results</p><p>{said}</p></div>'
+    full = catalogue.config("traditional")
+    return (
+        '<div class="admonition warning"><p class="admonition-title">Results of a small budget</p>'
+        f"<p>{said} They can show the sign of an effect and the order of the rows. They "
+        f"cannot reach the paper's numbers, which are of width {full.width}, trained on all images for {full.epochs} "
+        "epochs.</p></div>"
+    )
+
+
+def several_versions(found: Iterable[Record]) -> str:
+    """That the records were made with more than one version of a package, as Markdown; empty if they were not."""
+    mixed = versions.mixed(found)
+    return f"Made with more than one version of {mixed}; in brackets, how many runs." if mixed else ""
+
+
+def title(row: catalogue.Row) -> str:
+    """Label of a row, as HTML, with what tells it from the rows of the same label: table and training attack."""
+    place = f"Table {row.paper_table}" if row.paper_table else "authors' results file"
+    attack = f", trained on eps {row.train_eps:g}, step {length(row.train_step_size)}" if row.adversarial else ""
+    return f'{escape(row.label)} <span class="quiet">{place}{attack}</span>'
+
+
+def devices_of(group: Group) -> str:
+    return "; ".join(sorted({f"{r.provenance['device']}, {r.provenance['threads']} thread(s)" for r in group}))

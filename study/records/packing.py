@@ -1,0 +1,41 @@
+"""Masks and images as text, small enough for a file in git."""
+
+import base64
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from study.machine.folders import replacing
+
+
+def pack_mask(mask: np.ndarray) -> str:
+    """bool (n,) as text: bits, deflated, base85."""
+    return base64.b85encode(zlib.compress(np.packbits(np.asarray(mask, bool)).tobytes(), 9)).decode()
+
+
+def unpack_mask(text: str, n: int) -> np.ndarray:
+    bits = np.frombuffer(zlib.decompress(base64.b85decode(text)), np.uint8)
+    if len(bits) != (n + 7) // 8:
+        raise ValueError(f"a mask of {len(bits)} bytes cannot hold {n} images")
+    return np.unpackbits(bits, count=n).astype(bool)
+
+
+def pack(array: np.ndarray) -> str:
+    """Pixels (uint8) or perturbations (int8) as text: C order, deflated, base64. A browser can undo it by itself."""
+    if array.dtype not in (np.uint8, np.int8):
+        raise TypeError(f"pixels are uint8 and perturbations int8, not {array.dtype}")
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
+
+
+def unpack(text: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """The array that :func:`pack` was given. Raises ValueError where the text holds another number of bytes."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype).reshape(shape)
+
+
+def write(data: dict, path: Path) -> Path:
+    """Write the data file atomically: the same data give the same bytes."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n", newline="\n")
+    return Path(path)

@@ -1,0 +1,244 @@
+"""The built book: complete, honest about what is missing, self-contained. The records are made up, the builds real."""
+
+import math
+import re
+import sys
+import tempfile
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import fake_records as fake
+import pytest
+from made_up_book import LITE_ROWS, build, project
+from places import ROOT
+
+from study.evidence.estimates import Estimate
+from study.findings.runs import report
+from study.plan import catalogue
+from study.presentation import markup
+
+sys.path.insert(0, str(ROOT / "tools"))
+import browser
+import build_book
+import check_book
+
+
+def text(html: Path, page: str) -> str:
+    return (html / f"{page}.html").read_text()
+
+
+def pages(html: Path) -> list[Path]:
+    return [path for path in html.rglob("*.html") if "_static" not in path.parts]
+
+
+class Tags(HTMLParser):
+    """Every start tag of a page, as (name, attributes)."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_every_page_of_the_contents_is_written_and_the_build_says_where(first_book):
+    html, output = first_book
+    for page in build_book.pages(ROOT):
+        assert (html / f"{page}.html").is_file(), page
+    assert "Open _build/html/index.html" in output
+    assert 'url=book/index.html"' in text(html, "index")
+
+
+def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_book):
+    html, _ = first_book
+    judged = (
+        "claims",
+        "results",
+        "mixtures",
+        "branches",
+        "sweeps",
+        "dissection",
+        "robustness",
+        "masking",
+        "autoattack",
+        "corruptions",
+        "training",
+    )
+    for page in ("index", *judged, "runs"):
+        shown = text(html, f"book/{page}")
+        assert "There is no result yet" in shown, page
+        assert "<td>" not in shown and "scikit-learn" not in shown, page
+    assert not list((html / "results").glob("**/*.html"))
+
+
+def test_an_explorer_without_data_says_how_to_make_them(first_book):
+    page = text(first_book[0], "book/explorer")
+    assert "The explorer has no data here" in page and "tools/make_explorer.py" in page
+    assert 'id="explorer" hidden' in page, "no empty controls"
+
+
+def test_the_machinery_check_is_labelled_as_no_result(first_book):
+    page = text(first_book[0], "book/first-look")
+    assert "Machinery check, not a result" in page and page.count('<th scope="row">') == len(report.SMOKE_ROWS)
+
+
+def test_the_results_page_shows_the_numbers_of_the_records_and_links_to_their_notebooks(book):
+    page = text(book, "book/results")
+    for key in LITE_ROWS:
+        for protocol in catalogue.PROTOCOLS:
+            record = fake.record(key, protocol)
+            assert f"<td>{100 * record.measurement(f'{protocol}:clean').accuracy:.1f}<" in page
+            assert f'href="../results/{record.where}/run.html"' in page
+            assert (book / "results" / f"{record.where.removeprefix('results/')}" / "run.html").is_file()
+    assert "CIFAR-10, JPEG copy" in page and "There is no result yet" not in page
+    assert "scikit-learn" not in page, "smoke records stay out of the results"
+
+
+def test_a_removed_record_fails_the_build(tmp_path):
+    folder = project(tmp_path)
+    (folder / "results" / fake.record("als", budget="smoke").where / "record.json").unlink()
+    done = build(folder)
+    assert done.returncode != 0 and "no smoke record of row 'als'" in done.stdout
+
+
+def test_a_missing_number_and_a_missing_reference_fail_the_build(tmp_path):
+    folder = project(tmp_path)
+    fake.put(fake.record(drop=["corrected:fgsm-0.5"]), folder / "results")
+    with open(folder / "book" / "reproduce.md", "a") as page:
+        page.write("\nSee {eq}`eq-that-nobody-wrote`.\n")
+    done = build(folder)
+    assert done.returncode != 0
+    assert "has no measurement 'corrected:fgsm-0.5'" in done.stdout
+
+
+def test_a_missing_reference_alone_fails_the_build(tmp_path):
+    folder = project(tmp_path)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/reproduce\nchapters:\n  - file: book/references\n")
+    (folder / "book" / "reproduce.md").write_text("# A page\n\nSee {eq}`eq-that-nobody-wrote`.\n")
+    done = build(folder)
+    assert done.returncode != 0 and "eq-that-nobody-wrote" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("prose", "typed"),
+    [
+        ("AdvProp gains 1.29 % here.", ["1.29 %"]),
+        ("It gains +3.2 percentage points, or 4 percent.", ["+3.2 percentage points", "4 percent"]),
+        ("The 95 % interval of `91.9 %`.", []),
+        ("```python\nx = '50 %'\n```\nNothing typed.", []),
+        ("Two steps of 2/255 at 0.1.", []),
+        ("It holds at 95 %, and it lost 95 % of its accuracy.", ["95 %"]),
+        ("---\ntitle: 5 %\n---\nOne.\n\n---\n\nAdvProp gains 5.5 %, or 3.2pp.\n\n---\n", ["5.5 %", "3.2pp"]),
+    ],
+)
+def test_a_percentage_typed_into_the_prose_of_a_results_page_is_found(prose, typed):
+    assert build_book.typed_numbers(prose) == typed
+
+
+def test_a_typed_percentage_fails_the_build(tmp_path):
+    folder = project(tmp_path)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/runs\nchapters:\n  - file: book/references\n")
+    with open(folder / "book" / "runs.md", "a") as page:
+        page.write("\nAdvProp gains 1.29 % of accuracy.\n")
+    done = build(folder)
+    assert done.returncode != 0 and "book/runs: '1.29 %' is typed" in done.stdout
+
+
+def test_what_is_not_a_number_is_found_on_a_page_that_was_built(tmp_path):
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: page\n")
+    html = tmp_path / "html"
+    html.mkdir()
+    for cell, wrong in [
+        ("<td>nan</td>", True),
+        ("<td> None </td>", True),
+        ("<td>81.2</td>", False),
+        ("<td>Nantes</td>", False),
+        (f"<td>{markup.accuracy(Estimate(math.nan, math.nan, math.nan, 1, 1))}</td>", True),
+        (f"<td>{markup.points(Estimate(math.nan, math.nan, math.nan, 1, 1))}</td>", True),
+        (f"<td>{markup.points(Estimate(0.1, 0.0, 0.2, 1, 1))}</td>", False),
+        (f"<td>{markup.NO_NUMBER}</td>", False),
+        ("<td>&lt;IPython.core.display.Markdown object&gt;</td>", True),
+    ]:
+        (html / "page.html").write_text(f"<table><tr>{cell}</tr></table>")
+        assert bool(build_book.faults(tmp_path, html)) == wrong, cell
+
+
+def test_nothing_is_loaded_from_elsewhere(book):
+    for path in pages(book):
+        assert check_book.loads_from_elsewhere(path) == [], path.name
+
+
+def test_no_page_tells_whose_machine_built_it(book):
+    root, built_in, home = str(ROOT), str(book.parents[1]), str(Path.home())
+    for path in book.rglob("*"):
+        if path.suffix in {".html", ".md", ".ipynb", ".js", ".txt", ".json"} and "mathjax" not in path.parts:
+            content = path.read_text(errors="ignore")
+            for place in (root, built_in, tempfile.gettempdir() + "/", home + "/"):
+                assert place not in content, f"{path.relative_to(book)} names {place}"
+
+
+def test_every_picture_is_described_in_words(book):
+    seen, shown = 0, 0
+    for path in [book / f"{page}.html" for page in build_book.pages(ROOT)]:
+        for tag, attributes in Tags(path).found:
+            source = attributes.get("src", "") if tag == "img" else ""
+            if "_static/figures" in source:
+                shown += 1
+                assert len(attributes["alt"].split()) > 8, path.name
+                for name in (source, source.replace(".svg", ".png")):
+                    assert (path.parent / name).is_file(), f"{path.name} shows {name}, which is not in the book"
+            if "_images" in source:
+                seen += 1
+                alt = attributes.get("alt", "")
+                assert len(alt.split()) > 5 and "_images" not in alt and not alt.endswith(".png"), (
+                    f"{path.name}: {alt!r}"
+                )
+    assert seen == sum(
+        len(re.findall(r"^ *figure = \w+\.\w+\(", (ROOT / f"{page}.md").read_text(), re.MULTILINE))
+        for page in build_book.pages(ROOT)
+        if (ROOT / f"{page}.md").is_file()
+    ), "a figure that a page draws is not on it"
+    assert shown >= 7, "the results pages have lost figures"
+
+
+def test_headings_descend_one_level_at_a_time(book):
+    for page in build_book.pages(ROOT):
+        article = text(book, page).split("<article", 1)[1].split("</article>")[0]
+        levels = [int(level) for level in re.findall(r"<h([1-6])", article)]
+        assert levels[0] == 1 and levels.count(1) == 1, page
+        assert all(after <= before + 1 for before, after in pairwise(levels)), page
+
+
+def test_links_between_pages_lead_somewhere(book):
+    for path in pages(book):
+        assert check_book.broken_links(book, path) == [], path.name
+
+
+def test_from_the_cover_a_verdict_is_one_click_away_and_the_runs_behind_it_a_second(book):
+    verdicts = set(re.findall(r'href="claims\.html#(claim-[\w-]+)"', text(book, "book/index")))
+    claims = text(book, "book/claims")
+    assert verdicts and verdicts <= set(re.findall(r'id="(claim-[\w-]+)"', claims))
+    runs = set(re.findall(r'href="\.\./(results/[^"]+/run)\.html"', claims))
+    assert runs and all((book / f"{run}.html").is_file() for run in runs)
+
+
+def test_no_page_weighs_more_than_three_megabytes(book):
+    for path in pages(book):
+        assert check_book.weight(path) < check_book.HEAVY == 3e6, path.name
+
+
+@pytest.mark.skipif(not browser.find(), reason="no Chromium here (apt-get install chromium)")
+@pytest.mark.parametrize(
+    "page",
+    ["book/index", "book/theory", "book/theory/als", "book/theory/wrong-numbers", "book/notation", "book/claims"],
+)
+def test_a_browser_typesets_every_formula(book, page):
+    shown = browser.dom(book / f"{page}.html")
+    source = text(book, page)
+    written = source.count('class="math notranslate')
+    assert shown.count("<mjx-container") >= written > 0
+    assert 'data-mjx-error="' not in shown and "<mjx-merror" not in shown
+    assert 'mathcolor="red"' not in shown, "a macro that MathJax does not know is set in red"

@@ -1,0 +1,93 @@
+"""The check of the built book finds what a reader would stumble over. Tests in a browser skip where there is none."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+import browser
+import check_book
+
+needs_browser = pytest.mark.skipif(not browser.find(), reason="no Chromium here (apt-get install chromium)")
+needs_axe = pytest.mark.skipif(
+    not find_spec("axe_playwright_python"), reason="no axe-core here: `make test` installs it"
+)
+
+GOOD = """<!doctype html><html lang="en"><head><title>A page</title></head><body><main><h1 id="top">A page</h1>
+<p><a href="#top">up</a> <a href="other.html#there">there</a></p></main></body></html>"""
+
+
+@pytest.fixture
+def html(tmp_path):
+    (tmp_path / "page.html").write_text(GOOD)
+    (tmp_path / "other.html").write_text('<h2 id="there">There</h2>')
+    return tmp_path
+
+
+def changed(html: Path, old: str, new: str) -> Path:
+    assert old in GOOD
+    (html / "page.html").write_text(GOOD.replace(old, new))
+    return html / "page.html"
+
+
+def test_links_that_lead_nowhere_are_found(html):
+    page = html / "page.html"
+    assert check_book.broken_links(html, page) == []
+    changed(html, 'href="other.html#there"', 'href="another.html"')
+    assert check_book.broken_links(html, page) == ["links to another.html, which is not there"]
+    changed(html, "#there", "#nowhere")
+    assert check_book.broken_links(html, page) == ["links to other.html#nowhere, and that page has no #nowhere"]
+
+
+def test_what_a_page_loads_from_elsewhere_is_found(html):
+    page = changed(html, "</head>", '<script src="https://example.org/a.js"></script></head>')
+    assert check_book.loads_from_elsewhere(page) == ["loads https://example.org/a.js"]
+
+
+def test_a_page_is_weighed_with_its_pictures(html):
+    page = changed(html, "</main>", '<img src="big.png" alt="big"></main>')
+    before = check_book.weight(page)
+    (html / "big.png").write_bytes(b"0" * 4_000_000)
+    assert check_book.weight(page) == before + 4_000_000 > check_book.HEAVY
+
+
+@needs_browser
+def test_a_sound_page_has_no_fault_in_the_browser(html):
+    assert check_book.looks(html / "page.html") == []
+
+
+@needs_browser
+def test_complaints_requests_formulas_and_sideways_scrolling_are_found(html):
+    broken = (
+        "<script>console.error('it broke')</script><script src='gone.js'></script>"
+        "<img src='http://example.org/a.png' alt='elsewhere'>"
+        "<span class='math notranslate'>x</span><div style='width: 3000px'>wide</div></main>"
+    )
+    faults = check_book.looks(changed(html, "</main>", broken))
+    for part in ("it broke", "gone.js", "asks the network for http://example.org/a.png", "1 of 1 formulas", "sideways"):
+        assert any(part in fault for fault in faults), (part, faults)
+
+
+@needs_browser
+@needs_axe
+def test_axe_finds_a_picture_without_words_and_a_faint_text(html):
+    broken = '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw="><p style="color: #eee">faint</p></main>'
+    faults = check_book.axe(changed(html, "</main>", broken), "light")
+    assert any("image-alt" in fault for fault in faults) and any("color-contrast" in fault for fault in faults)
+
+
+@needs_browser
+@needs_axe
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["book/index", "book/theory/als", "book/claims"])
+def test_a_page_of_the_book_has_no_fault(book, page):
+    assert check_book.check(book, book / f"{page}.html") == []
+
+
+@needs_browser
+def test_the_books_own_search_finds_pages_from_disk(book):
+    found = check_book.search(book, "AdvProp")
+    assert "book/theory/advprop.html" in found

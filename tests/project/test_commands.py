@@ -1,0 +1,104 @@
+"""What the commands that read records print, and how they refuse."""
+
+import csv
+import io
+import json
+
+import fake_records as fake
+import pytest
+
+from study.__main__ import main
+from study.findings.claims import judge
+from study.plan import catalogue
+
+
+@pytest.fixture
+def results(tmp_path):
+    for key in ("traditional", "advprop"):
+        for protocol in catalogue.PROTOCOLS:
+            fake.put(fake.record(key, protocol), tmp_path)
+    return tmp_path
+
+
+def printed(capsys, *arguments) -> str:
+    assert main(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def test_table_prints_the_papers_numbers_and_ours(results, capsys):
+    text = printed(capsys, "table", "1", "--protocol", "corrected", "--results", str(results))
+    accuracy = 100 * fake.record("advprop").measurement("corrected:clean").accuracy
+    assert "Budget lite on CIFAR-10, JPEG copy" in text and "Protocol corrected" in text
+    assert f"{accuracy:.1f} [" in text and "93.16" in text and "not run" in text
+
+
+def test_table_as_csv_has_every_row_and_the_ends_of_each_interval(results, capsys):
+    text = printed(capsys, "table", "1", "--csv", "--results", str(results))
+    head, kinds, *lines = csv.reader(io.StringIO(text))
+    assert [line[0] for line in lines] == [key for key, row in catalogue.rows().items() if row.paper_table == 1]
+    assert {"paper", "value", "low", "high"} <= set(kinds) and "FGSM 0.1" in head
+
+
+def test_claims_prints_every_claim_and_json_names_the_records(results, capsys):
+    text = printed(capsys, "claims", "--results", str(results))
+    assert all(claim.title in text for claim in judge.claims())
+    entries = json.loads(printed(capsys, "claims", "--json", "--results", str(results)))
+    (comparison,) = next(e for e in entries if e["id"] == "advprop-accuracy")["comparisons"]
+    assert comparison["records"] == [fake.record(key, "published").where for key in ("advprop", "traditional")]
+
+
+def test_verdicts_prints_every_network_and_json_names_the_records(results, capsys):
+    text = printed(capsys, "verdicts", "--results", str(results))
+    entries = json.loads(printed(capsys, "verdicts", "--json", "--results", str(results)))
+    assert [(entry["row"], entry["protocol"]) for entry in entries] == [
+        (key, protocol) for key in ("traditional", "advprop") for protocol in catalogue.PROTOCOLS
+    ]
+    for entry in entries:
+        title = f"{catalogue.rows()[entry['row']].name}, {entry['protocol']}"
+        (line,) = [line for line in text.splitlines() if line.startswith(title)]
+        assert line.endswith(entry["verdict"])
+        assert entry["records"] == [fake.record(entry["row"], entry["protocol"]).where]
+
+
+def test_a_probe_that_does_not_belong_to_its_record_is_refused(results, capsys):
+    folder = results / fake.record("advprop").where
+    (folder / "probe.json").write_text("{}")
+    assert main(["verdicts", "--results", str(results)]) == 2
+    assert "python -m study probe advprop --protocol corrected" in capsys.readouterr().err
+
+
+def test_without_a_record_that_counts_the_commands_say_where_to_look(tmp_path, capsys):
+    fake.put(fake.record(budget="smoke"), tmp_path)
+    assert main(["claims", "--results", str(tmp_path)]) == 2
+    assert "status --budget lite" in capsys.readouterr().err
+
+
+def test_a_protocol_between_the_two_has_a_table_of_the_rows_that_it_changes(results, capsys):
+    fake.put(fake.record("advprop", "published-space"), results)
+    text = printed(capsys, "table", "1", "--protocol", "published-space", "--csv", "--results", str(results))
+    keys = [line.split(",")[0] for line in text.splitlines()[2:]]
+    assert "advprop" in keys and "traditional" not in keys
+    assert "AdvProp" in printed(capsys, "table", "1", "--protocol", "published-space", "--results", str(results))
+
+
+def test_a_record_that_lacks_a_measurement_is_named(tmp_path, capsys):
+    fake.put(fake.record("advprop", "published", drop=["published:fgsm-0.1"]), tmp_path)
+    assert main(["table", "1", "--results", str(tmp_path)]) == 2
+    assert "advprop/seed0 has no measurement 'published:fgsm-0.1'" in capsys.readouterr().err
+
+
+def test_claims_on_other_data_says_that_they_are_other_data(tmp_path, capsys):
+    fake.put(fake.record("advprop", dataset="folder:cats", title="Cats"), tmp_path)
+    assert main(["claims", "--results", str(tmp_path)]) == 0
+    assert "not the paper's data" in capsys.readouterr().err
+
+
+def test_status_shows_a_damaged_record_that_is_alone_in_its_data_set(tmp_path, capsys):
+    folder = fake.put(fake.record("advprop"), tmp_path)
+    (folder / "record.json").write_text("{")
+    assert "1 damaged" in printed(capsys, "status", "--budget", "lite", "--results", str(tmp_path))
+
+
+def test_an_unknown_protocol_of_a_table_is_refused(results, capsys):
+    assert main(["table", "1", "--protocol", "publisht", "--results", str(results)]) == 2
+    assert "did you mean 'published'" in capsys.readouterr().err

@@ -1,0 +1,98 @@
+"""Claims about what travels to a borrowed machine, and a rehearsal of all that happens there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+from places import ROOT
+
+from study.experiment import provenance
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+import gpu_pack
+
+GIT = ["git", "-c", "user.name=somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false"]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """What a pack is made from, committed, with records of two budgets."""
+    folder = tmp_path / "project"
+    for name in ("advlib", "study", "notebooks", "tools", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "pyproject.toml", "requirements-gpu.lock", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    for place in ("models", "results/lite/x", "results/brief/x"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "file").write_text("large")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*GIT, "-C", folder, *command], check=True)
+    return folder
+
+
+def test_the_pack_has_the_code_its_commit_and_the_records_of_a_gpus_budgets_and_no_more(project, tmp_path):
+    (tmp_path / "code.tar.gz").write_bytes(gpu_pack.code(project))
+    with tarfile.open(tmp_path / "code.tar.gz") as archive:
+        names = archive.getnames()
+        archive.extractall(tmp_path / "there", filter="data")
+    assert {"advlib/train.py", "study/plan/published_results.csv", "notebooks/experiment.ipynb", "_config.yml"} <= set(
+        names
+    )
+    assert [name for name in names if name.startswith(("models", "results"))] == ["results/brief/x/file"]
+    head = subprocess.run(["git", "-C", project, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert provenance.code((tmp_path / "there").resolve()) == {"commit": head.stdout.strip(), "dirty": None}
+
+
+def test_code_that_is_not_committed_is_not_packed(project):
+    (project / "advlib" / "train.py").write_text("pass")
+    with pytest.raises(RuntimeError, match=r"commit first(.|\n)*advlib/train.py"):
+        gpu_pack.code(project)
+
+
+def test_a_pack_that_does_not_get_through_is_refused(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(project)
+    assert 0 < gpu_pack.pack(tmp_path / "pack", data=False, wheels=False) < gpu_pack.LIMIT
+    monkeypatch.setattr(gpu_pack, "LIMIT", 1000)
+    with pytest.raises(RuntimeError, match="get through"):
+        gpu_pack.pack(tmp_path / "pack", data=False, wheels=False)
+
+
+def test_the_images_that_travel_are_the_smallest_archive_that_is_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_pack, "search_folders", lambda root: (tmp_path,))
+    with pytest.raises(RuntimeError, match="put one into data/"):
+        gpu_pack.smallest_archive()
+    for name, size in zip(gpu_pack.ARCHIVES, (20, 10), strict=True):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert gpu_pack.smallest_archive() == tmp_path / "cifar10-jpeg.tar.gz"
+
+
+def test_the_wheels_that_travel_are_of_the_versions_that_everything_else_is_tested_with():
+    def pinned(name: str) -> dict[str, str]:
+        return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text().lower(), re.MULTILINE))
+
+    travel, here = pinned("requirements-gpu.lock"), pinned("requirements.lock")
+    assert {"papermill", "ipykernel", "nbclient"} <= set(travel)
+    assert travel == {name: here.get(name) for name in travel}, (
+        "bring requirements-gpu.lock along with requirements.lock"
+    )
+
+
+@pytest.mark.slow
+def test_a_borrowed_machine_that_is_taken_away_costs_nothing_that_was_packed(project):
+    """Pack, gate, campaign, a kill at a random second, another machine, what came home: on this CPU, at smoke size."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ADVLIB")}
+    played = subprocess.run(
+        [sys.executable, project / "tools" / "gpu_rehearsal.py", "--gate-seconds", "600"],
+        cwd=project,
+        env=environment | {"PYTHONPATH": str(project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert "came home the same to the byte" in played.stdout and "2 done of 2" in played.stdout

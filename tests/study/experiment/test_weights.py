@@ -1,0 +1,68 @@
+"""Trained weights: what is saved is what is loaded, and the committed models are their records' models."""
+
+import json
+
+import miniature
+import pytest
+import torch
+from places import ROOT
+from safetensors import safe_open
+
+from study import records
+from study.data import load
+from study.data.pixels import to_pixels
+from study.experiment import build, provenance
+from study.experiment.weights import load_model, load_weights, save_weights
+
+MODELS = sorted((ROOT / "models").glob("*.safetensors"))
+
+
+def test_weights_come_back_bit_for_bit_in_float32_and_rounded_in_float16(tiny, batch, tmp_path):
+    model = tiny(norm="dual")
+    for dtype, tolerance in [(torch.float32, 0.0), (torch.float16, 1e-3)]:
+        again = load_weights(tiny(norm="dual"), save_weights(model, tmp_path / "w.safetensors", dtype=dtype))
+        for name, value in model.state_dict().items():
+            assert torch.allclose(again.state_dict()[name], value, rtol=tolerance, atol=1e-6 if tolerance else 0), name
+    assert not again.training
+
+
+def test_a_file_with_its_record_is_a_whole_model_and_one_without_is_refused(tmp_path):
+    data, config = miniature.dataset(), miniature.config(norm="dual", adversarial=True, activation="surrogate-relu")
+    model = build.build_model(config, data).eval()
+    record = records.Record(
+        "sat-advprop", "corrected", "smoke", 0, config.to_dict(), provenance.describe_data(data), {}, {}, [], ()
+    )
+    path = save_weights(model, tmp_path / "m.safetensors", record)
+    x = to_pixels(data.test_images)
+    for branch in ("main", "aux"):
+        assert torch.equal(load_model(path)(x, branch), model(x, branch))
+        assert torch.equal(load_model(path, activation="relu")(x, branch), model(x, branch))
+    with pytest.raises(ValueError, match="does not say what it is"):
+        load_model(save_weights(model, tmp_path / "bare.safetensors"))
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_a_committed_model_names_its_record_and_its_card_says_what_the_record_says(path):
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    record = records.read(ROOT / "results" / about["record"] / "record.json")
+    assert json.loads(about["config"]) == record.config
+    card = path.with_suffix(".md").read_text()
+    assert f"| {100 * record.measurement('corrected:clean').accuracy:.1f} |" in card
+    assert path.stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_evaluating_a_committed_model_gives_its_record(path):
+    with safe_open(path, framework="pt") as file:
+        record = records.read(ROOT / "results" / file.metadata()["record"] / "record.json")
+    try:
+        data = load(record.config["dataset"], download=False)
+    except FileNotFoundError as error:
+        pytest.skip(f"needs the images the model was tested on: {error}")
+    assert data.checksum == record.data["checksum"]
+    n = 256
+    with torch.no_grad():
+        right = load_model(path)(to_pixels(data.test_images[:n])).argmax(dim=1) == data.test_labels[:n]
+    then = torch.from_numpy(record.measurement("corrected:clean").mask[:n])
+    assert (right != then).sum() <= 3  # weights of 16 bits may turn an image or two

@@ -1,0 +1,420 @@
+"""Verdicts on masking: an honest network passes, every rule fails when its sign is turned, and no rule is too eager."""
+
+import dataclasses
+import json
+import re
+
+import fake_records as fake
+import numpy as np
+import pytest
+from places import ROOT
+
+from study import records
+from study.evidence import estimates, selection
+from study.findings.masking import checks, judge, report
+from study.findings.masking import probes as masking
+from study.findings.masking.checks import CHECKS
+from study.findings.masking.probes import Probe
+from study.plan import catalogue
+from study.plan.config import Config
+from study.records import beside
+from study.records.packing import pack_mask
+
+RECORD_CHECKS = {check.id for check in CHECKS if not check.of_probe}
+
+
+def honest(attack) -> float:
+    """The accuracy of a network whose attacks work: it falls with the size and the number of steps."""
+    easier = 0.04 * (attack.gradient == "surrogate") + 0.3 * (attack.through != attack.branch)
+    if attack.method in ("none", "noise"):
+        return 0.9 - 0.1 * attack.eps
+    if attack.method == "fgsm":
+        return 0.8 - min(0.7, 5 * attack.eps) + easier
+    hardest = 0.02 * (attack.steps >= 20) - 0.01 * (attack.steps == 50)
+    return max(0.0, 0.78 - min(0.76, 10 * min(attack.eps, attack.step_size * attack.steps)) + hardest) + easier
+
+
+def network(key="sat-advprop", protocol="corrected", seed=0, drop=(), **changes):
+    """A record of an honest network, but for the accuracies in ``changes``; all over the same number of images."""
+    rates = {attack: changes.get(attack.name, honest(attack)) for attack in fake.attacks(key)}
+    measured = [fake.measurement(attack, rate) for attack, rate in rates.items() if attack.name not in drop]
+    return dataclasses.replace(fake.record(key, protocol, seed=seed), measurements=tuple(measured))
+
+
+def judged(*group, **probes):
+    (verdict,) = judge.judge(list(group), probes)
+    return verdict
+
+
+def failing(verdict) -> set[str]:
+    return {result.check.id for result in verdict.failing}
+
+
+@pytest.mark.parametrize("protocol", catalogue.PROTOCOLS)
+@pytest.mark.parametrize("key", ["traditional", "advprop", "sat", "sat-advprop"])
+def test_an_honest_network_shows_no_sign_of_masking(key, protocol):
+    verdict, row = judged(network(key, protocol)), catalogue.rows()[key]
+    assert verdict.verdict == "no sign of masking" and not verdict.failing
+    not_asked = {check.id for check in CHECKS if not check.asked(row)}
+    technique = {"gradient": row.sat, "branches": row.advprop, "target": row.als}
+    assert not_asked == {id for id, has in technique.items() if not has}
+    assert {r.check.id for r in verdict.results if r.outcome == "passes"} == RECORD_CHECKS - not_asked
+    of_probe = [r for r in verdict.results if r.check.of_probe and r.check.id not in not_asked]
+    assert {r.outcome for r in of_probe} == {"not measured"}
+
+
+TURNED = {  # what is turned round in an honest network -> the checks that must fail, and no others
+    "FGSM is weaker when larger": ({"corrected:fgsm-16/255": 0.9}, {"size"}),
+    "FGSM helps the network": ({"corrected:clean": 0.3}, {"size"}),
+    "PGD-10 is weaker when larger": ({"corrected:pgd-10-8/255": 0.74, "corrected:fgsm-8/255": 0.8}, {"size"}),
+    "FGSM 0.5 is weaker than FGSM 0.1": ({"corrected:fgsm-0.5": 0.8}, {"size", "grey"}),
+    "PGD 0.5 is weaker than PGD 0.1": (
+        {"corrected:pgd-0.1": 0.0, "corrected:pgd-0.5": 0.35},
+        {"size", "steps", "grey"},
+    ),
+    "one step beats ten": ({"corrected:fgsm-1/255": 0.4, "corrected:fgsm-2/255": 0.4}, {"size", "steps"}),
+    "one step beats ten at every size": (
+        {f"corrected:fgsm-{size}": 0.1 for size in (*checks.SIZES, "0.1", "0.5")},
+        {"steps"},
+    ),
+    "FGSM 0.5 beats PGD 0.5": (
+        {"corrected:pgd-0.5": 0.4, "corrected:fgsm-0.5": 0.1, "corrected:pgd-0.1": 0.5},
+        {"steps", "grey"},
+    ),
+    "noise beats both": ({"corrected:noise-8/255": 0.2}, {"noise"}),
+    "noise beats FGSM 0.1": ({"corrected:noise-0.1": 0.0}, {"noise"}),
+    "noise beats FGSM 0.5": ({"corrected:noise-0.5": 0.0, "corrected:fgsm-0.5": 0.3}, {"noise", "grey"}),
+    "FGSM 0.5 leaves more than a guess": ({"corrected:fgsm-0.5": 0.3}, {"grey"}),
+    "PGD 0.5 leaves more than a guess": ({"corrected:fgsm-0.5": 0.3, "corrected:pgd-0.5": 0.3}, {"grey"}),
+    "the surrogate beats the true gradient": ({"corrected:pgd-0.1:surrogate": 0.1}, {"gradient"}),
+    "transfer beats the white box": ({"corrected:pgd-0.1:aux-to-main": 0.1}, {"branches"}),
+    "transfer beats the auxiliary white box": ({"corrected:pgd-0.1:main-to-aux": 0.1}, {"branches"}),
+    "PGD is still finding images": ({"corrected:steps-20": 0.7}, {"flat"}),
+}
+
+
+@pytest.mark.parametrize("what", TURNED)
+def test_each_rule_fails_when_its_sign_is_turned(what):
+    changes, expected = TURNED[what]
+    (check, *_) = expected
+    verdict = judged(network({"gradient": "sat", "branches": "advprop"}.get(check, "adversarial"), **changes))
+    assert failing(verdict) == expected
+    assert verdict.verdict == ("undecided" if expected == {"flat"} else "masked")
+
+
+def test_every_check_on_the_record_is_among_those_that_were_turned():
+    assert set().union(*(expected for _, expected in TURNED.values())) == RECORD_CHECKS
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"published:fgsm-0.5": 0.8}, {"size"}),
+        ({"published:pgd-0.1": 0.0, "published:pgd-0.5": 0.3, "published:fgsm-0.5": 0.3}, {"size"}),
+        ({"published:fgsm-0.5": 0.0, "published:pgd-0.5": 0.3}, {"steps"}),
+        ({"published:clean": 0.0}, set()),  # what its clamp does to clean images is another matter
+    ],
+)
+def test_a_published_network_is_judged_by_its_own_rule_as_well(changes, expected):
+    assert failing(judged(network(protocol="published", **changes))) == expected
+    assert failing(judged(network(protocol="corrected", **changes))) == set(), "a rule that is not its own"
+
+
+def test_the_rows_of_table_2_that_a_careful_reader_doubts_would_be_called_masked():
+    """The paper's own accuracies, as if our records had them."""
+    found = {}
+    for key, row in catalogue.part(2).items():
+        printed = {f"published:{column}": row.published[column] / 100 for column in catalogue.COLUMNS}
+        found[key] = failing(judged(network(key, "published", **printed, **{"published:clamp-alone": 0.9})))
+    assert found == {
+        "sat-large-eps": {"size", "steps"},
+        "advprop-large-eps": set(),
+        "adversarial-large-eps": {"size", "steps"},
+    }
+
+
+def masks(*counts: int, n: int) -> list[np.ndarray]:
+    return [(np.arange(n) < count)[None] for count in counts]
+
+
+def outcome(left: int, more: int, n: int, guess: float = 0.0, confidence: float = 0.999) -> str:
+    return checks.pair("before", "after", *masks(left, more, n=n), confidence, guess).outcome
+
+
+@pytest.mark.parametrize(
+    ("left", "more", "n", "guess", "expected"),
+    [
+        (500, 900, 1000, 0.1, "fails"),
+        (900, 500, 1000, 0.1, "passes"),
+        (500, 504, 1000, 0.1, "passes"),  # four images of a thousand prove nothing
+        (5000, 5090, 10_000, 0.1, "passes"),  # for certain, and too little to matter
+        (5000, 5110, 10_000, 0.1, "fails"),
+        (0, 100, 1000, 0.1, "passes"),  # an attack that overshoots leaves a guess
+        (0, 100, 1000, 0.0, "fails"),  # one that stops at its first success cannot overshoot
+        (0, 300, 1000, 0.1, "fails"),
+        (0, 9, 1000, 0.0, "nothing left"),
+        (9, 0, 1000, 0.0, "nothing left"),
+        (10, 0, 1000, 0.0, "passes"),
+    ],
+)
+def test_a_pair_fails_by_the_written_rule_alone(left, more, n, guess, expected):
+    assert outcome(left, more, n, guess) == expected
+
+
+def test_chance_excuses_attacks_that_are_read_off_at_their_last_step_and_no_others():
+    level = {"corrected:fgsm-0.1": 0.0, "corrected:fgsm-16/255": 0.0, "corrected:fgsm-0.5": 0.12}
+    assert failing(judged(network(**level, **{"corrected:pgd-10-16/255": 0.0, "corrected:pgd-0.5": 0.0}))) == set()
+    ten = {f"corrected:pgd-10-{size}": 0.0 for size in checks.SIZES} | {"corrected:pgd-10-16/255": 0.12}
+    assert failing(judged(network(**ten))) == {"size"}
+
+
+def test_all_comparisons_of_a_network_share_an_error_of_five_percent():
+    record = network("traditional")
+    verdict = judged(record)
+    asked = sum(len(result.findings) for result in verdict.results)
+    (finding, *_) = verdict.result("noise").findings
+    pair = [record.measurement(name).mask[None] for name in (finding.after, finding.before)]
+    assert asked > 20
+    assert finding.estimate == estimates.difference(*pair, 1 - 0.05 / asked)
+
+
+def test_a_check_that_nothing_is_left_to_has_no_verdict_of_its_own():
+    nothing = {a.name: 0.0 for a in fake.attacks("traditional") if a.column.startswith(("steps", "pgd-10"))}
+    nothing |= {f"corrected:fgsm-{size}": 0.0 for size in (*checks.SIZES, "0.1", "0.5")}
+    verdict = judged(network("traditional", **nothing))
+    assert verdict.result("flat").outcome == "nothing left"
+    assert verdict.result("size").outcome == "passes", "from no attack to the first there was something to lose"
+    assert verdict.verdict == "no sign of masking"
+
+
+def test_too_little_measured_leaves_a_network_undecided_unless_something_fails():
+    lacking = {"drop": ["corrected:noise-0.1"]}
+    verdict = judged(network(**lacking))
+    assert verdict.verdict == "undecided" and verdict.result("noise").outcome == "not measured"
+    assert judged(network(**lacking, **{"corrected:fgsm-0.5": 0.9})).verdict == "masked"
+    in_the_check_itself = judged(network(**lacking, **{"corrected:noise-8/255": 0.0}))
+    assert in_the_check_itself.result("noise").outcome == "fails"
+
+
+def test_rows_that_were_not_run_have_no_verdict():
+    assert judge.judge([]) == []
+    found = judge.judge([network("als"), network("als", "published"), network("traditional", "published")])
+    assert [(v.key, v.protocol) for v in found] == [
+        ("traditional", "published"),
+        ("als", "published"),
+        ("als", "corrected"),
+    ]
+
+
+def test_several_seeds_are_judged_together():
+    turned = {"corrected:fgsm-0.5": 0.8}
+    assert failing(judged(*(network("als", seed=seed, **turned) for seed in (0, 1)))) == {"size", "grey"}
+    (finding, *_) = judged(network(seed=0), network(seed=1)).result("flat").findings
+    assert finding.estimate.seeds == 2
+
+
+# probes
+
+
+def probe(record, /, *, n=200, right=150, **changes) -> Probe:
+    """A probe in which every check passes; accuracies as counts of the first images."""
+    counts = {"clean": right, "pgd-20-8/255": 40, "unbounded": 0, "square-8/255": 80} | changes.pop("counts", {})
+    measured = [
+        records.Measurement(f"probe:{column}", column, {}, n, pack_mask(np.arange(n) < count))
+        for column, count in counts.items()
+    ]
+    none = pack_mask(np.zeros(n, bool))
+    fields = {
+        "record": record.where,
+        "config": Config(**record.config).digest(),
+        "weights": "0" * 64,
+        "device": "cpu",
+        "images": n,
+        "measurements": tuple(measured),
+        "zero_gradient": none,
+        "vanishing_gradient": none,
+        "loss": {"0": 1.0, "19": 2.999, "20": 3.0},
+        "last_step": (-0.001, 0.003),
+    }
+    return Probe(**fields | changes)
+
+
+RECORD = network("sat", **{"corrected:clean": 0.75})
+SOME = pack_mask(np.arange(200) < 20)  # of the 150 that are right
+PROBED = {
+    "nothing": ({}, set()),
+    "survivors without a bound": ({"counts": {"unbounded": 20}}, {"unbounded"}),
+    "one survivor": ({"counts": {"unbounded": 1}}, set()),
+    "three survivors, by chance more than one in a hundred": ({"counts": {"unbounded": 3}}, set()),
+    "gradients of 0": ({"zero_gradient": SOME, "vanishing_gradient": SOME}, {"zero", "vanishing"}),
+    "gradients too small": ({"vanishing_gradient": SOME}, {"vanishing"}),
+    "no gradient where the network is wrong anyway": ({"zero_gradient": pack_mask(np.arange(200) >= 150)}, set()),
+    "Square beats PGD": ({"counts": {"square-8/255": 5}}, {"square"}),
+    "a loss that is still rising": (
+        {"loss": {"0": 1.0, "19": 2.9, "20": 3.0}, "last_step": (0.05, 0.15)},
+        {"rising"},
+    ),
+    "a last step that is nothing for certain": (
+        {"loss": {"0": 1.0, "19": 2.9, "20": 3.0}, "last_step": (-0.05, 0.25)},
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PROBED)
+def test_a_probe_is_judged_by_the_written_rules(what):
+    changes, expected = PROBED[what]
+    verdict = judged(RECORD, **{RECORD.where: probe(RECORD, **changes)})
+    assert failing(verdict) == expected
+    assert verdict.verdict == {True: "masked"}.get(
+        bool(expected - {"rising"}), "undecided" if expected else judge.CLEAR
+    )
+
+
+def test_a_probe_comes_back_as_it_was_written(tmp_path):
+    path = beside.write_beside(probe(RECORD), tmp_path / "probe.json")
+    assert masking.read_probe(path, RECORD) == probe(RECORD)
+    assert [file.name for file in tmp_path.iterdir()] == ["probe.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"record": "lite/cifar10-jpeg/corrected/als/seed0"}, "it is of lite/cifar10-jpeg/corrected/als/seed0"),
+        ({"config": "0" * 12}, "another config"),
+        ({"schema": 0}, "schema 0"),
+        ({"right": 100}, "agree on 75% of clean images"),
+    ],
+)
+def test_a_probe_of_another_network_is_refused(changes, message, tmp_path):
+    path = beside.write_beside(probe(RECORD, **changes), tmp_path / "probe.json")
+    with pytest.raises(ValueError, match=f"{message}.*python -m study probe sat"):
+        masking.read_probe(path, RECORD)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"record": 1}', "null"])
+def test_a_damaged_probe_is_refused_with_a_remedy(text, tmp_path):
+    (tmp_path / "probe.json").write_text(text)
+    with pytest.raises(ValueError, match=r"probe\.json is no probe.*python -m study probe sat"):
+        masking.read_probe(tmp_path / "probe.json", RECORD)
+
+
+def test_probes_are_found_beside_their_records(tmp_path):
+    other = network("als")
+    for record in (RECORD, other):
+        fake.put(record, tmp_path)
+    beside.write_beside(probe(RECORD), tmp_path / RECORD.where / masking.NAME)
+    assert masking.probes(tmp_path, [RECORD, other]) == {RECORD.where: probe(RECORD)}
+
+
+def test_every_committed_probe_belongs_to_the_record_beside_it():
+    found = sorted((ROOT / "results").glob(f"*/*/*/*/seed*/{masking.NAME}"))
+    for path in found:
+        assert masking.read_probe(path, records.read(path.with_name("record.json"))).images >= 100
+
+
+# what is said of them
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    group = [network(key, protocol) for key in catalogue.part(2) for protocol in catalogue.PROTOCOLS]
+    group += [RECORD, network("als", drop=["corrected:noise-0.1"])]
+    group[-3] = network("adversarial-large-eps", **{"corrected:pgd-0.1": 0.0, "corrected:pgd-0.5": 0.35})
+    for record in group:
+        fake.put(record, root)
+    return judge.judge(group, {RECORD.where: probe(RECORD)}), group, root
+
+
+def test_page_terminal_and_json_tell_the_same(told):
+    found, group, root = told
+    page, text = report.details(found, group, root=root), report.text(found)
+    plain = json.loads(json.dumps(report.as_json(found, group)))
+    (entry,) = [e for e in plain if e["verdict"] == "masked"]
+    (odd,) = [c for c in entry["checks"][0]["comparisons"] if c["outcome"] == "fails"]
+    assert (entry["row"], odd["accuracies"]) == ("adversarial-large-eps", [0.0, 35.0])
+    assert entry["fails"] == ["size", "steps", "grey"]
+    assert "PGD 0.1 → PGD 0.5" in page and "PGD 0.1 → PGD 0.5" in text
+    assert "0.0 → 35.0" in page and "0.0 → 35.0" in text
+    assert f'href="../results/{entry["records"][0]}/run.html"' in page
+    assert f'id="masking-{entry["protocol"]}-{entry["row"]}"' in page
+
+
+def test_every_cell_of_the_overview_says_it_in_a_symbol_and_a_word(told):
+    found, *_ = told
+    page = report.overview(found)
+    lines = re.findall(r'<tr><th scope="row">.*?</tr>', page)
+    assert len(lines) == len(found)
+    for line, verdict in zip(lines, found, strict=True):
+        cells = re.findall(r"<td>(.*?)</td>", line)
+        said = [re.sub(r"<[^>]+>", "", cell) for cell in cells]
+        words = [verdict.verdict, *(result.outcome for result in verdict.results)]
+        expected = ["–" if word == "not asked" else f"{report.SYMBOLS[word]} {word}" for word in words]
+        assert said == expected
+    for word, symbol in report.SYMBOLS.items():
+        assert symbol.strip() and word.strip()
+
+
+def test_links_of_the_overview_lead_to_the_sections_that_there_are(told):
+    found, group, root = told
+    linked = set(re.findall(r'href="#(masking-[^"]+)"', report.overview(found)))
+    sections = set(re.findall(r'id="(masking-[^"]+)"', report.details(found, group, root=root)))
+    assert linked == sections and len(sections) == 2, "the masked one, and the one that lacks a measurement"
+
+
+def test_the_summary_counts_every_network_once(told):
+    found, *_ = told
+    total, *counts, probed = map(int, re.findall(r"\d+", report.summary(found)))
+    assert total == sum(counts) == len(found) and probed == 1
+
+
+def test_the_doubtful_rows_of_table_2_are_named_with_the_papers_numbers_and_ours(told):
+    found, group, _ = told
+    said = report.table_2(found, group)
+    assert "2 of 3 rows of Table 2" in said
+    assert "SAT 85.2 % under PGD 0.5, 60.3 % under FGSM 0.5, 41.5 % under PGD 0.1" in said
+    assert "Adversarial 81.2 % under PGD 0.5, 64.5 % under FGSM 0.5, 45.4 % under PGD 0.1" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("- Adversarial (Table 2), corrected")]
+    assert "35.0 % under PGD 0.5" in line and "The paper's pattern is there as well" in line and "**masked**" in line
+    (line,) = [line for line in said.splitlines() if line.startswith("- SAT (Table 2), corrected")]
+    assert "The paper's pattern is not there" in line and "**no sign of masking**" in line
+    assert "AdvProp (Table 2)" not in said
+
+
+def test_every_measurement_that_a_check_names_is_one_of_the_suite_and_has_words():
+    for key in ("traditional", "sat-advprop"):
+        row = catalogue.rows()[key]
+        there = {attack.name for attack in fake.attacks(key)}
+        for check in CHECKS:
+            for pair in check.pairs(row, "published") if check.asked(row) else []:
+                named = [measurement for measurement in pair if measurement]
+                assert set(named) <= there, f"{check.id}: {pair}"
+                assert len({report.name(measurement) for measurement in named}) == len(named) > 0
+
+
+def test_no_check_compares_a_network_with_itself_or_twice():
+    for key in catalogue.rows():
+        row = catalogue.rows()[key]
+        pairs = [pair for check in CHECKS if check.asked(row) for pair in check.pairs(row, "published")]
+        assert len(set(pairs)) == len(pairs) and all(before != after for before, after in pairs)
+
+
+def test_the_committed_results_are_judged_without_an_error():
+    for group in selection.best(ROOT / "results"):
+        found = judge.judge(group, masking.probes(ROOT / "results", group))
+        assert {verdict.verdict for verdict in found} <= set(judge.VERDICTS)
+        of_the_paper = [r for r in group if r.key in catalogue.rows() and r.protocol in catalogue.PROTOCOLS]
+        assert len(found) == len({(r.key, r.protocol) for r in of_the_paper})
+
+
+def test_a_check_is_data_that_cannot_be_changed_by_accident():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CHECKS[0].rule = "anything goes"
+
+
+def test_an_image_of_a_sat_network_is_right_only_if_it_survives_both_gradients():
+    """The tables count so, and so do the checks: one gradient that fails is the business of its own check."""
+    assert failing(judged(network("sat", **{"corrected:fgsm-0.5": 0.8}))) == {"gradient"}
+    both = {"corrected:fgsm-0.5": 0.8, "corrected:fgsm-0.5:surrogate": 0.8}
+    assert failing(judged(network("sat", **both))) == {"size", "grey"}

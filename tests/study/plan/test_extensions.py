@@ -1,0 +1,92 @@
+"""Experiments beyond the paper: differences from a row, refused if they are none. The worked example of the book."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import fake_records as fake
+import pytest
+from places import ROOT
+
+from study import records
+from study.findings.numbers import results
+from study.plan import catalogue
+from study.plan.catalogue import Extension, extend
+
+
+def extension(**changes) -> Extension:
+    return Extension(
+        **{"key": "new", "label": "New", "base": "als", "question": "?", "fields": {"smoothing": 0.3}} | changes
+    )
+
+
+def test_an_extension_is_its_row_with_some_fields_changed():
+    (key, found), *_ = extend([extension()]).items()
+    assert key == "new"
+    assert found.changes("corrected") == catalogue.rows()["als"].changes("corrected") | {"smoothing": 0.3}
+
+
+def test_every_extension_of_the_catalogue_can_be_run_and_none_has_a_number_of_the_paper():
+    for key, found in catalogue.extensions().items():
+        assert catalogue.config(key) != catalogue.config(found.base)
+        assert found.question.endswith("?") and not hasattr(found, "published")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"key": "sat"}, "duplicate key 'sat'"),
+        ({"base": "alss"}, "did you mean 'als'"),
+        ({"fields": {"smoothing": 0.05}}, "differs from 'als' by nothing"),
+        ({"fields": {}}, "differs from 'als' by nothing"),
+        ({"fields": {"smoothin": 0.3}}, "unknown parameter 'smoothin': did you mean 'smoothing'"),
+    ],
+)
+def test_an_extension_that_cannot_be_meant_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        extend([extension(**changes)])
+
+
+def test_two_extensions_of_one_key_are_refused():
+    with pytest.raises(ValueError, match="duplicate key 'new'"):
+        extend([extension(), extension(fields={"smoothing": 0.4})])
+
+
+def test_an_extension_stands_beside_its_row_with_the_difference(tmp_path):
+    assert results.extensions([fake.record("als")]) == ""
+    row = fake.record("als", **{"corrected:clean": 0.5})
+    config = catalogue.config("als-0.2", budget="lite", dataset="cifar10-jpeg").to_dict()
+    grown = fake.record("als", **{"corrected:clean": 0.7})
+    grown = records.Record(**vars(grown) | {"key": "als-0.2", "config": config})
+    for record in (row, grown):
+        fake.put(record, tmp_path)
+    html = results.extensions([row, grown], root=tmp_path)
+    assert "ALS, alpha 0.2" in html and "<td>70.0<" in html and "<strong>+20.0</strong>" in html and "50.0<" not in html
+
+
+@pytest.mark.slow
+def test_the_worked_example_of_the_book_runs_as_it_is_printed(tmp_path):
+    """The patch of `book/extend.md`, applied to a copy of the package, makes an experiment that runs."""
+    for name in ("advlib", "study", "notebooks"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    patch = ROOT / "book" / "examples" / "confidence-penalty.patch"
+    subprocess.run(["git", "apply", "--unidiff-zero", patch], cwd=tmp_path, check=True)
+    small = {"epochs": 1, "train_size": 128, "test_size": 32, "sweep_size": 8, "batch_size": 32}
+    settings = [part for name, value in small.items() for part in ("--set", f"{name}={value}")]
+    command = [sys.executable, "-m", "study", "run", "confidence-penalty", "--results", "results", *settings]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ADVLIB")}
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (record,) = records.collect(tmp_path / "results")
+    assert record.config["loss"] == "confidence-penalty" and record.config["smoothing"] == 0.1
+    added = sum(line.startswith("+") and not line.startswith("+++") for line in patch.read_text().splitlines())
+    assert added <= 20, "the book promises about twenty lines"

@@ -1,0 +1,231 @@
+"""Claims about what a run leaves behind: it comes back exactly, is never half there, knows when it is out of date."""
+
+import dataclasses
+import json
+import os
+
+import fake_records
+import numpy as np
+import pytest
+
+from study import records
+from study.plan import catalogue
+from study.plan.config import SINCE
+from study.records import Measurement
+from study.records.packing import pack_mask, unpack_mask
+
+
+@pytest.fixture
+def record():
+    return fake_records.record("sat", "published")
+
+
+@pytest.fixture
+def path(tmp_path, record):
+    return records.write(record, tmp_path / record.where / "record.json")
+
+
+def rewrite(path, change):
+    """Change the JSON at ``path`` by hand."""
+    raw = json.loads(path.read_text())
+    raw = change(raw) or raw
+    path.write_text(json.dumps(raw))
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 1000, 10_000])
+def test_a_mask_comes_back_image_by_image(n):
+    mask = np.random.default_rng(n).random(n) < 0.7
+    measurement = Measurement("corrected:clean", "clean", {}, n, pack_mask(mask))
+    assert measurement.mask.dtype == bool and np.array_equal(measurement.mask, mask)
+    assert measurement.accuracy == mask.sum() / n
+
+
+@pytest.mark.parametrize("mask", [np.zeros(10, bool), np.ones(10, bool)])
+def test_none_and_all_correct_are_0_and_1(mask):
+    assert Measurement("a", "a", {}, 10, pack_mask(mask)).accuracy == mask[0]
+
+
+def test_a_mask_of_ten_thousand_images_is_small_enough_to_commit():
+    coin_flips = np.random.default_rng(0).random(10_000) < 0.5  # nothing to compress: the worst case
+    assert len(pack_mask(coin_flips)) < 1750
+
+
+@pytest.mark.parametrize("n", [1, 16, 26])
+def test_a_mask_for_another_number_of_images_is_refused(n):
+    with pytest.raises(ValueError, match=f"cannot hold {n} images"):
+        unpack_mask(pack_mask(np.ones(20, bool)), n)
+
+
+def test_a_record_comes_back_equal(record, path):
+    assert records.read(path) == record
+    assert records.read(path).schema == records.SCHEMA
+    json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_a_record_says_where_it_belongs(record):
+    assert record.where == "lite/cifar10-jpeg/published/sat/seed0"
+    config = record.config | {"dataset": "folder:../my images/1"}
+    elsewhere = dataclasses.replace(record, seed=12, config=config).where
+    assert elsewhere.split("/") == ["lite", "folder-..-my-images-1-d597d137", "published", "sat", "seed12"]
+
+
+def test_a_measurement_is_found_by_name_and_a_missing_one_is_named_with_those_there_are(record):
+    assert record.measurement("published:pgd-0.1").column == "pgd-0.1"
+    with pytest.raises(KeyError, match="no measurement 'published:pgd'.*corrected:clean"):
+        record.measurement("published:pgd")
+
+
+@pytest.mark.parametrize("where", ["open", "write", "replace"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_full_disk_leaves_what_was_there_and_nothing_partial(tmp_path, monkeypatch, record, where, exists):
+    path = tmp_path / "run" / "record.json"
+    if exists:
+        records.write(record, path)
+    before = path.read_text() if exists else None
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    newer = dataclasses.replace(record, seed=9)
+    with monkeypatch.context() as patch:
+        if where == "open":
+            patch.setattr("builtins.open", full)
+        else:
+            patch.setattr(os, "fsync" if where == "write" else "replace", full)
+        with pytest.raises(OSError, match=f"cannot write {path} .*No space left.*free some space"):
+            records.write(newer, path)
+    assert (path.read_text() if path.exists() else None) == before
+    assert [file.name for file in path.parent.iterdir()] == (["record.json"] if exists else [])
+    assert records.read(records.write(newer, path)) == newer
+
+
+def test_a_record_that_cannot_be_written_as_json_leaves_what_was_there(record, path):
+    with pytest.raises(TypeError):
+        records.write(dataclasses.replace(record, cost={"seconds": {1, 2}}), path)
+    assert records.read(path) == record
+    assert [file.name for file in path.parent.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe\x00", "half"])
+def test_a_damaged_file_is_refused_with_the_remedy(path, damage):
+    path.write_bytes(path.read_bytes()[:500] if damage == "half" else damage)
+    with pytest.raises(ValueError, match="is damaged .*restore it with git, or delete it and run again") as error:
+        records.read(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("foreign", [[1, 2], "text", 3, None, {}, {"cells": []}, {"schema": None}])
+def test_a_foreign_file_is_refused_with_the_remedy(path, foreign):
+    path.write_text(json.dumps(foreign))
+    with pytest.raises(ValueError, match=f"has schema None, this study reads {records.SCHEMA}: run again"):
+        records.read(path)
+
+
+@pytest.mark.parametrize("schema", [0, records.SCHEMA + 1, "1"])
+def test_an_older_or_newer_schema_is_refused_with_the_remedy(path, schema):
+    rewrite(path, lambda raw: raw.update(schema=schema))
+    with pytest.raises(
+        ValueError, match=f"has schema {schema}, this study reads {records.SCHEMA}.*the version that wrote it"
+    ):
+        records.read(path)
+
+
+NOT_A_RECORD = {
+    "an unknown field": (lambda raw: raw.update(colour="red"), "unknown fields .'colour'."),
+    "a missing field": (lambda raw: raw.pop("curve") and None, "missing .'curve'."),
+    "an unknown field of a measurement": (
+        lambda raw: raw["measurements"][0].update(p=1),
+        "Measurement: unknown fields .'p'.",
+    ),
+    "a missing field of a measurement": (lambda raw: raw["measurements"][0].pop("n") and None, "missing .'n'."),
+    "a mask that is no base64": (lambda raw: raw["measurements"][1].update(correct="*"), ""),
+    "a mask that is not deflated": (lambda raw: raw["measurements"][1].update(correct="AAAA"), ""),
+    "a mask for fewer images": (lambda raw: raw["measurements"][1].update(n=10_000), "cannot hold 10000 images"),
+    "a number of images that is none": (lambda raw: raw["measurements"][1].update(n="many"), ""),
+    "a measurement that is none": (lambda raw: raw["measurements"].append(3), ""),
+    "measurements that are none": (lambda raw: raw.update(measurements=None), ""),
+    "one name twice": (lambda raw: raw["measurements"].append(raw["measurements"][0]), "one name"),
+    "a config that is none": (lambda raw: raw.update(config=[1]), "config"),
+    "a config without a dataset": (lambda raw: raw["config"].pop("dataset") and None, "dataset"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_A_RECORD)
+def test_anything_else_that_is_no_record_is_refused_with_the_remedy(path, what):
+    change, reason = NOT_A_RECORD[what]
+    rewrite(path, change)
+    with pytest.raises(
+        ValueError, match=f"is not a record of this project .*{reason}.*move it away, or run again"
+    ) as error:
+        records.read(path)
+    assert str(path) in str(error.value)
+
+
+def test_collecting_finds_every_record_below_a_folder_in_order(tmp_path):
+    put = [
+        fake_records.record("sat", seed=1),
+        fake_records.record("sat", seed=0),
+        fake_records.record("als", "published"),
+        fake_records.record("als", budget="smoke"),
+    ]
+    for record in put:
+        fake_records.put(record, tmp_path)
+    assert [record.where for record in records.collect(tmp_path)] == sorted(record.where for record in put)
+    assert [record.budget for record in records.collect(tmp_path, budget="smoke")] == ["smoke"]
+    assert records.collect(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("place", ["lite/cifar10-jpeg/corrected/sat/seed0", "lite/cifar10-jpeg/published/sat/seed1"])
+def test_a_record_in_another_runs_folder_is_refused(tmp_path, record, place):
+    records.write(record, tmp_path / place / "record.json")
+    with pytest.raises(ValueError, match=f"is the record of {record.where}: move it there"):
+        records.collect(tmp_path)
+
+
+def test_one_damaged_record_is_not_passed_over_in_silence(tmp_path, path):
+    path.write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        records.collect(tmp_path)
+
+
+def test_a_record_of_todays_config_data_and_science_is_not_stale(record):
+    config = catalogue.config("sat", protocol="published", budget="lite", dataset="cifar10-jpeg")
+    assert record.stale_because(config) is None
+    assert record.stale_because(config, "sha256:0") is None
+
+
+def test_a_record_is_stale_by_config_and_says_which_field(record):
+    config = catalogue.config("sat", protocol="published", budget="lite", dataset="cifar10-jpeg", lr=0.3)
+    assert record.stale_because(config) == "config: lr 0.1, now 0.3"
+
+
+def test_a_record_that_lacks_a_field_of_today_is_stale(record):
+    config = catalogue.config("sat", protocol="published", budget="lite", dataset="cifar10-jpeg")
+    older = dataclasses.replace(
+        record, config={name: value for name, value in record.config.items() if name != "momentum"}
+    )
+    assert "momentum None, now 0.9" in older.stale_because(config)
+
+
+def test_a_record_that_lacks_a_younger_field_was_made_with_its_old_value(record):
+    config = record.as_config().change(**SINCE)
+    older = dataclasses.replace(record, config={k: v for k, v in config.to_dict().items() if k not in SINCE})
+    assert older.stale_because(config) is None and older.as_config() == config
+    assert older.stale_because(config.change(last_batch="kept")) == "config: last_batch 'dropped', now 'kept'"
+
+
+def test_a_config_that_cannot_be_run_any_more_is_refused_by_the_record_that_has_it(record):
+    old = dataclasses.replace(record, config=record.config | {"schedule": "cosine-80"})
+    with pytest.raises(ValueError, match=f"{record.where} was made with what .*cosine-80.*run it anew"):
+        old.as_config()
+
+
+def test_a_record_is_stale_by_its_datas_checksum(record):
+    config = catalogue.config("sat", protocol="published", budget="lite", dataset="cifar10-jpeg")
+    assert "checksum" in record.stale_because(config, "sha256:1")
+
+
+def test_a_record_is_stale_by_its_science_version(record, monkeypatch):
+    config = catalogue.config("sat", protocol="published", budget="lite", dataset="cifar10-jpeg")
+    older = dataclasses.replace(record, science_version=records.SCIENCE_VERSION - 1)
+    assert str(records.SCIENCE_VERSION) in older.stale_because(config)
