@@ -2,8 +2,8 @@
 
 A network that learns from one or two large steps can learn to make them fail and stay open to more and smaller ones
 (Wong et al. 2020): its accuracy under the attack of its training rises while that under PGD falls to nothing, within an
-epoch or two. :mod:`overfitting.measure` measures it, with attacks no larger than that of the training (:func:`size`). It
-is judged here by a rule that was written when the records were known, which say how networks end, and before any
+epoch or two. :mod:`overfitting.measure` measures it, with attacks no larger than that of the training (:func:`size`).
+It is judged here by a rule that was written when the records were known, which say how networks end, and before any
 network was watched by it:
 
 - an epoch is *overfitted* if accuracy under PGD-10 on test images is for certain below a quarter of the accuracy under
