@@ -90,7 +90,7 @@ class Split:
     way: str
     column: str
     branches: Estimate  # aux minus main: the sum of the next two
-    estimates: Estimate  # main effect of taking them from aux
+    statistics: Estimate  # main effect of taking them from aux
     affine: Estimate
     interaction: Estimate  # half of what the one's effect gains by the other
     lead: Estimate  # affine minus statistics: of the two crossed networks, main+aux minus aux+main
