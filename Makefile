@@ -80,7 +80,7 @@ picture: $(ENV)  ## Draw the picture of the README from the records
 	    from study.machine.folders import results_folder; tradeoff(best(results_folder())[0]).savefig('book/static/results.png')"
 
 explorer: $(ENV)  ## Make the data of the book's explorer page again, from the models and their records (a minute)
-	@$(PY) tools/make_explorer.py
+	@$(PY) -m study measure explorer --budget lite --dataset cifar10-jpeg
 
 address: $(ENV)  ## Set the repository's address everywhere: make address REPO=owner/name
 	@$(PY) tools/address.py $(REPO)

@@ -1,4 +1,4 @@
-"""``python -m study``: run an experiment, see what is done, read tables and verdicts, probe networks."""
+"""``python -m study``: run an experiment, see what is done, read tables and verdicts, measure networks."""
 
 import argparse
 import ast
@@ -9,17 +9,18 @@ import shutil
 import signal
 import sys
 import time
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from study import grid, records
 from study.evidence import selection
-from study.findings.autoattack import judge
+from study.findings.autoattack.judge import ATTACKS
 from study.findings.corruptions.judge import KINDS
-from study.machine.folders import project_folder, results_folder, work_folder
+from study.findings.explorer.report import KEYS as EXPLORED
+from study.findings.masking.probes import Probe
+from study.machine.folders import project_folder, results_folder
 from study.machine.interrupt import ASKED
 from study.plan import catalogue
-from study.records import beside
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,6 +46,73 @@ def _leave(*_) -> None:
     if ASKED or not (kernel and kernel.ask_to_stop()):
         sys.exit(143)
     ASKED.append(True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for offer in (_run, _status, _list, _table, _claims, _verdicts, _measure, _campaign, _gate, _unpack):
+        offer(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # what `add_subparsers` returns has no public name
+
+
+def _command(commands: Commands, name: str, does: Callable, help: str, *groups: Callable) -> argparse.ArgumentParser:
+    """A command, and the groups of options that it shares with others."""
+    parser = commands.add_parser(name, help=help, description=does.__doc__)
+    parser.set_defaults(command=does)
+    for group in groups:
+        group(parser)
+    return parser
+
+
+def _place(parser) -> None:
+    """Where records lie."""
+    parser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
+    parser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
+    parser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
+
+
+def _many_runs(parser) -> None:
+    """Which runs of a budget."""
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--keys", nargs="+", help="these rows only")
+    parser.add_argument("--protocols", nargs="+", help="these protocols only")
+    parser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
+
+
+def _judged(parser) -> None:
+    """Which results are judged."""
+    default = "default: of the runs that the book judges by"
+    parser.add_argument("--budget", choices=selection.RESULT_BUDGETS, help=default)
+    parser.add_argument("--dataset", help=default)
+    parser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
+
+
+# ---- one run, and the grid of all
+
+
+def _run(commands: Commands) -> None:
+    command = _command(commands, "run", run, "execute one experiment by papermill, unless it is done", _place)
+    command.add_argument("key", help="a row of the paper; `list` prints them")
+    command.add_argument(
+        "--protocol", default="corrected", help="published, corrected, or a step between: published-space"
+    )
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the config"
+    )
+    command.add_argument(
+        "--nproc",
+        type=int,
+        metavar="N",
+        help="train in N processes on this machine, each on a GPU of its own if there are any (default: $ADVLIB_NPROC, "
+        "else 1); the same run up to rounding",
+    )
+    command.add_argument("--force", action="store_true", help="run again even if it is done")
+    command.add_argument("--wait", action="store_true", help="if another process is at this run, wait for it")
 
 
 def run(options) -> int:
@@ -105,233 +173,32 @@ def _say_if_it_takes_days(options, overrides: dict) -> None:
     )
 
 
-def probe(options) -> int:
-    """Look for signs of masking that need the network itself, and leave what is found beside its record."""
-    from study.findings.masking import probes
-    from study.findings.masking.measure import probe as probed
-
-    root, where, weights = _of_a_network(options, options.key, options.weights)
-    record = records.read(root / where / "record.json")
-    found = probes.with_transferred(probed(record, weights, images=options.images), root / where / probes.NAME)
-    beside.write_beside(found, root / where / probes.NAME)
-    probes.read_probe(root / where / probes.NAME, record)
-    rates = ", ".join(f"{m.column} {100 * m.accuracy:.1f} %" for m in found.measurements)
-    print(f"{where}/{probes.NAME}: of {found.images} images right, {rates}; on {found.device}")
-    return 0
+def _assignment(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text}: write FIELD=VALUE, such as --set epochs=2")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value  # a word, such as float32
 
 
-def transfer(options) -> int:
-    """Show every probed network the images that were made on each of the others, and add that to the probes."""
-    from study.experiment.provenance import provenance
-    from study.findings.masking import probes
-    from study.findings.masking.transfer import transfer as transferred
-
-    networks = []
-    if extensions := [key for key in options.keys if key in catalogue.extensions()]:
-        raise ValueError(f"transfer is between rows of the paper, and these are experiments of our own: {extensions}")
-    for key in options.keys or catalogue.rows():
-        weights = options.models and options.models / f"{key}.safetensors"
-        root, where, weights = _of_a_network(options, key, weights)
-        if options.keys or (root / where / probes.NAME).is_file():
-            record = records.read(root / where / "record.json")
-            networks.append((record, weights, probes.read_probe(root / where / probes.NAME, record)))
-    probed = transferred(networks, provenance=partial(provenance, dtype=None))
-    for probe in probed:
-        beside.write_beside(probe, root / probe.record / probes.NAME)
-    found = probes.transfers({probe.record: probe for probe in probed}, options.protocol, options.seed)
-    for key in (record.key for record, _, _ in networks):
-        others = {source: e.value for (source, target), e in found.items() if target == key != source}
-        worst = min(others, key=others.get)
-        print(
-            f"{key}: {100 * found[key, key].value:.1f} % right without attack and under its white box, "
-            f"{100 * others[worst]:.1f} % under images made on {worst}, the worst of {len(others)}"
-        )
-    return 0
-
-
-def autoattack(options) -> int:
-    """The four attacks of AutoAttack, network by network; what is finished is kept beside the record."""
-    from study.experiment.provenance import provenance
-    from study.findings.autoattack.measure import autoattack as attacked
-
-    if options.weights and len(options.keys) > 1:
-        raise ValueError(f"--weights is one file, and {len(options.keys)} rows are asked for: name one row")
-    for key in options.keys:
-        root, where, weights = _of_a_network(options, key, options.weights)
-        record = records.read(root / where / "record.json")
-        path = root / where / judge.NAME
-        found = attacked(
-            record,
-            weights,
-            path,
-            images=options.images,
-            until=options.until,
-            provenance=partial(provenance, dtype=None),
-        )
-        rates = ", ".join(f"{name} {100 * found.after(name).mean():.1f} %" for name in ("clean", *found.attacks))
-        raised = ", ".join(flag for flag, warning in found.flags.items() if warning) or "none"
-        print(f"{where}/{judge.NAME}: of {found.images} images right, {rates}; flags: {raised}", flush=True)
-    return 0
-
-
-def corrupt(options) -> int:
-    """Measure trained networks on spoilt test images, and leave what is found beside their records."""
-    from study.findings.corruptions import judge as corruptions
-    from study.findings.corruptions.measure import corrupt as measure
-
-    corruptions.check_kinds(options.kinds)  # before anything is read
-    root, networks = options.results or results_folder(), []
-    for key in options.keys:
-        _, where, weights = _of_a_network(options, key, options.models and options.models / f"{key}.safetensors")
-        networks.append((records.read(root / where / "record.json"), weights))
-    paths = measure(networks, root, kinds=options.kinds, images=options.images, force=options.force)
-    for path, (record, _) in zip(paths, networks, strict=True):
-        found = corruptions.read(path, record)
-        mean = sum(m.accuracy for m in found.measurements[1:]) / (len(found.measurements) - 1)
-        print(
-            f"{record.where}/{path.name}: of {found.images} images {100 * found.mask('clean').mean():.1f} % right as "
-            f"they are, {100 * mean:.1f} % in the mean of {len(found.pixels)} corruptions at each severity"
-        )
-    return 0
-
-
-def combine(options) -> int:
-    """Attack the four networks inside one of AdvProp's, and leave what is found beside its record."""
-    import torch
-
-    from study.experiment.provenance import provenance
-    from study.findings.branches import judge as combinations
-    from study.findings.branches.measure import measure
-
-    root, where, weights = _of_a_network(options, options.key, options.weights)
-    record = records.read(root / where / "record.json")
-    origin = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"), None)
-    found = measure(record, weights, provenance=origin, images=options.images)
-    beside.write_beside(found, root / where / combinations.NAME)
-    combinations.read(root / where / combinations.NAME, record)
-    rates = ", ".join(f"{m.name} {100 * m.accuracy:.1f} %" for m in found.measurements)
-    print(f"{where}/{combinations.NAME}: of {found.images} images right, statistics+affine: {rates}")
-    return 0
-
-
-def watch(options) -> int:
-    """Train finished runs once more, look at the networks after every epoch, and leave what is seen beside them."""
-    from study.experiment.provenance import provenance
-    from study.findings.overfitting import judge as overfitting
-    from study.findings.overfitting.measure import watch as watched
-
-    for key in options.keys:
-        root, where, _ = _of_a_network(options, key, None)
-        record = records.read(root / where / "record.json")
-        found = watched(
-            record, provenance=partial(provenance, dtype=None), images=options.images, work=work_folder(where)
-        )
-        if why := overfitting.foreign(found, record):
-            raise ValueError(f"what was watched does not belong to {where} ({why}): nothing was written")
-        beside.write_beside(found, root / where / overfitting.NAME)
-        rates = ", ".join(
-            f"{100 * found.accuracy(overfitting.MANY, e + 1).value:.1f}" for e in range(len(found.epochs))
-        )
-        print(
-            f"{where}/{overfitting.NAME}: the record repeats; {found.epochs[0][-1].column} {rates} % of {found.images} "
-            f"images, epoch by epoch: {overfitting.verdict(found, record)}",
-            flush=True,
-        )
-    return 0
-
-
-def _of_a_network(options, key: str, weights: Path | None) -> tuple[Path, str, Path]:
-    """The folder of results, a run's place in it, and its network's weights: the project's, if none are named."""
-    dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
-    where = records.run_folder(options.budget, dataset, options.protocol, key, options.seed)
-    weights = weights or (project_folder() or Path()) / "models" / f"{key}.safetensors"
-    return options.results or results_folder(), where, weights
-
-
-def list_rows(options) -> int:
-    """Every row and protocol: what differs from plain training, and what it costs as a multiple of that."""
-    from study.plan.arithmetic import passes
-
-    print(f"{'row':26s} {'protocol':52s} {'in the paper':12s} {'cost':4s}  what differs from plain training")
-    for key, row in catalogue.rows().items():
-        for protocol in grid.protocols_of(key, options.dissection):
-            cost = passes(catalogue.config(key, protocol=protocol, budget="lite"))["forward"]
-            changes = ", ".join(f"{name}={value}" for name, value in _rounded(row.changes(protocol)).items())
-            place = f"Table {row.paper_table}" if row.paper_table else "results file"
-            print(f"{key:26s} {protocol:52s} {place:12s} x{cost:<3d}  {changes or 'nothing: the baseline'}")
-    for key, extension in ({} if options.dissection else catalogue.extensions()).items():
-        cost = passes(catalogue.config(key))["forward"]
-        changes = ", ".join(f"{name}={value}" for name, value in _rounded(extension.fields).items())
-        print(f"{key:26s} {'corrected':52s} {'extension':12s} x{cost:<3d}  {changes} on top of {extension.base}")
-    print("cost: forward and backward passes of a batch in one training step, as a multiple of plain training's")
-    for budget in catalogue.BUDGETS:
-        config = catalogue.config("traditional", budget=budget)
-        size = f"width {config.width}, {config.epochs} epochs of {config.train_size or 'all'} training images"
-        print(f"budget {budget:6s}{size} of {config.dataset}{', for a GPU' * (budget in catalogue.GPU_BUDGETS)}")
-    return 0
-
-
-def table(options) -> int:
-    """One of the paper's tables from the records: measured with intervals, the paper's numbers below."""
-    from study.findings.numbers import results as tables
-    from study.presentation import sentences
-
-    group = _group(options)
-    if options.csv:
-        print(tables.frame(group, options.number, options.protocol).to_csv(), end="")
-        return 0
-    print(sentences.describe(group).replace("**", ""), f"Protocol {options.protocol}.")
-    print(tables.plain(group, options.number, options.protocol))
-    return 0
-
-
-def claims(options) -> int:
-    """What the paper claims and what the records say of it."""
-    from study.findings.claims import report
-    from study.findings.claims.judge import ledger as judged
-
-    group = _group(options)
-    rulings = judged(group)
-    if not selection.of_the_paper(group):
-        print("These are not the paper's data: the verdicts say whether its claims hold on others.\n", file=sys.stderr)
-    return _show(options, group, report.as_json(rulings, group), report.text(rulings))
-
-
-def verdicts(options) -> int:
-    """Which rows show a sign of masking: for each row and protocol a verdict, and the checks that fail."""
-    from study.findings.masking import judge as masking
-    from study.findings.masking import probes
-    from study.findings.masking import report as shown
-
-    group = _group(options)
-    judged = masking.judge(group, probes.probes(options.results or results_folder(), group))
-    return _show(options, group, shown.as_json(judged, group), shown.text(judged))
-
-
-def _show(options, group: selection.Group, plain: list, text: str) -> int:
-    """What was judged: for a program, or for a reader with what it was judged from."""
-    from study.presentation import sentences
-
-    if options.json:
-        print(json.dumps(plain, indent=1, ensure_ascii=False))
-    else:
-        print(f"{sentences.describe(group).replace('**', '')}\n\n{text}", end="")
-    return 0
-
-
-def _group(options) -> selection.Group:
-    root = options.results or results_folder()
-    for group in selection.groups(root):
-        if options.budget in (None, group[0].budget) and options.dataset in (None, group[0].config["dataset"]):
-            return group
-    asked = " ".join(filter(None, [options.budget, options.dataset])) or f"budget {', '.join(selection.RESULT_BUDGETS)}"
-    raise ValueError(f"no record of {asked} counts in {root}: `python -m study status --budget lite` says why")
+def _status(commands: Commands) -> None:
+    command = _command(
+        commands, "status", status, "which runs of a budget are done, missing or stale", _many_runs, _place
+    )
+    command.add_argument("--watch", type=int, nargs="?", const=10, metavar="SECONDS", help="again and again")
+    command.add_argument(
+        "--needs", type=int, metavar="JOBS", help="fail if memory or disk are short for so many at once"
+    )
+    command.add_argument("--json", action="store_true", help="also with the path of each record")
+    command.add_argument("--commands", action="store_true", help="a command for each run that is not done, and no more")
 
 
 def status(options) -> int:
     """What is done, running, failed, missing, stale or damaged, what it took, and what the rest will take."""
     while True:
-        lines = _status(options)
+        lines = _as_text(options)
         if not options.watch:
             print(lines)
             return 0
@@ -342,7 +209,7 @@ def status(options) -> int:
             return 0
 
 
-def _status(options) -> str:
+def _as_text(options) -> str:
     root = options.results or results_folder()
     states = [grid.state(run, root) for run in _runs(options, root)]
     if options.needs:
@@ -350,7 +217,7 @@ def _status(options) -> str:
     if options.json:
         return json.dumps([_plain(found, root) for found in states], indent=1)
     if options.commands:
-        return "\n".join(_command(found.run, options.results) for found in states if found.state != "done")
+        return "\n".join(_shell_line(found.run, options.results) for found in states if found.state != "done")
     lines = [f"{found.state:8s} {found.run.where}" + (f"  ({found.why})" if found.why else "") for found in states]
     spent, left = grid.hours(states)
     rest = "nobody knows how long the others take" if left is None else f"{left:.1f} hours left, one after the other"
@@ -376,7 +243,7 @@ def _runs(options, root: Path) -> list[grid.Run]:
     ]
 
 
-def _command(run: grid.Run, results: Path | None) -> str:
+def _shell_line(run: grid.Run, results: Path | None) -> str:
     """The line for a shell that makes a run, or waits for whoever is at it."""
     place = ["--results", str(results)] if results else []
     return shlex.join([sys.executable, "-m", "study", "run", *run.arguments, *place, "--wait"])
@@ -391,6 +258,236 @@ def _plain(found: grid.State, root: Path) -> dict:
         "record": str(record) if record.is_file() else None,
         "arguments": found.run.arguments,
     }
+
+
+def _list(commands: Commands) -> None:
+    command = _command(commands, "list", list_rows, "every row of the paper, and what it differs in")
+    command.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")
+
+
+def list_rows(options) -> int:
+    """Every row and protocol: what differs from plain training, and what it costs as a multiple of that."""
+    from study.plan.arithmetic import passes
+
+    print(f"{'row':26s} {'protocol':52s} {'in the paper':12s} {'cost':4s}  what differs from plain training")
+    for key, row in catalogue.rows().items():
+        for protocol in grid.protocols_of(key, options.dissection):
+            cost = passes(catalogue.config(key, protocol=protocol, budget="lite"))["forward"]
+            changes = ", ".join(f"{name}={value}" for name, value in _rounded(row.changes(protocol)).items())
+            place = f"Table {row.paper_table}" if row.paper_table else "results file"
+            print(f"{key:26s} {protocol:52s} {place:12s} x{cost:<3d}  {changes or 'nothing: the baseline'}")
+    for key, extension in ({} if options.dissection else catalogue.extensions()).items():
+        cost = passes(catalogue.config(key))["forward"]
+        changes = ", ".join(f"{name}={value}" for name, value in _rounded(extension.fields).items())
+        print(f"{key:26s} {'corrected':52s} {'extension':12s} x{cost:<3d}  {changes} on top of {extension.base}")
+    print("cost: forward and backward passes of a batch in one training step, as a multiple of plain training's")
+    for budget in catalogue.BUDGETS:
+        config = catalogue.config("traditional", budget=budget)
+        size = f"width {config.width}, {config.epochs} epochs of {config.train_size or 'all'} training images"
+        print(f"budget {budget:6s}{size} of {config.dataset}{', for a GPU' * (budget in catalogue.GPU_BUDGETS)}")
+    return 0
+
+
+def _rounded(changes: dict) -> dict:
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in changes.items()}
+
+
+# ---- what the records say
+
+
+def _table(commands: Commands) -> None:
+    command = _command(commands, "table", table, "a table of the paper from the records", _judged)
+    command.add_argument("number", type=int, choices=(1, 2))
+    command.add_argument("--protocol", default="published", help="of training and evaluation (default: published)")
+    command.add_argument("--csv", action="store_true", help="comma-separated, with low and high of each interval")
+
+
+def table(options) -> int:
+    """One of the paper's tables from the records: measured with intervals, the paper's numbers below."""
+    from study.findings.numbers import results as tables
+    from study.presentation import sentences
+
+    group = _group(options)
+    if options.csv:
+        print(tables.frame(group, options.number, options.protocol).to_csv(), end="")
+        return 0
+    print(sentences.describe(group).replace("**", ""), f"Protocol {options.protocol}.")
+    print(tables.plain(group, options.number, options.protocol))
+    return 0
+
+
+def _group(options) -> selection.Group:
+    root = options.results or results_folder()
+    for group in selection.groups(root):
+        if options.budget in (None, group[0].budget) and options.dataset in (None, group[0].config["dataset"]):
+            return group
+    asked = " ".join(filter(None, [options.budget, options.dataset])) or f"budget {', '.join(selection.RESULT_BUDGETS)}"
+    raise ValueError(f"no record of {asked} counts in {root}: `python -m study status --budget lite` says why")
+
+
+def _claims(commands: Commands) -> None:
+    command = _command(commands, "claims", claims, "the paper's claims and what the records say of them", _judged)
+    command.add_argument("--json", action="store_true")
+
+
+def claims(options) -> int:
+    """What the paper claims and what the records say of it."""
+    from study.findings.claims import report
+    from study.findings.claims.judge import ledger as judged
+
+    group = _group(options)
+    rulings = judged(group)
+    if not selection.of_the_paper(group):
+        print("These are not the paper's data: the verdicts say whether its claims hold on others.\n", file=sys.stderr)
+    return _show(options, group, report.as_json(rulings, group), report.text(rulings))
+
+
+def _show(options, group: selection.Group, plain: list, text: str) -> int:
+    """What was judged: for a program, or for a reader with what it was judged from."""
+    from study.presentation import sentences
+
+    if options.json:
+        print(json.dumps(plain, indent=1, ensure_ascii=False))
+    else:
+        print(f"{sentences.describe(group).replace('**', '')}\n\n{text}", end="")
+    return 0
+
+
+def _verdicts(commands: Commands) -> None:
+    help = "which rows show a sign of masking, and which checks they fail"
+    _command(commands, "verdicts", verdicts, help, _judged).add_argument("--json", action="store_true")
+
+
+def verdicts(options) -> int:
+    """Which rows show a sign of masking: for each row and protocol a verdict, and the checks that fail."""
+    from study.findings.masking import judge as masking
+    from study.findings.masking import probes
+    from study.findings.masking import report as shown
+
+    group = _group(options)
+    judged = masking.judge(group, probes.probes(options.results or results_folder(), group))
+    return _show(options, group, shown.as_json(judged, group), shown.text(judged))
+
+
+# ---- what only the networks themselves can tell
+
+
+def _measure(commands: Commands) -> None:
+    kinds = commands.add_parser(
+        "measure", help="ask trained networks what no record says; it is kept beside their records"
+    ).add_subparsers(required=True, metavar="kind", dest="kind")
+
+    def kind(name: str, help: str, keys: str = "+") -> argparse.ArgumentParser:
+        command = _command(kinds, name, measure, help, _place)
+        command.add_argument("keys", nargs=keys, metavar="key", help="rows of the paper that have been run")
+        command.add_argument("--protocol", default="corrected")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument(
+            "--weights", type=Path, help="of that run, or a folder of KEY.safetensors (default: the project's models)"
+        )
+        return command
+
+    by_images = [
+        kind("masking", "signs of masking that need the network: minutes on a CPU"),
+        attacking := kind("autoattack", "the four attacks of AutoAttack: minutes to an hour each"),
+        spoiling := kind("corruptions", "accuracy on images spoilt by noise, blur, weather: minutes on a CPU"),
+        kind("branches", "the four networks inside one of AdvProp's, attacked: minutes on a CPU"),
+        kind("overfitting", "a finished run trained once more, and attacked after every epoch"),
+    ]
+    kind("transfer", "images made on each network shown to all others (default: all that were probed)", "*")
+    kind("explorer", "the data of the book's explorer page (default: the networks that it shows)", "*")
+    for command in by_images:
+        command.add_argument("--images", type=int, help="the first so many of the test set (default: 200 to all)")
+        command.add_argument("--anew", action="store_true", help="do not go on from what is there")
+    attacking.add_argument("--until", choices=ATTACKS, default=ATTACKS[-1], help="the last attack to run")
+    spoiling.add_argument("--kinds", nargs="+", default=KINDS, help="these corruptions only, such as fog")
+
+
+def measure(options) -> int:
+    """Measure something on networks that were trained, and leave what is found beside their records."""
+    root = options.results or results_folder()
+    for line in _lines(options, root):
+        print(line, flush=True)
+    return 0
+
+
+def _lines(options, root: Path) -> Iterator[str]:
+    if options.kind == "masking":
+        from study.findings.masking.measure import measure
+
+        return measure(_networks(options, root), root, options.images)
+    if options.kind == "transfer":
+        from study.findings.masking.transfer import measure
+
+        if extensions := [key for key in options.keys if key in catalogue.extensions()]:
+            raise ValueError(
+                f"transfer is between rows of the paper, and these are experiments of our own: {extensions}"
+            )
+        probed = [key for key in catalogue.rows() if (root / _where(options, key) / Probe.FILE).is_file()]
+        options.keys = options.keys or probed
+        return measure(_networks(options, root), root)
+    if options.kind == "autoattack":
+        from study.findings.autoattack.measure import measure
+
+        return measure(_networks(options, root), root, options.images, until=options.until, anew=options.anew)
+    if options.kind == "corruptions":
+        from study.findings.corruptions.judge import check_kinds
+        from study.findings.corruptions.measure import measure
+
+        kinds = check_kinds(options.kinds)  # before anything is read
+        return measure(_networks(options, root), root, options.images, kinds=kinds, anew=options.anew)
+    if options.kind == "branches":
+        from study.findings.branches.measure import measure
+
+        return measure(_networks(options, root), root, options.images)
+    if options.kind == "overfitting":
+        from study.findings.overfitting.measure import measure
+
+        return measure(_networks(options, root), root, options.images)
+    from study.findings.explorer.measure import measure
+
+    options.keys = options.keys or EXPLORED
+    return measure(_networks(options, root), root)
+
+
+def _where(options, key: str) -> str:
+    """The place of a run in the results."""
+    dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
+    return records.run_folder(options.budget, dataset, options.protocol, key, options.seed)
+
+
+def _networks(options, root: Path) -> list:
+    """The networks of the rows that are asked for."""
+    from study.experiment.network import Network
+
+    weights = options.weights or (project_folder() or Path()) / "models"
+    if weights.is_file() and len(options.keys) > 1:
+        raise ValueError(f"--weights {weights} is one file, and {len(options.keys)} rows are asked for: name one row")
+    return [
+        Network(
+            records.read(root / _where(options, key) / "record.json"),
+            weights if weights.is_file() else weights / f"{key}.safetensors",
+        )
+        for key in options.keys
+    ]
+
+
+# ---- a borrowed machine
+
+
+def _campaign(commands: Commands) -> None:
+    help = "on a borrowed machine: run what tells most until the time is over"
+    command = _command(commands, "campaign", campaign, help, _many_runs, _place)
+    command.add_argument("--minutes", type=float, required=True, help="that the machine is ours, saving included")
+    command.add_argument("--out", type=Path, required=True, help="the folder for the packed parts")
+    command.add_argument("--start-from", type=Path, metavar="DIR", help="parts of an earlier campaign to go on from")
+    command.add_argument("--jobs", type=int, help="runs at a time (default: as many as the gate finds worth it)")
+    command.add_argument(
+        "--gate-seconds", type=float, default=90, help="that the gate may take; 0 leaves it out (default: 90)"
+    )
+    command.add_argument(
+        "--carry", action="store_true", help="begin also what cannot finish, and bring checkpoints instead of networks"
+    )
 
 
 def campaign(options) -> int:
@@ -415,6 +512,14 @@ def campaign(options) -> int:
             for part in [*parts_of(options.out), *options.out.glob(LOG)]:
                 print(f"{part}  {part.stat().st_size / 2**20:.1f} MiB")
     return 0
+
+
+def _gate(commands: Commands) -> None:
+    command = _command(commands, "gate", gate, "does this machine compute what it should, and how fast?")
+    command.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
+    command.add_argument("--seconds", type=float, default=90, help="that it may take, about (default: 90)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write what was found there")
+    command.add_argument("--log", type=Path, metavar="FILE", help="add what is said to it")
 
 
 def gate(options) -> int:
@@ -442,6 +547,12 @@ def gate(options) -> int:
     return 0
 
 
+def _unpack(commands: Commands) -> None:
+    command = _command(commands, "unpack", unpack, "put what a campaign brought back in its places")
+    command.add_argument("folder", type=Path, help="with the parts")
+    command.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
+
+
 def unpack(options) -> int:
     """Put what a campaign brought back in its places."""
     from study.grid.campaign import unpack as put_in_place
@@ -451,160 +562,6 @@ def unpack(options) -> int:
         print(path)
     print(f"{len(put)} files put in their places; what was there already has stayed")
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="command")
-
-    command = commands.add_parser("run", help="execute one experiment by papermill, unless it is done")
-    command.add_argument("key", help="a row of the paper; `list` prints them")
-    command.add_argument(
-        "--protocol", default="corrected", help="published, corrected, or a step between: published-space"
-    )
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the config"
-    )
-    command.add_argument(
-        "--nproc",
-        type=int,
-        metavar="N",
-        help="train in N processes on this machine, each on a GPU of its own if there are any (default: $ADVLIB_NPROC, "
-        "else 1); the same run up to rounding",
-    )
-    command.add_argument("--force", action="store_true", help="run again even if it is done")
-    command.add_argument("--wait", action="store_true", help="if another process is at this run, wait for it")
-    command.set_defaults(command=run)
-
-    probing = commands.add_parser("probe", help="look for masking with the network at hand: minutes on a CPU")
-    probing.add_argument("--images", type=int, default=200, help="the first so many of the test set (default: 200)")
-    probing.set_defaults(command=probe)
-
-    attacking = commands.add_parser(
-        "autoattack", help="AutoAttack on networks that are at hand: minutes to an hour each"
-    )
-    attacking.add_argument("--images", type=int, help="the first so many of the test set (default: 500)")
-    attacking.add_argument("--until", choices=judge.ATTACKS, default=judge.ATTACKS[-1], help="the last attack to run")
-    attacking.set_defaults(command=autoattack)
-    spoiling = commands.add_parser(
-        "corrupt", help="accuracy on images spoilt by noise, blur, weather: minutes on a CPU"
-    )
-    spoiling.add_argument("--images", type=int, default=500, help="the first so many of the test set (default: 500)")
-    spoiling.add_argument("--kinds", nargs="+", default=KINDS, help="these corruptions only, such as fog")
-    spoiling.add_argument("--force", action="store_true", help="measure again what is there")
-    spoiling.set_defaults(command=corrupt)
-    combining = commands.add_parser(
-        "combine", help="attack the four networks inside one of AdvProp's: minutes on a CPU"
-    )
-    combining.add_argument("--images", type=int, help="the first so many of the record's test images (default: all)")
-    combining.set_defaults(command=combine)
-
-    sending = commands.add_parser("transfer", help="show each probed network the images made on the others")
-    sending.add_argument("keys", nargs="*", metavar="key", help="rows that have been probed (default: all of them)")
-    sending.set_defaults(command=transfer)
-
-    watching = commands.add_parser(
-        "watch", help="train a finished run again and look for catastrophic overfitting after every epoch"
-    )
-    watching.add_argument("--images", type=int, help="the first so many of the test set (default: 200)")
-    watching.set_defaults(command=watch)
-
-    for subparser in (probing, combining):
-        subparser.add_argument("key", help="a row of the paper that has been run")
-    for subparser in (probing, combining, attacking):
-        subparser.add_argument("--weights", type=Path, help="of that run (default: models/KEY.safetensors)")
-    for subparser in (attacking, spoiling, watching):
-        subparser.add_argument("keys", nargs="+", metavar="key", help="rows of the paper that have been run")
-    for subparser in (spoiling, sending):
-        subparser.add_argument("--models", type=Path, help="a folder of KEY.safetensors (default: models)")
-    for subparser in (probing, combining, attacking, spoiling, sending, watching):
-        subparser.add_argument("--protocol", default="corrected")
-        subparser.add_argument("--seed", type=int, default=0)
-
-    listing = commands.add_parser("list", help="every row of the paper, and what it differs in")
-    listing.add_argument("--dissection", action="store_true", help="the protocols between published and corrected")
-    listing.set_defaults(command=list_rows)
-
-    paper = commands.add_parser("table", help="a table of the paper from the records")
-    paper.add_argument("number", type=int, choices=(1, 2))
-    paper.add_argument("--protocol", default="published", help="of training and evaluation (default: published)")
-    paper.add_argument("--csv", action="store_true", help="comma-separated, with low and high of each interval")
-    paper.set_defaults(command=table)
-
-    said = commands.add_parser("claims", help="the paper's claims and what the records say of them")
-    said.set_defaults(command=claims)
-
-    masked = commands.add_parser("verdicts", help="which rows show a sign of masking, and which checks they fail")
-    masked.set_defaults(command=verdicts)
-
-    for subparser in (said, masked):
-        subparser.add_argument("--json", action="store_true")
-
-    for subparser in (paper, said, masked):
-        subparser.add_argument(
-            "--budget", choices=selection.RESULT_BUDGETS, help="default: of the runs that the book judges by"
-        )
-        subparser.add_argument("--dataset", help="default: of the runs that the book judges by")
-        subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
-
-    state = commands.add_parser("status", help="which runs of a budget are done, missing or stale")
-    state.add_argument("--watch", type=int, nargs="?", const=10, metavar="SECONDS", help="again and again")
-    state.add_argument("--needs", type=int, metavar="JOBS", help="fail if memory or disk are short for so many at once")
-    state.add_argument("--json", action="store_true", help="also with the path of each record")
-    state.add_argument("--commands", action="store_true", help="a command for each run that is not done, and no more")
-    state.set_defaults(command=status)
-
-    borrowed = commands.add_parser("campaign", help="on a borrowed machine: run what tells most until the time is over")
-    borrowed.add_argument("--minutes", type=float, required=True, help="that the machine is ours, saving included")
-    borrowed.add_argument("--out", type=Path, required=True, help="the folder for the packed parts")
-    borrowed.add_argument("--start-from", type=Path, metavar="DIR", help="parts of an earlier campaign to go on from")
-    borrowed.add_argument("--jobs", type=int, help="runs at a time (default: as many as the gate finds worth it)")
-    borrowed.add_argument(
-        "--gate-seconds", type=float, default=90, help="that the gate may take; 0 leaves it out (default: 90)"
-    )
-    borrowed.add_argument(
-        "--carry", action="store_true", help="begin also what cannot finish, and bring checkpoints instead of networks"
-    )
-    borrowed.set_defaults(command=campaign)
-
-    looking = commands.add_parser("gate", help="does this machine compute what it should, and how fast?")
-    looking.add_argument("--seconds", type=float, default=90, help="that it may take, about (default: 90)")
-    looking.add_argument("--json", type=Path, metavar="FILE", help="write what was found there")
-    looking.add_argument("--log", type=Path, metavar="FILE", help="add what is said to it")
-    looking.set_defaults(command=gate)
-
-    returned = commands.add_parser("unpack", help="put what a campaign brought back in its places")
-    returned.add_argument("folder", type=Path, help="with the parts")
-    returned.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
-    returned.set_defaults(command=unpack)
-
-    for subparser in (state, borrowed):
-        subparser.add_argument("--seeds", type=int, nargs="+", default=[0])
-        subparser.add_argument("--keys", nargs="+", help="these rows only")
-        subparser.add_argument("--protocols", nargs="+", help="these protocols only")
-        subparser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
-
-    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking, watching, sending, looking):
-        subparser.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
-    for subparser in (command, state, borrowed, probing, spoiling, combining, attacking, watching, sending):
-        subparser.add_argument("--dataset", help="instead of the budget's own, such as cifar10-jpeg or folder:<path>")
-        subparser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
-    return parser
-
-
-def _assignment(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set {text}: write FIELD=VALUE, such as --set epochs=2")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value  # a word, such as float32
-
-
-def _rounded(changes: dict) -> dict:
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in changes.items()}
 
 
 if __name__ == "__main__":

@@ -64,18 +64,3 @@ def load_model(path: Path, activation: str | None = None) -> nn.Module:
         activation_alpha=config.activation_alpha,
     )
     return load_weights(model, path)
-
-
-def network(record: Record, weights: Path) -> nn.Module:
-    """The record's network with true gradients, in evaluation mode. Raises ValueError if the file is another's."""
-    with safe_open(weights, framework="pt") as file:
-        of = (file.metadata() or {}).get("record", record.where)
-        channels = file.get_slice("standardise.mean").get_shape()[1]
-    if of != record.where:
-        raise ValueError(f"{weights} has the weights of {of}, not of {record.where}: name the file with --weights")
-    config = record.as_config()
-    activation = "relu" if config.activation == "surrogate-relu" else config.activation
-    classes, alpha = len(record.data["classes"]), config.activation_alpha
-    return load_weights(
-        resnet18(classes, config.width, activation, config.norm, channels, activation_alpha=alpha), weights
-    )

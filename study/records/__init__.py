@@ -120,9 +120,14 @@ def write(record: Record, path: Path) -> Path:
 
 
 def to_json(record: Record) -> str:
-    """The file's text: a line for each field, epoch and measurement, so that a difference reads line by line."""
+    """The file's text."""
+    return as_lines(asdict(record))
+
+
+def as_lines(raw: dict) -> str:
+    """JSON with a line for each field, and for each item of a list, so that a difference reads line by line."""
     lines = []
-    for name, value in asdict(record).items():
+    for name, value in raw.items():
         items = [json.dumps(item, separators=(",", ":")) for item in value] if isinstance(value, list | tuple) else None
         lines.append(f'"{name}": ' + ("[\n  " + ",\n  ".join(items) + "\n ]" if items else json.dumps(value)))
     return "{\n " + ",\n ".join(lines) + "\n}\n"
@@ -148,9 +153,9 @@ def read(path: Path) -> Record:
             f"{path} has schema {found}, this study reads {SCHEMA}: run again, or use the version that wrote it"
         )
     try:
-        _refuse_other_fields(raw, Record)
+        refuse_other_fields(raw, Record)
         for measurement in raw["measurements"]:
-            _refuse_other_fields(measurement, Measurement)
+            refuse_other_fields(measurement, Measurement)
         raw["measurements"] = tuple(Measurement(**measurement) for measurement in raw["measurements"])
         record = Record(**raw)
         _check_contents(record)
@@ -181,9 +186,10 @@ def _check_contents(record: Record) -> None:
         unpack_mask(measurement.correct, measurement.n)
 
 
-def _refuse_other_fields(raw: dict, kind: type) -> None:
+def refuse_other_fields(raw: dict, kind: type) -> None:
+    """Raises ValueError unless ``raw`` has the fields of the dataclass ``kind``, and no other."""
     names = {field.name for field in fields(kind)}
-    if set(raw) != names:
+    if not isinstance(raw, dict) or set(raw) != names:
         raise ValueError(
             f"{kind.__name__}: unknown fields {sorted(set(raw) - names)}, missing {sorted(names - set(raw))}"
         )

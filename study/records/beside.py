@@ -1,24 +1,139 @@
-"""What was measured of a record's network, in a file beside the record."""
+"""What was measured of a record's network lies in a file beside the record. No torch.
+
+One class reads, checks, writes and finds such files. A kind of measurement is a subclass: it names its file, adds its
+own fields, and says what must agree in them.
+"""
 
 import json
-from dataclasses import asdict, fields
+import shlex
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
 
 from study.machine.folders import replacing
+from study.records import Measurement, Record, as_lines, digest, refuse_other_fields
+from study.records.packing import unpack_mask
+
+SCHEMA = 2  # of all these files
+SAME_NETWORK = 0.98  # of clean predictions: weights in 16 bits or another device flip one or two, another training many
 
 
-def write_beside(found, path: Path) -> Path:
-    """Write what was measured of a record's network, a dataclass, as a file beside it; atomically, as :func:`write`."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(asdict(found), indent=1) + "\n", newline="\n")
-    return Path(path)
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What was measured of one record's network, on the first ``images`` of its test set."""
 
+    FILE: ClassVar[str]  # its name, beside record.json
+    KIND: ClassVar[str]  # what `python -m study measure` calls it
 
-def refuse_other_fields(raw: dict, kind: type) -> None:
-    """Raise ValueError unless ``raw`` has the fields of the dataclass ``kind``, and no other."""
-    names = {field.name for field in fields(kind)}
-    if not isinstance(raw, dict) or set(raw) != names:
-        raise ValueError(
-            f"its fields are not those of {kind.__name__}: {sorted(set(raw) ^ names)}; "
-            f"the fields of {kind.__name__} are {', '.join(sorted(names))}"
+    record: str  # the place of the record that it belongs to: budget/dataset/protocol/key/seed
+    record_digest: str  # SHA-256 of what that record says
+    weights: str  # SHA-256 of the file of weights; "" where the network was trained once more
+    provenance: dict  # as a record has it
+    images: int
+    measurements: tuple[Measurement, ...]
+    schema: int = SCHEMA
+
+    def mask(self, name: str) -> np.ndarray:
+        """bool (n,): which images were right in the measurement of that name. KeyError if it was not made."""
+        return {measurement.name: measurement.mask for measurement in self.measurements}[name]
+
+    def witnesses(self) -> Mapping[str, str]:
+        """Which of its measurements show whose network it is, and which of the record's they have to agree with."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises ValueError or KeyError where the file contradicts itself. A kind adds what its own fields must say."""
+        for measurement in self.measurements:
+            unpack_mask(measurement.correct, self.images)
+            if measurement.n != self.images:
+                raise ValueError(f"{measurement.name} is of {measurement.n} images, and the file of {self.images}")
+
+    def foreign(self, record: Record, weights: str | None = None) -> str | None:
+        """Why it does not belong to ``record``, or to weights of that digest; None if it does."""
+        if self.record != record.where:
+            return f"it is of {self.record}"
+        if self.record_digest != digest(record):
+            return "the record has changed since"
+        if self.weights and weights not in (None, self.weights):
+            return "the weights have changed since"
+        for ours, theirs in self.witnesses().items():
+            there = record.measurement(theirs).mask[: self.images]
+            if len(there) < self.images:
+                return f"it is of {self.images} images, and the record of {len(there)}"
+            agreement = (self.mask(ours) == there).mean()
+            if agreement < SAME_NETWORK:
+                return f"they agree on {agreement:.1%} of images only, {theirs}"
+        return None
+
+    def write(self, root: Path, record: Record) -> Path:
+        """Write it beside its record below ``root``, atomically. Raises ValueError, and writes nothing, if foreign."""
+        self.check()
+        if why := self.foreign(record):
+            raise ValueError(f"what was measured does not belong to {record.where} ({why}): nothing was written")
+        path = Path(root) / self.record / self.FILE
+        with replacing(path) as partial:
+            partial.write_text(as_lines(asdict(self)), newline="\n")
+        return path
+
+    @classmethod
+    def read(cls, path: Path, record: Record, weights: str | None = None) -> Self:
+        """The file at ``path``. ``weights``: the digest of those that it must be of, if they are known.
+
+        Raises ValueError, with the remedy, if it is damaged or does not belong to the record or the weights.
+        """
+        where = (
+            f"--protocol {record.protocol} --budget {record.budget} --dataset {shlex.quote(record.config['dataset'])}"
         )
+        command = f"python -m study measure {cls.KIND} {record.key} {where} --seed {record.seed} --anew"
+        try:
+            found = cls._parse(json.loads(Path(path).read_text()))
+            found.check()
+            foreign = found.foreign(record, weights)
+        except FileNotFoundError as error:
+            raise ValueError(f"{path} is not there: measure: {command.removesuffix(' --anew')}") from error
+        except (TypeError, KeyError, ValueError, zlib.error) as error:
+            raise ValueError(f"{path} is no {cls.FILE} of this study ({error}): measure again: {command}") from error
+        if foreign:
+            raise ValueError(f"{path} does not belong to {record.where} ({foreign}): measure again: {command}")
+        return found
+
+    @classmethod
+    def _parse(cls, raw: dict) -> Self:
+        schema = raw.get("schema") if isinstance(raw, dict) else None
+        if schema != SCHEMA:
+            raise ValueError(f"schema {schema}, this study reads {SCHEMA}")
+        refuse_other_fields(raw, cls)
+        for measurement in raw["measurements"]:
+            refuse_other_fields(measurement, Measurement)
+        return cls(**raw | {"measurements": tuple(Measurement(**measurement) for measurement in raw["measurements"])})
+
+    @classmethod
+    def collect(cls, root: Path, group: Iterable[Record]) -> dict[str, Self]:
+        """The files beside the records of ``group``, by the record's place; errors as for :meth:`read`.
+
+        Where ``models`` beside ``root`` has weights of a record, the file must be of these.
+        """
+        paths = [(record, Path(root) / record.where / cls.FILE) for record in group]
+        return {
+            record.where: cls.read(path, record, _published(Path(root).parent / "models", record))
+            for record, path in paths
+            if path.is_file()
+        }
+
+
+def _published(models: Path, record: Record) -> str | None:
+    """The digest of the record's weights in ``models``; None if there are none, or another run's.
+
+    Whose they are, a file of safetensors says itself: its first eight bytes are the length of a header in JSON.
+    """
+    path = models / f"{record.key}.safetensors"
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return sha256(content).hexdigest() if header.get("__metadata__", {}).get("record") == record.where else None

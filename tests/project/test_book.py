@@ -76,7 +76,7 @@ def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_b
 
 def test_an_explorer_without_data_says_how_to_make_them(first_book):
     page = text(first_book[0], "book/explorer")
-    assert "The explorer has no data here" in page and "tools/make_explorer.py" in page
+    assert "The explorer has no data here" in page and "python -m study measure explorer" in page
     assert 'id="explorer" hidden' in page, "no empty controls"
 
 

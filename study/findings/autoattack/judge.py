@@ -8,8 +8,6 @@ written after each attack and holds as many as are finished; the next call of th
 The file is of one record and of one file of weights, and says by digests of which. It is refused for any other.
 """
 
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from study import records
 from study.evidence import comparisons, estimates
 from study.evidence.comparisons import STRONG
 from study.evidence.estimates import Estimate
@@ -26,8 +23,7 @@ from study.findings.masking import probes as masking
 from study.findings.masking.probes import Probe
 from study.plan import catalogue
 from study.records import Measurement, Record
-from study.records import beside as records_beside
-from study.records.packing import unpack_mask
+from study.records.beside import Beside
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")  # in the order of the standard version
 # of the network itself, then what only an attack can raise
@@ -35,39 +31,33 @@ FLAGS = ("randomised", "probabilities", "optimises", "zero-gradient", "square") 
 RANDOMISED, PROBABILITIES, SQUARE = 1e-4, 1e-5, 0.002  # the authors' limits: beyond these they warn
 SIZE = "8/255"
 EPS = 8 / 255
-NAME = "autoattack.json"  # beside record.json
-SCHEMA = 1
-SAME_CLEAN = 0.995  # of clean predictions: 16-bit weights and another device flip an image or two of 500, not more
+NAMES = {"apgd-ce": "APGD-CE", "apgd-t": "APGD-T", "fab-t": "FAB-T", "square": "Square"}
 
 
-@dataclass(frozen=True)
-class AutoAttack:
-    """One network under the attacks of the ensemble that are finished, in their order."""
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Beside):
+    """One network under the attacks of the ensemble that are finished, in their order.
 
-    record: str  # the place of the record that it belongs to: budget/dataset/protocol/key/seed
-    record_digest: str  # SHA-256 of that record's text
-    weights: str  # SHA-256 of the file of weights
-    images: int  # the first of the test set
-    clean: str  # packed mask: classified correctly without an attack
-    measurements: tuple[Measurement, ...]  # "autoattack:apgd-ce", ...: what is left after it and all before it
+    Its measurements: "autoattack:clean", then "autoattack:apgd-ce", ...: what is left after it and all before it.
+    """
+
+    FILE = "autoattack.json"
+    KIND = "autoattack"
+
     seconds: Mapping[str, float]  # attack -> what it took
     flags: Mapping[str, str]  # flag -> the warning, or "" where there was no reason for one; absent: not checked yet
-    provenance: dict  # commit, versions, device, start: of the first call
-    schema: int = SCHEMA
 
     @property
     def attacks(self) -> tuple[str, ...]:
         """The attacks that are finished."""
-        return ATTACKS[: len(self.measurements)]
+        return ATTACKS[: len(self.measurements) - 1]
 
     def after(self, attack: str) -> np.ndarray:
         """bool (n,): images still right after ``attack`` and all before it; "clean": without any.
 
         KeyError if that attack is not finished.
         """
-        if attack == "clean":
-            return unpack_mask(self.clean, self.images)
-        return {measurement.name: measurement.mask for measurement in self.measurements}[f"autoattack:{attack}"]
+        return self.mask(f"autoattack:{attack}")
 
     def attacked(self, attack: str) -> np.ndarray:
         """bool (n,): the images that ``attack`` was run on, those that were right before it."""
@@ -78,71 +68,19 @@ class AutoAttack:
         """bool (n,): images right after all attacks that are finished."""
         return self.after(("clean", *self.attacks)[-1])
 
+    def witnesses(self) -> Mapping[str, str]:
+        return {"autoattack:clean": "corrected:clean"}
 
-def read(path: Path, record: Record, weights: str | None = None) -> AutoAttack:
-    """The file at ``path``. ``weights``: the digest that it must be of, if that is known.
-
-    Raises ValueError, with the remedy, if it is damaged, or if record or weights have changed since.
-    """
-    remedy = (
-        f"delete it, and attack the network again: python -m study autoattack {record.key} "
-        f"--protocol {record.protocol} --budget {record.budget} --seed {record.seed}"
-    )
-    try:
-        raw = json.loads(Path(path).read_text())
-        records_beside.refuse_other_fields(raw, AutoAttack)
-        for measurement in raw["measurements"]:
-            records_beside.refuse_other_fields(measurement, Measurement)
-        measurements = tuple(Measurement(**measurement) for measurement in raw["measurements"])
-        found = AutoAttack(**raw | {"measurements": measurements})
-        _check_contents(found)
-        stale = _stale(found, record, weights)
-    except (TypeError, KeyError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path} is no AutoAttack of this study ({error}): {remedy}") from error
-    if stale:
-        raise ValueError(f"{path} is stale ({stale}): {remedy}")
-    return found
-
-
-def beside(root: Path, group: list[Record]) -> dict[str, AutoAttack]:
-    """The files beside the records of ``group``, by the record's place; errors as for :func:`read`."""
-    paths = {record.where: (Path(root) / record.where / NAME, record) for record in group}
-    return {where: read(path, record) for where, (path, record) in paths.items() if path.is_file()}
-
-
-def _check_contents(found: AutoAttack) -> None:
-    if found.schema != SCHEMA:
-        raise ValueError(f"schema {found.schema}, this study reads {SCHEMA}")
-    names = [f"autoattack:{attack}" for attack in ATTACKS]
-    if [m.name for m in found.measurements] != names[: len(found.measurements)]:
-        raise ValueError(f"its attacks are not the first of {', '.join(names)}")
-    if unknown := {*found.flags, *found.seconds} - {*FLAGS, *ATTACKS}:
-        raise ValueError(f"unknown flags or attacks {sorted(unknown)}")
-    for attack in found.attacks:
-        if len(found.after(attack)) != found.images or (found.after(attack) & ~found.attacked(attack)).any():
-            raise ValueError(f"after {attack} images are right that were wrong before it")
-
-
-def _stale(found: AutoAttack, record: Record, weights: str | None) -> str | None:
-    if found.record != record.where:
-        return f"it is of {found.record}"
-    if found.record_digest != records.digest(record):
-        return "the record has changed since"
-    if weights is not None and found.weights != weights:
-        return "the weights have changed since"
-    return unlike(found.after("clean"), record)
-
-
-def unlike(clean: np.ndarray, record: Record) -> str | None:
-    """Why a network that is right about ``clean`` (n,) of the first test images is not the record's; None if it is."""
-    theirs = record.measurement("corrected:clean").mask[: len(clean)]
-    if len(theirs) < len(clean):
-        return f"{len(clean)} images, and the record has {len(theirs)}"
-    agreement = (clean == theirs).mean()
-    return f"it agrees with the record on {agreement:.1%} of clean images only" if agreement < SAME_CLEAN else None
-
-
-NAMES = {"apgd-ce": "APGD-CE", "apgd-t": "APGD-T", "fab-t": "FAB-T", "square": "Square"}
+    def check(self) -> None:
+        super().check()
+        names = [f"autoattack:{attack}" for attack in ("clean", *ATTACKS)]
+        if [m.name for m in self.measurements] != names[: len(self.measurements)] or not self.measurements:
+            raise ValueError(f"its attacks are not the first of {', '.join(names)}")
+        if unknown := {*self.flags, *self.seconds} - {*FLAGS, *ATTACKS}:
+            raise ValueError(f"unknown flags or attacks {sorted(unknown)}")
+        for attack in self.attacks:
+            if (self.after(attack) & ~self.attacked(attack)).any():
+                raise ValueError(f"after {attack} images are right that were wrong before it")
 
 
 @dataclass(frozen=True)
@@ -225,7 +163,7 @@ def cases(root: Path, group: Group) -> list[Case]:
 
     Raises ValueError, with the remedy, if a file beside one of them is damaged or stale.
     """
-    found, probes = beside(root, group), masking.probes(root, group)
+    found, probes = AutoAttack.collect(root, group), masking.probes(root, group)
     order = {key: place for place, key in enumerate(catalogue.rows())}
     attacked = [
         case(record, found[record.where], probes.get(record.where)) for record in group if record.where in found

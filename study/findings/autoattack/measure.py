@@ -13,9 +13,8 @@ classified again by the network itself. All in evaluation mode, float32, on pixe
 import copy
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,15 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from advlib.attacks import predictions
-from study import records
-from study.data import load
 from study.data.pixels import to_pixels
-from study.experiment import weights as probe
+from study.experiment.network import Network
 from study.experiment.precision import float32
 from study.findings.autoattack import judge
 from study.findings.autoattack.judge import ATTACKS, EPS, PROBABILITIES, RANDOMISED, SIZE, SQUARE, AutoAttack
 from study.machine.progress import progress
-from study.records import Measurement, Record, beside
+from study.records import Measurement, Record
 from study.records.packing import pack_mask
 
 LIBRARY = "pyautoattack"
@@ -41,47 +38,40 @@ BATCH = 100
 ROUNDING = 1e-6  # of pixels, in float32
 
 
-def autoattack(
-    record: Record,
-    weights: Path,
-    path: Path,
-    *,
+def measure(
+    networks: Iterable[Network],
+    results: Path,
     images: int | None = None,
+    *,
     until: str = ATTACKS[-1],
-    provenance: Callable[[torch.device], dict],
-    root: Path | None = None,
-) -> AutoAttack:
-    """Attack the network of ``record``, whose weights are at ``weights``, and write what is left to ``path``.
+    anew: bool = False,
+) -> Iterator[str]:
+    """Attack each network, write what is left after each attack, and say what was found.
 
-    ``images``: the first so many of the test set (default: as many as the file there has, else 500 or all that there
-    are). ``until``: the last attack to run. What ``path`` has already is kept. ``provenance``: device -> what made the
-    file. Raises ValueError if the weights, the data or the file there are not the record's, and ImportError without
-    the library.
+    ``images``: the first so many of the test set; ``until``: the last attack to run. What a file has already is kept,
+    unless all is to be made ``anew``. Raises ValueError if weights, data or the file there are not the record's, and
+    ImportError without the library.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    digest = sha256(Path(weights).read_bytes()).hexdigest()
-    before = judge.read(path, record, digest) if Path(path).is_file() else None
-    if before and images not in (None, before.images):
-        raise ValueError(f"{path} is of {before.images} images, not of {images}: delete it to begin anew")
-    model = probe.network(record, weights).to(device)
-    dataset = load(record.config["dataset"], root=root)
-    if dataset.checksum != record.data["checksum"]:
-        raise ValueError(f"{record.where} is of other data than {dataset.name!r} here: their checksums differ")
-    most = record.measurement("corrected:clean").n
-    n = before.images if before else images or min(IMAGES, most)
-    if n > most:
-        raise ValueError(f"{n} images are asked for, and {record.where} was tested on {most}: ask for no more")
-    return attack(
-        model,
-        dataset.test_images[:n].to(device),
-        dataset.test_labels[:n].to(device),
-        record=record,
-        weights=digest,
-        provenance=provenance(device),
-        until=until,
-        before=before,
-        keep=lambda found: beside.write_beside(found, path),
-    )
+    for network in networks:
+        record = network.record
+        path = Path(results) / record.where / AutoAttack.FILE
+        before = AutoAttack.read(path, record, network.digest) if path.is_file() and not anew else None
+        if before and images not in (None, before.images):
+            raise ValueError(f"{path} is of {before.images} images, not of {images}: begin again with --anew")
+        shown, labels = network.first(before.images if before else images, IMAGES)
+        found = attack(
+            network.model,
+            shown,
+            labels,
+            record=record,
+            about=network.about(len(shown)),
+            until=until,
+            before=before,
+            keep=lambda found, record=record: found.write(results, record),
+        )
+        rates = ", ".join(f"{name} {100 * found.after(name).mean():.1f} %" for name in ("clean", *found.attacks))
+        raised = ", ".join(flag for flag, warning in found.flags.items() if warning) or "none"
+        yield f"{path}: of {found.images} images right, {rates}; flags: {raised}"
 
 
 @float32()
@@ -91,8 +81,7 @@ def attack(
     labels: Tensor,
     *,
     record: Record,
-    weights: str = "",
-    provenance: dict | None = None,
+    about: dict,
     until: str = ATTACKS[-1],
     before: AutoAttack | None = None,
     keep: Callable[[AutoAttack], object] = lambda found: None,
@@ -101,31 +90,38 @@ def attack(
 ) -> AutoAttack:
     """Run the ensemble up to ``until`` on images, uint8 (N, C, H, W), and labels, int64 (N,).
 
-    ``before``: what is finished, and not done again; ``keep`` is called after each attack. The model, its modes,
-    gradients and statistics, and torch's generators are left as they were. Raises ValueError if the model is not the
-    record's, or has too few classes for the targeted loss, which needs four.
+    about: as :meth:`Network.about` has it. ``before``: what is finished, and not done again; ``keep`` is called after
+    each attack. The model, its modes, gradients and statistics, and torch's generators are left as they were. Raises
+    ValueError if the model is not the record's, or has too few classes for the targeted loss, which needs four.
     """
     x = to_pixels(images).contiguous()  # not channels last: the library looks at gradients by views
     cuda = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=cuda):
-        model = copy.deepcopy(model).eval().requires_grad_(False)
-        found = before or _begin(model, x, labels, record, weights, provenance or {})
+        model = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+        found = before or _begin(model, x, labels, record, about)
         for name in ATTACKS[len(found.attacks) : ATTACKS.index(until) + 1]:
-            start, heard = time.perf_counter(), Heard()
-            run, how = attacker(name, model, x, steps=steps, queries=queries, seed=record.seed, logger=heard)
-            alive = torch.from_numpy(found.left).to(labels.device)
-            left = survivors(run, model, x, labels, alive, f"{record.key} {name}")
-            specification = how | {"batch_size": BATCH, "library": f"{LIBRARY} {version(LIBRARY)}"}
-            mask = pack_mask(left.cpu().numpy())
-            measurement = Measurement(f"autoattack:{name}", f"{name}-{SIZE}", specification, len(x), mask)
-            found = replace(
-                found,
-                measurements=(*found.measurements, measurement),
-                seconds=dict(found.seconds) | {name: round(time.perf_counter() - start, 1)},
-            )
-            found = replace(found, flags=dict(found.flags) | _flags_after(name, found, alive, heard))
+            found = _after(name, found, model, x, labels, {"steps": steps, "queries": queries, "seed": record.seed})
             keep(found)
     return found
+
+
+def _after(name: str, found: AutoAttack, model: nn.Module, x: Tensor, labels: Tensor, budget: dict) -> AutoAttack:
+    """``found`` and one attack more."""
+    start, heard = time.perf_counter(), Heard()
+    run, how = attacker(name, model, x, **budget, logger=heard)
+    alive = torch.from_numpy(found.left).to(labels.device)
+    left = survivors(run, model, x, labels, alive, f"{found.record.split('/')[-2]} {name}")
+    specification = how | {"batch_size": BATCH, "library": f"{LIBRARY} {version(LIBRARY)}"}
+    found = replace(
+        found,
+        measurements=(*found.measurements, _measurement(name, f"{name}-{SIZE}", specification, left)),
+        seconds=dict(found.seconds) | {name: round(time.perf_counter() - start, 1)},
+    )
+    return replace(found, flags=dict(found.flags) | _flags_after(name, found, alive, heard))
+
+
+def _measurement(name: str, column: str, attack: dict, right: Tensor) -> Measurement:
+    return Measurement(f"autoattack:{name}", column, attack, len(right), pack_mask(right.cpu().numpy()))
 
 
 def attacker(
@@ -213,21 +209,17 @@ def flags(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
     return {name: said.text for name, said in heard.items()}
 
 
-def _begin(model, x: Tensor, y: Tensor, record: Record, weights: str, provenance: dict) -> AutoAttack:
+def _begin(model: nn.Module, x: Tensor, y: Tensor, record: Record, about: dict) -> AutoAttack:
     clean = torch.cat([predictions(model, part) for part in x.split(BATCH)]) == y
-    if why := judge.unlike(clean.cpu().numpy(), record):
-        raise ValueError(f"the network is not that of {record.where}: {why}")
-    return AutoAttack(
-        record=record.where,
-        record_digest=records.digest(record),
-        weights=weights,
-        images=len(x),
-        clean=pack_mask(clean.cpu().numpy()),
-        measurements=(),
+    found = AutoAttack(
+        **about,
+        measurements=(_measurement("clean", "clean", {"method": "none"}, clean),),
         seconds={},
         flags=flags(model, x[:BATCH], y[:BATCH]),
-        provenance=provenance,
     )
+    if why := found.foreign(record):
+        raise ValueError(f"the network is not that of {record.where}: {why}")
+    return found
 
 
 def _flags_after(name: str, found: AutoAttack, attacked: Tensor, heard: Heard) -> dict[str, str]:

@@ -6,7 +6,7 @@ AutoAttack (Croce and Hein 2020 report the ensemble the same way). More attacks 
 an upper bound on what an attacker leaves.
 
 Record and AutoAttack are of one network, but for its weights: the published ones, which AutoAttack and the probe see,
-are rounded to 16 bits. :data:`judge.SAME_CLEAN` says how many clean predictions may differ by that.
+are rounded to 16 bits. :data:`beside.SAME_NETWORK` says how many clean predictions may differ by that.
 """
 
 from collections.abc import Sequence

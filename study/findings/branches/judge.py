@@ -21,34 +21,25 @@ comparisons that are asked of one network share an error of 5 %, so each of its 
 - *Undecided* otherwise.
 """
 
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from hashlib import sha256
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 
-from study import records
-from study.evidence import estimates, selection
+from study.evidence import estimates
 from study.evidence.comparisons import STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, runs_of
 from study.plan import catalogue
-from study.records import Measurement, Record
-from study.records import beside as records_beside
+from study.records.beside import Beside
 
-NAME = "combinations.json"  # beside record.json
-SCHEMA = 1
 BRANCHES = ("main", "aux")  # as in advlib.norm, which needs torch
 PAIRS = tuple(product(BRANCHES, BRANCHES))  # (whose statistics, whose affine parameters)
 MAIN, AUX = ("main", "main"), ("aux", "aux")  # the two that were trained
 KEPT, ANEW = "kept", "anew"
 WAYS = (KEPT, ANEW)  # where the statistics are from
 COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)
-SAME_NETWORK = 0.95  # of clean predictions: 16-bit weights flip one here and there, another training many
 AFFINE, STATISTICS, BOTH, UNDECIDED = "affine parameters", "statistics", "both", "undecided"
 
 
@@ -60,20 +51,16 @@ def measurement(way: str, pair: Pair, column: str) -> str:
     return f"{way}:{'+'.join(pair)}:{column}"
 
 
-@dataclass(frozen=True)
-class Combinations:
-    """What was measured on the four networks of one record."""
+@dataclass(frozen=True, kw_only=True)
+class Combinations(Beside):
+    """What was measured on the four networks of one record. Its measurements are named by :func:`measurement`."""
 
-    record: str  # the place of the record: budget/dataset/protocol/key/seed
-    record_digest: str  # SHA-256 of what that record says
-    weights: str  # SHA-256 of the file of weights
-    provenance: dict  # as a record has it
-    images: int  # the first of the test set
+    FILE = "combinations.json"
+    KIND = "branches"
+
     training_images: int  # the first of the training set, for the statistics that were measured anew
-    measurements: tuple[Measurement, ...]  # named by :func:`measurement`; for SAT with ":surrogate" as well
-    schema: int = SCHEMA
 
-    def mask(self, way: str, pair: Pair, column: str) -> np.ndarray:
+    def right(self, way: str, pair: Pair, column: str) -> np.ndarray:
         """bool (n,): which images that network got right, under both gradients where there are two.
 
         KeyError if it was not measured.
@@ -81,6 +68,17 @@ class Combinations:
         by_name, true = {m.name: m for m in self.measurements}, measurement(way, pair, column)
         found = [by_name[true], *(by_name[other] for other in [f"{true}:surrogate"] if other in by_name)]
         return np.logical_and.reduce([one.mask for one in found])
+
+    def witnesses(self) -> Mapping[str, str]:
+        return {
+            measurement(KEPT, MAIN, "clean"): "corrected:clean",
+            measurement(KEPT, AUX, "clean"): "corrected:clean:aux",
+        }
+
+    def check(self) -> None:
+        super().check()
+        for place in product(WAYS, PAIRS, COLUMNS):
+            self.right(*place)
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def crossing(key: str, protocol: str, seeds: Sequence[Combinations]) -> Crossing
     """One row under one protocol, from what was measured on each of its trainings, over the images that all share."""
     n = min(one.images for one in seeds)
     masks = {
-        (way, pair, column): np.array([one.mask(way, pair, column)[:n] for one in seeds])
+        (way, pair, column): np.array([one.right(way, pair, column)[:n] for one in seeds])
         for way, pair, column in product(WAYS, PAIRS, COLUMNS)
     }
     splits = tuple(
@@ -181,61 +179,3 @@ def _carrier(branches: Estimate, statistics: Estimate, affine: Estimate, lead: E
     if by_statistics and certain(lead) == -way:
         return STATISTICS
     return BOTH if by_statistics and by_affine and not certain(lead) else UNDECIDED
-
-
-def collect(root: Path, group: Group, models: Path | None = None) -> dict[str, Combinations]:
-    """What lies beside the records of ``group``, by the record's place; errors as for :func:`read`."""
-    beside = [(record, Path(root) / record.where / NAME) for record in group]
-    return {record.where: read(path, record, models) for record, path in beside if path.is_file()}
-
-
-def read(path: Path, record: Record, models: Path | None = None) -> Combinations:
-    """The file at ``path``. Raises ValueError, with the remedy, if it is damaged, stale, or not of ``record``.
-
-    It is stale if the record says something else by now, or the record's network in the folder ``models``, where there
-    is one, has other weights.
-    """
-    flags = f"--protocol {record.protocol} {selection.flags([record])}"
-    remedy = f"measure again: python -m study combine {record.key} {flags} --seed {record.seed}"
-    try:
-        raw = json.loads(Path(path).read_text())
-        records_beside.refuse_other_fields(raw, Combinations)
-        for one in raw["measurements"]:
-            records_beside.refuse_other_fields(one, Measurement)
-        raw["measurements"] = tuple(Measurement(**one) for one in raw["measurements"])
-        found = Combinations(**raw)
-        for place in product(WAYS, PAIRS, COLUMNS):
-            if len(found.mask(*place)) != found.images:
-                raise ValueError(f"{measurement(*place)} is not of {found.images} images")
-        stale = _stale_because(found, record, models)
-    except (TypeError, KeyError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path} is no file of combinations of this study ({error}): {remedy}") from error
-    if stale:
-        raise ValueError(f"{path} does not belong to {record.where} ({stale}): {remedy}")
-    return found
-
-
-def _stale_because(found: Combinations, record: Record, models: Path | None) -> str | None:
-    if found.schema != SCHEMA:
-        return f"schema {found.schema}, this study reads {SCHEMA}"
-    if found.record != record.where:
-        return f"it is of {found.record}"
-    if found.record_digest != records.digest(record):
-        return "the record has changed since"
-    weights = Path(models) / f"{record.key}.safetensors" if models else None
-    theirs = weights and weights.is_file() and _record_of(weights) == record.where
-    if theirs and sha256(weights.read_bytes()).hexdigest() != found.weights:
-        return f"the weights in {weights.name} have changed since"
-    for pair, name in ((MAIN, "corrected:clean"), (AUX, "corrected:clean:aux")):
-        ours, theirs = found.mask(KEPT, pair, "clean"), record.measurement(name).mask
-        n = min(len(ours), len(theirs))
-        if (agreement := (ours[:n] == theirs[:n]).mean()) < SAME_NETWORK:
-            return f"they agree on {agreement:.0%} of clean images only, {pair[0]} branch"
-    return None
-
-
-def _record_of(weights: Path) -> str | None:
-    """Whose weights a file of safetensors says it has: its first eight bytes are the length of a header in JSON."""
-    with open(weights, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return header.get("__metadata__", {}).get("record")

@@ -10,10 +10,9 @@ affine parameters in question: on clean training images instead of the main bran
 auxiliary branch's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
@@ -24,12 +23,10 @@ from advlib.attacks import pgd
 from advlib.norm import BRANCHES
 from advlib.resnet import resnet18
 from advlib.train import craft
-from study import records
-from study.data import load
 from study.data.pixels import to_pixels
 from study.experiment.evaluate import PAPER_COLUMNS, PGD_20, Attack, evaluate
+from study.experiment.network import Network
 from study.experiment.precision import float32
-from study.experiment.weights import network
 from study.findings.branches.judge import COLUMNS, KEPT, PAIRS, WAYS, Combinations, measurement
 from study.plan.config import Config
 from study.records import Record
@@ -117,29 +114,29 @@ def attacks(surrogate: bool) -> list[Attack]:
     return chosen + [replace(a, gradient="surrogate") for a in chosen if surrogate and a.method != "none"]
 
 
-@float32()
-def measure(
-    record: Record, weights: Path, *, provenance: dict, images: int | None = None, root: Path | None = None
-) -> Combinations:
-    """Attack each of the four networks, crossed either way, through itself.
+def measure(networks: Iterable[Network], results: Path, images: int | None = None) -> Iterator[str]:
+    """Attack the four networks inside each on its test images, or the first ``images``, and say what was found.
 
-    On the record's test images, or the first ``images`` of them.
-
-    ``weights``: the file of the record's network. ``provenance``: as a record has it. Raises ValueError if the weights
-    or the data are not the record's, or the network has no second batch norm, and what loading either raises.
+    Raises ValueError where a network has no second batch norm, and what :class:`Network` raises.
     """
-    state = network(record, weights).state_dict()
-    dataset = load(record.config["dataset"], root=root)
-    if dataset.checksum != record.data["checksum"]:
-        raise ValueError(f"{record.where} is of other data than {dataset.name!r} here: their checksums differ")
-    n = min(images or len(dataset.test_images), record.measurement("corrected:clean").n)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shown, labels = dataset.test_images[:n].to(device), dataset.test_labels[:n].to(device)
+    for network in networks:
+        found = crossed(network, images)
+        path = found.write(results, network.record)
+        rates = ", ".join(f"{m.name} {100 * m.accuracy:.1f} %" for m in found.measurements)
+        yield f"{path}: of {found.images} images right, statistics+affine: {rates}"
+
+
+@float32()
+def crossed(network: Network, images: int | None = None) -> Combinations:
+    """Each of the four networks, crossed either way, attacked through itself."""
+    record, device, state = network.record, network.device, network.model.state_dict()
+    shown, labels = network.first(images, len(network.dataset.test_images))
     own, config = record.config["activation"], record.as_config()
     gradients = {"true": "relu", "surrogate": own} if own == "surrogate-relu" else {"true": own}
-    trained = min(config.train_size or len(dataset.train_images), TRAINING_IMAGES)
-    clean = [to_pixels(batch.to(device)) for batch in dataset.train_images[:trained].split(BATCH)]
-    classes = dataset.train_labels[:trained].to(device).split(BATCH)
+    train_images, train_labels = network.dataset.train_images, network.dataset.train_labels
+    trained = min(config.train_size or len(train_images), TRAINING_IMAGES)
+    clean = [to_pixels(batch.to(device)) for batch in train_images[:trained].split(BATCH)]
+    classes = list(train_labels[:trained].to(device).split(BATCH))
     found = []
     for way, pair in product(WAYS, PAIRS):
         models = {
@@ -149,18 +146,11 @@ def measure(
         if way != KEPT:
             statistics, affine = pair
             branch = combined(state, record, (affine, affine), own).to(device, memory_format=torch.channels_last)
-            seen = clean if statistics == BRANCHES[0] else twins(branch, clean, list(classes), config)
+            seen = clean if statistics == BRANCHES[0] else twins(branch, clean, classes, config)
             for model in models.values():
                 measure_statistics(model, seen)
         # an attack's name seeds its noise: all networks start from the same images
-        measured = evaluate(models, shown, labels, attacks("surrogate" in models), sweep_size=n, seed=record.seed)
+        how = {"sweep_size": len(shown), "seed": record.seed}
+        measured = evaluate(models, shown, labels, attacks("surrogate" in models), **how)
         found += [replace(m, name=measurement(way, pair, m.name.removeprefix("corrected:"))) for m in measured]
-    return Combinations(
-        record=record.where,
-        record_digest=records.digest(record),
-        weights=sha256(Path(weights).read_bytes()).hexdigest(),
-        provenance=provenance,
-        images=n,
-        training_images=trained,
-        measurements=tuple(found),
-    )
+    return Combinations(**network.about(len(shown)), training_images=trained, measurements=tuple(found))

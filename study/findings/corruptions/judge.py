@@ -8,9 +8,8 @@ The images are spoilt by a library with the constants of ImageNet-C, which were 
 milder ones. So a network's number here is not its number on CIFAR-10-C; networks are compared on the same images.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,10 @@ import numpy as np
 from study.evidence import estimates
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, runs_of
-from study.findings.masking.probes import SAME_NETWORK
-from study.machine.folders import replacing
 from study.plan import catalogue
 from study.plan.config import did_you_mean
-from study.records import Measurement, Record
+from study.records import Record
+from study.records.beside import Beside
 
 GROUPS = {  # the common corruptions, as the authors sort them
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -36,33 +34,39 @@ EXTRA = ("speckle_noise", "gaussian_blur", "saturate")
 KINDS = COMMON + EXTRA
 SEVERITIES = (1, 2, 3, 4, 5)
 SMALLEST = 32  # pixels a side: the library takes no smaller image
-NAME = "corruptions.json"  # beside record.json
 EXAMPLES = "corrupted-images.json"  # beside the protocols of a data set
-SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class Corruptions:
-    """Which images a network gets right when they are spoilt: beside its record, complete or as far as it came."""
+@dataclass(frozen=True, kw_only=True)
+class Corruptions(Beside):
+    """Which images a network gets right when they are spoilt: complete, or as far as it came.
 
-    record: str  # the place of the record that it belongs to: budget/dataset/protocol/key/seed
-    config: str  # digest of that record's config
-    weights: str  # SHA-256 of the file of weights
-    device: str
+    Its measurements: "corrupted:clean", then "corrupted:fog-3" for each kind and severity.
+    """
+
+    FILE = "corruptions.json"
+    KIND = "corruptions"
+
     made_by: Mapping[str, str]  # the library that spoils the images, and those that it computes with: name -> version
-    images: int  # the first of the test set
     pixels: Mapping[str, str]  # kind -> digest of its spoilt images: two networks saw the same ones, or did not
-    measurements: tuple[Measurement, ...]  # "corrupted:clean", then "corrupted:fog-3" for each kind and severity
-    schema: int = SCHEMA
 
     def mask(self, column: str) -> np.ndarray:
         """bool (n,): which images stayed right, "clean" or such as "fog-3". KeyError if it was not measured."""
-        return {measurement.column: measurement.mask for measurement in self.measurements}[column]
+        return super().mask(f"corrupted:{column}")
 
     @property
     def complete(self) -> bool:
         """Whether all common corruptions are there."""
         return set(COMMON) <= set(self.pixels)
+
+    def witnesses(self) -> Mapping[str, str]:
+        return {"clean": "corrected:clean"}
+
+    def check(self) -> None:
+        super().check()
+        measured = {measurement.column for measurement in self.measurements}
+        if absent := {f"{kind}-{severity}" for kind in self.pixels for severity in SEVERITIES} - measured:
+            raise ValueError(f"it lacks {min(absent)}")
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,9 @@ def networks(root: Path, group: Group) -> list[Network]:
     found = []
     for key in catalogue.rows():
         for protocol in dict.fromkeys(record.protocol for record in group if record.key == key):
-            beside = [(record, Path(root) / record.where / NAME) for record in runs_of(group, key, protocol)]
-            both = [(read(path, record), record) for record, path in beside if path.is_file()]
-            both = [(measured, record) for measured, record in both if measured.complete]
+            runs = {record.where: record for record in runs_of(group, key, protocol)}
+            there = Corruptions.collect(root, runs.values())
+            both = [(measured, runs[where]) for where, measured in there.items() if measured.complete]
             if both:
                 found.append(Network(key, protocol, *zip(*both, strict=True)))
     everything = [measured for network in found for measured in network.measured]
@@ -161,51 +165,5 @@ def _refuse_other_images(first: Corruptions, other: Corruptions) -> None:
         what = f"{first.images} and {other.images} images" if first.images != other.images else ", ".join(differ)
         raise ValueError(
             f"{other.record} and {first.record} were measured on other corrupted images ({what}): measure both with "
-            "one library, python -m study corrupt KEY KEY"
+            "one library: python -m study measure corruptions KEY KEY --anew"
         )
-
-
-def write(found: Corruptions, path: Path) -> Path:
-    """Write atomically: after a crash or on a full disk, ``path`` is as it was, and no partial file stays."""
-    lines = []
-    for name, value in asdict(found).items():
-        items = [json.dumps(item) for item in value] if name == "measurements" else None
-        lines.append(f'"{name}": ' + ("[\n  " + ",\n  ".join(items) + "\n ]" if items else json.dumps(value)))
-    with replacing(path) as partial:
-        partial.write_text("{\n " + ",\n ".join(lines) + "\n}\n", newline="\n")
-    return Path(path)
-
-
-def read(path: Path, record: Record) -> Corruptions:
-    """The file at ``path``. Raises ValueError, with the remedy, if it is damaged or does not belong to ``record``."""
-    remedy = f"measure again: python -m study corrupt {record.key} --protocol {record.protocol} --force"
-    try:
-        raw = json.loads(Path(path).read_text())
-        if set(raw) != {field.name for field in fields(Corruptions)}:
-            raise ValueError("its fields are not those of corruptions")
-        raw["measurements"] = tuple(Measurement(**measurement) for measurement in raw["measurements"])
-        found = Corruptions(**raw)
-        foreign = _foreign(found, record)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} holds no corruptions of this study ({error}): {remedy}") from error
-    if foreign:
-        raise ValueError(f"{path} does not belong to {record.where} ({foreign}): {remedy}")
-    return found
-
-
-def _foreign(found: Corruptions, record: Record) -> str | None:
-    if found.schema != SCHEMA:
-        return f"schema {found.schema}, this study reads {SCHEMA}"
-    if found.record != record.where:
-        return f"it is of {found.record}"
-    if found.config != record.as_config().digest():
-        return "it is of another config"
-    measured = {measurement.column for measurement in found.measurements}
-    if absent := {f"{kind}-{severity}" for kind in found.pixels for severity in SEVERITIES} - measured:
-        return f"it lacks {min(absent)}"
-    if any(len(measurement.mask) != found.images for measurement in found.measurements):
-        return "its measurements are not all of the same images"
-    ours, theirs = found.mask("clean"), record.measurement("corrected:clean").mask
-    n = min(len(ours), len(theirs))
-    agreement = (ours[:n] == theirs[:n]).mean()
-    return f"they agree on {agreement:.0%} of clean images only" if agreement < SAME_NETWORK else None

@@ -7,7 +7,7 @@ its own name, so every network sees the same images, and the generators are left
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -16,15 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from advlib.attacks import eval_mode, predictions
-from study.data import Dataset, load
+from study.data import Dataset
 from study.data.pixels import to_pixels
+from study.experiment.network import Network
 from study.experiment.precision import float32
-from study.experiment.weights import network
 from study.findings.corruptions import judge
-from study.findings.corruptions.judge import EXAMPLES, KINDS, NAME, SEVERITIES, SMALLEST, Corruptions
+from study.findings.corruptions.judge import EXAMPLES, KINDS, SEVERITIES, SMALLEST, Corruptions
 from study.machine.progress import progress
 from study.records import Measurement, Record, packing
 from study.records.packing import pack_mask
@@ -37,52 +36,60 @@ SHOWN_AT = 3  # and how severely
 Corrupt = Callable[..., np.ndarray]
 
 
-def corrupt(
-    networks: Sequence[tuple[Record, Path]],
+def measure(
+    networks: Sequence[Network],
     results: Path,
+    images: int | None = None,
     *,
     kinds: Sequence[str] = KINDS,
-    images: int = IMAGES,
-    root: Path | None = None,
-    force: bool = False,
-) -> list[Path]:
-    """Measure the networks of records, whose weights are beside them in the pair, and write a file beside each record.
+    anew: bool = False,
+) -> Iterator[str]:
+    """Show all networks the same spoilt images, write a file beside the record of each, and say what was found.
 
-    One more file of the data set shows an image spoilt in every way. Kinds that a file has already are kept, and it
-    grows by one kind at a time: a command that was killed goes on where it was. ``force`` starts anew.
+    One more file of the data set shows an image spoilt in every way. Kinds that a file has already are kept, unless all
+    is to be made ``anew``; it grows by one kind at a time, so a command that was killed goes on where it was.
 
-    Raises ValueError on an unknown kind, on records of several data sets, and on data that are not the record's or too
-    small; what loading raises; ImportError without the library.
+    Raises ValueError on an unknown kind, on records of several data sets, and on data that are not the records' or too
+    small; ImportError without the library.
     """
     kinds, spoil = judge.check_kinds(kinds), library()
-    dataset = _the_data([record for record, _ in networks], root)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    labels = dataset.test_labels[:images]
-    clean = dataset.test_images[:images].numpy()
-    paths = [Path(results) / record.where / NAME for record, _ in networks]
-    models, found = [], []
-    for (record, weights), path in zip(networks, paths, strict=True):
-        models.append(network(record, weights).to(device, memory_format=torch.channels_last))
-        found.append(_begun(record, weights, path, len(clean), device, force))
-        if not found[-1].measurements:
-            measured = _measurement("clean", {"method": "none"}, models[-1], clean, labels)
-            found[-1] = replace(found[-1], measurements=(measured,))
+    if len(names := sorted({one.record.config["dataset"] for one in networks})) != 1:
+        raise ValueError(f"records of {len(names)} data sets ({', '.join(names)}): give those of one at a time")
+    found = [_begun(one, results, len(one.first(images, IMAGES)[1]), anew) for one in networks]
+    clean, _ = networks[0].first(found[0].images, 0)
     for kind in progress(kinds, desc="corruptions"):
         missing = [k for k, one in enumerate(found) if kind not in one.pixels]
-        if not missing:
-            continue
-        spoilt = {severity: corrupted(clean, kind, severity, spoil) for severity in SEVERITIES}
-        digest = sha256(b"".join(pixels.tobytes() for pixels in spoilt.values())).hexdigest()[:16]
+        if missing:
+            spoilt = {severity: corrupted(clean.cpu().numpy(), kind, severity, spoil) for severity in SEVERITIES}
         for k in missing:
-            measured = [
-                _measurement(f"{kind}-{severity}", how(kind, severity), models[k], pixels, labels)
-                for severity, pixels in spoilt.items()
-            ]
-            pixels = found[k].pixels | {kind: digest}
-            found[k] = replace(found[k], pixels=pixels, measurements=(*found[k].measurements, *measured))
-            judge.write(found[k], paths[k])
-    write_examples(dataset, examples_path(results, networks[0][0]))
-    return paths
+            found[k] = _with(found[k], networks[k], kind, spoilt)
+            found[k].write(results, networks[k].record)
+    write_examples(networks[0].dataset, examples_path(results, networks[0].record))
+    for one in found:
+        mean = sum(m.accuracy for m in one.measurements[1:]) / (len(one.measurements) - 1)
+        yield (
+            f"{one.record}/{one.FILE}: of {one.images} images {100 * one.mask('clean').mean():.1f} % right as they "
+            f"are, {100 * mean:.1f} % in the mean of {len(one.pixels)} corruptions at each severity"
+        )
+
+
+def _begun(network: Network, results: Path, images: int, anew: bool) -> Corruptions:
+    """What there is of a network already, if it was measured by the same libraries and weights on as many images."""
+    made_by = {name: version(name) for name in LIBRARIES}
+    path = Path(results) / network.record.where / Corruptions.FILE
+    if path.is_file() and not anew:
+        there = Corruptions.read(path, network.record)
+        if (there.weights, there.images, there.made_by) == (network.digest, images, made_by):
+            return there
+    clean = _measurement("clean", {"method": "none"}, network, network.first(images, 0)[0].cpu().numpy())
+    return Corruptions(**network.about(images), measurements=(clean,), made_by=made_by, pixels={})
+
+
+def _with(found: Corruptions, network: Network, kind: str, spoilt: Mapping[int, np.ndarray]) -> Corruptions:
+    """``found`` and one kind more. spoilt: severity -> images, uint8 (n, C, H, W)."""
+    digest = sha256(b"".join(pixels.tobytes() for pixels in spoilt.values())).hexdigest()[:16]
+    measured = [_measurement(f"{kind}-{s}", how(kind, s), network, pixels) for s, pixels in spoilt.items()]
+    return replace(found, pixels=found.pixels | {kind: digest}, measurements=(*found.measurements, *measured))
 
 
 def corrupted(images: np.ndarray, kind: str, severity: int, spoil: Corrupt | None = None) -> np.ndarray:
@@ -153,43 +160,13 @@ def examples_path(results: Path, record: Record) -> Path:
     return Path(results).joinpath(*Path(record.where).parts[:2], EXAMPLES)
 
 
-def _the_data(records: Sequence[Record], root: Path | None) -> Dataset:
-    names = {record.config["dataset"] for record in records}
-    if len(names) != 1:
-        raise ValueError(f"records of {len(names)} data sets ({', '.join(sorted(names))}): give those of one at a time")
-    dataset = load(names.pop(), root=root)
-    for record in records:
-        if dataset.checksum != record.data["checksum"]:
-            raise ValueError(f"{record.where} is of other data than {dataset.name!r} here: their checksums differ")
-    return dataset
-
-
-def _begun(record: Record, weights: Path, path: Path, images: int, device: torch.device, force: bool) -> Corruptions:
-    """What there is of a network already, if it was measured by the same libraries, weights and images; else empty."""
-    fresh = Corruptions(
-        record=record.where,
-        config=record.as_config().digest(),
-        weights=sha256(Path(weights).read_bytes()).hexdigest(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        made_by={name: version(name) for name in LIBRARIES},
-        images=images,
-        pixels={},
-        measurements=(),
-    )
-    if force or not path.is_file():
-        return fresh
-    there = judge.read(path, record)
-    return there if replace(there, pixels={}, measurements=()) == fresh else fresh
-
-
 @torch.no_grad()
 @float32()
-def _measurement(column: str, attack: dict, model: nn.Module, images: np.ndarray, labels: torch.Tensor) -> Measurement:
-    device = next(model.parameters()).device
-    correct = []
-    with eval_mode(model):
+def _measurement(column: str, attack: dict, network: Network, images: np.ndarray) -> Measurement:
+    labels, correct = network.dataset.test_labels[: len(images)], []
+    with eval_mode(network.model) as model:
         for x, y in zip(torch.from_numpy(images).split(BATCH), labels.split(BATCH), strict=True):
-            correct.append((predictions(model, to_pixels(x.to(device))).cpu() == y).numpy())
+            correct.append((predictions(model, to_pixels(x.to(network.device))).cpu() == y).numpy())
     return Measurement(f"corrupted:{column}", column, attack, len(images), pack_mask(np.concatenate(correct)))
 
 

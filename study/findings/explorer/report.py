@@ -1,6 +1,6 @@
 """The explorer page: what its data file holds, whether that still belongs to the records, what the page gets. No torch.
 
-``tools/make_explorer.py`` writes the file, ``book/explorer.md`` shows it. The file holds pictures and class
+``explorer.measure`` writes the file, ``book/explorer.md`` shows it. The file holds pictures and class
 probabilities alone; every accuracy on the page comes from the records, when the book is built.
 
 The letters of its arrays: E sizes of attack, N images, H, W and C as everywhere, K classes. A perturbation is what was
@@ -26,7 +26,8 @@ SCHEMA = 1
 NAME = "explorer.json"  # beside the protocols' folders: results/budget/dataset/explorer.json
 ATTACKS = {"noise": "Noise", "fgsm": "FGSM", "pgd-10": "PGD-10"}  # in the data -> on the page, the weakest first
 WHOLE = 10_000  # a probability of 1
-REMEDY = "make them again: python tools/make_explorer.py"
+KEYS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # more would make the page heavy
+REMEDY = "make them again: python -m study measure explorer"
 
 
 def find(results: Path) -> Path | None:

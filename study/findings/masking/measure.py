@@ -8,8 +8,8 @@ classifies, in evaluation mode, in float32, with the true gradient.
 """
 
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -19,12 +19,11 @@ from torch import Tensor, nn
 
 from advlib.attacks import eval_mode, first_success, pgd, predictions, require_finite, uniform_noise
 from advlib.losses import als_targets
-from study.data import load
 from study.data.pixels import to_pixels
 from study.experiment.evaluate import PGD_20, PIXEL, Attack, evaluate
+from study.experiment.network import Network
 from study.experiment.precision import float32
-from study.experiment.weights import network
-from study.findings.masking.probes import Probe
+from study.findings.masking.probes import Probe, with_transferred
 from study.records import Measurement, Record
 from study.records.packing import pack_mask
 
@@ -36,30 +35,30 @@ STARTS = 3  # of the unbounded attack: the image, and noise of 8/255 around it
 SQUARE = {"column": "square-8/255", "method": "square", "eps": 8 * PIXEL, "norm": "linf", "restarts": 1}
 
 
-def probe(record: Record, weights: Path, *, images: int = IMAGES, root: Path | None = None) -> Probe:
-    """Probe the network of ``record``, whose weights are at ``weights``, on the first ``images`` of its test set.
+def measure(networks: Iterable[Network], results: Path, images: int | None = None) -> Iterator[str]:
+    """Probe each network on the first ``images`` of its test set, and say what was found.
 
-    Raises ValueError if the weights or the data are not the record's, what loading either raises, and ImportError
-    without the library that has Square.
+    What images from other rows did is kept while the weights are the same. Raises what :class:`Network` raises, and
+    ImportError without the library that has Square.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = network(record, weights).to(device, memory_format=torch.channels_last)
-    dataset = load(record.config["dataset"], root=root)
-    if dataset.checksum != record.data["checksum"]:
-        raise ValueError(f"{record.where} is of other data than {dataset.name!r} here: their checksums differ")
-    shown, labels = dataset.test_images[:images].to(device), dataset.test_labels[:images].to(device)
-    digest = sha256(Path(weights).read_bytes()).hexdigest()
-    return measure(model, shown, labels, record=record, weights=digest, queries=QUERIES)
+    for network in networks:
+        shown, labels = network.first(images, IMAGES)
+        found = probe(network.model, shown, labels, record=network.record, about=network.about(len(shown)))
+        path = with_transferred(found, results, network.record).write(results, network.record)
+        rates = ", ".join(f"{m.column} {100 * m.accuracy:.1f} %" for m in found.measurements)
+        yield f"{path}: of {found.images} images right, {rates}"
 
 
 @float32()
-def measure(
-    model: nn.Module, images: Tensor, labels: Tensor, *, record: Record, weights: str = "", queries: int = QUERIES
+def probe(
+    model: nn.Module, images: Tensor, labels: Tensor, *, record: Record, about: dict, queries: int | None = None
 ) -> Probe:
-    """Everything that a :class:`Probe` holds. images: uint8 (N, C, H, W); labels: int64 (N,).
+    """Everything that a :class:`Probe` holds. images: uint8 (N, C, H, W); labels: int64 (N,); about: as
+    :meth:`Network.about` has it.
 
     The model, its modes and statistics, and torch's generators are left as they were.
     """
+    queries = queries or QUERIES
     x, generator = to_pixels(images), torch.Generator(images.device).manual_seed(record.seed)
     usual = [Attack("clean", "probe", method="none"), replace(PGD_20, rule="probe")]
     found = evaluate({"true": model}, images, labels, usual, sweep_size=len(images), seed=record.seed)
@@ -74,11 +73,7 @@ def measure(
             found.append(_measurement(asdict(SMOOTHED) | {"loss": "smoothed"}, survives))
     before, last = list(loss.values())[1:]
     return Probe(
-        record=record.where,
-        config=record.as_config().digest(),
-        weights=weights,
-        device=torch.cuda.get_device_name(x.device) if x.is_cuda else x.device.type,
-        images=len(x),
+        **about,
         measurements=tuple(found),
         zero_gradient=pack_mask((largest == 0).cpu().numpy()),
         vanishing_gradient=pack_mask((largest < torch.finfo(torch.float32).eps).cpu().numpy()),

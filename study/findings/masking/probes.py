@@ -1,10 +1,8 @@
-"""What was found out with a network at hand, in a file beside its record."""
+"""What only the network itself can tell of masking, in a file beside its record: what it holds, and what it gives."""
 
-import json
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,40 +11,45 @@ from study.evidence import estimates, selection
 from study.evidence.comparisons import STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group
-from study.records import Measurement, Record
+from study.records import Record
+from study.records.beside import Beside
 from study.records.packing import unpack_mask
 
-SAME_NETWORK = 0.95  # of clean predictions: 16-bit weights flip one here and there, another training many
-NAME = "probe.json"  # beside record.json
 FROM = "from-"  # in a probe, before the place of the record whose network the images were made on
-PROBE_SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What was found out with the network at hand, and no record can say: see :mod:`masking.measure`."""
+@dataclass(frozen=True, kw_only=True)
+class Probe(Beside):
+    """What :mod:`masking.measure` found out with the network at hand.
 
-    record: str  # the place of the record that it belongs to: budget/dataset/protocol/key/seed
-    config: str  # digest of that record's config
-    weights: str  # SHA-256 of the file of weights
-    device: str
-    images: int  # the first of the test set
-    # "probe:clean", the white box, "probe:unbounded", "probe:square-8/255"; of ALS "probe:smoothed-8/255"; and where
-    # study.findings.masking.transfer has been, "probe:from-" and the place of each other record
-    measurements: tuple[Measurement, ...]
+    Its measurements: "probe:clean", the white box, "probe:unbounded", "probe:square-8/255"; of ALS
+    "probe:smoothed-8/255"; and where :mod:`masking.transfer` has been, "probe:from-" and the place of each other
+    record.
+    """
+
+    FILE = "probe.json"
+    KIND = "masking"
+
     zero_gradient: str  # packed mask: images whose gradient of the loss is 0 in every entry
     vanishing_gradient: str  # packed mask: no entry of the gradient reaches the precision of float32
     loss: Mapping[str, float]  # mean cross-entropy after so many steps of PGD at 8/255: "0", "19", "20"
     last_step: tuple[float, float]  # 95 % interval of what the last step added to it
-    schema: int = PROBE_SCHEMA
 
     def mask(self, name: str) -> np.ndarray:
-        """bool (n,): which images stayed right in that measurement. KeyError if the probe lacks it."""
-        return {measurement.name: measurement.mask for measurement in self.measurements}[f"probe:{name}"]
+        """bool (n,): which images stayed right in "clean", "unbounded", ... KeyError if the probe lacks it."""
+        return super().mask(f"probe:{name}")
 
     def without(self, packed: str) -> np.ndarray:
         """bool: which of the images that are classified correctly, and so have to be attacked, ``packed`` marks."""
         return unpack_mask(packed, self.images)[self.mask("clean")]
+
+    def witnesses(self) -> Mapping[str, str]:
+        return {"clean": "corrected:clean"}
+
+    def check(self) -> None:
+        super().check()
+        for packed in (self.zero_gradient, self.vanishing_gradient):
+            unpack_mask(packed, self.images)
 
 
 def transfers(
@@ -69,59 +72,28 @@ def transfers(
     return found
 
 
-def with_transferred(probe: Probe, before: Path) -> Probe:
-    """``probe`` with the images from other rows that the file ``before`` has, if that is of the same weights."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        raw = json.loads(Path(before).read_text())
-        if (raw["weights"], raw["images"]) == (probe.weights, probe.images):
-            kept = tuple(Measurement(**m) for m in raw["measurements"] if FROM in m["name"])
+def with_transferred(probe: Probe, root: Path, record: Record) -> Probe:
+    """``probe`` with the images from other rows that its file below ``root`` has, if that is of the same weights."""
+    with suppress(OSError, ValueError):
+        before = Probe.read(Path(root) / record.where / Probe.FILE, record, probe.weights)
+        if before.images == probe.images:
+            kept = tuple(measurement for measurement in before.measurements if FROM in measurement.name)
             return replace(probe, measurements=probe.measurements + kept)
     return probe
 
 
 def probes(root: Path, group: Group) -> dict[str, Probe]:
-    """The probes that lie beside the records of ``group``, by the record's place; errors as for :func:`read_probe`.
+    """The probes that lie beside the records of ``group``, by the record's place; errors as for :meth:`Beside.read`.
 
     Raises ValueError, too, where one has images that were made on weights that another was since made anew with.
     """
-    beside = [(record, Path(root) / record.where / NAME) for record in group]
-    found = {record.where: read_probe(path, record) for record, path in beside if path.is_file()}
+    found = Probe.collect(root, group)
     for place, probe in found.items():
         for measurement in probe.measurements:
             source = found.get(measurement.attack.get("source"))
             if source and source.weights != measurement.attack["source_weights"]:
                 raise ValueError(
-                    f"{place}/{NAME} has images made on other weights than those that {source.record} was probed with: "
-                    f"make them again: python -m study transfer {selection.flags(group)}"
+                    f"{place}/{Probe.FILE} has images made on other weights than those that {source.record} was "
+                    f"probed with: make them again: python -m study measure transfer {selection.flags(group)}"
                 )
     return found
-
-
-def read_probe(path: Path, record: Record) -> Probe:
-    """The probe at ``path``. Raises ValueError, with the remedy, if it is damaged or does not belong to ``record``."""
-    remedy = f"probe again: python -m study probe {record.key} --protocol {record.protocol} {selection.flags([record])}"
-    try:
-        raw = json.loads(Path(path).read_text())
-        if set(raw) != {field.name for field in fields(Probe)}:
-            raise ValueError("its fields are not those of a probe")
-        raw["measurements"] = tuple(Measurement(**measurement) for measurement in raw["measurements"])
-        probe = Probe(**raw | {"last_step": tuple(raw["last_step"])})
-        foreign = _foreign(probe, record)
-    except (TypeError, KeyError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path} is no probe of this study ({error}): {remedy}") from error
-    if foreign:
-        raise ValueError(f"{path} does not belong to {record.where} ({foreign}): {remedy}")
-    return probe
-
-
-def _foreign(probe: Probe, record: Record) -> str | None:
-    if probe.schema != PROBE_SCHEMA:
-        return f"schema {probe.schema}, this study reads {PROBE_SCHEMA}"
-    if probe.record != record.where:
-        return f"it is of {probe.record}"
-    if probe.config != record.as_config().digest():
-        return "it is of another config"
-    ours, theirs = probe.mask("clean"), record.measurement("corrected:clean").mask
-    n = min(len(ours), len(theirs))
-    agreement = (ours[:n] == theirs[:n]).mean()
-    return f"they agree on {agreement:.0%} of clean images only" if agreement < SAME_NETWORK else None

@@ -5,80 +5,58 @@ do better, the network's own gradient has led the attack astray (Athalye et al. 
 is how such a network was first broken). :mod:`masking.judge` asks; what is measured here is added to the probes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from advlib.attacks import eval_mode, predictions
-from study.data import load
 from study.data.pixels import to_pixels
+from study.evidence.comparisons import STRONG
 from study.experiment.evaluate import PGD_20, make_images
+from study.experiment.network import Network
 from study.experiment.precision import float32
-from study.experiment.weights import network
 from study.findings.masking.probes import FROM, Probe
 from study.machine.progress import progress
-from study.records import Measurement, Record
+from study.records import Measurement
 from study.records.packing import pack_mask
 
 # at the last step and once: an image that no longer fools its own network is stopped too early for another
 SENT = replace(PGD_20, rule="probe", restarts=1, stop="last-step")
 
 
-def transfer(
-    networks: Sequence[tuple[Record, Path, Probe]],
-    *,
-    provenance: Callable[[torch.device], dict],
-    root: Path | None = None,
-) -> list[Probe]:
-    """The probes with what every network makes of the images of all others; what was there of such is replaced.
+def measure(networks: Sequence[Network], results: Path) -> Iterator[str]:
+    """Add to each network's probe what it makes of the images of all others, in the place of what was there of such.
 
-    networks: a record, the file of its weights, its probe. The images are the first that every probe has. provenance:
-    device -> what makes this.
-
-    Raises ValueError unless all are of the same data and number of images, or if a probe is of other weights.
+    The images are the first that every probe has. Raises ValueError unless all were probed, on the same images and with
+    the weights that are here.
     """
-    sizes = {probe.images for _, _, probe in networks}
-    sources = {record.data["checksum"] for record, _, _ in networks}
+    probes = [Probe.read(Path(results) / one.record.where / Probe.FILE, one.record, one.digest) for one in networks]
+    sizes = {probe.images for probe in probes}
+    sources = {one.record.data["checksum"] for one in networks}
     if len(networks) < 2 or len(sizes) > 1 or len(sources) > 1:
         raise ValueError(
             f"transfer needs two networks or more that were probed on the same images, and here are {len(networks)}, "
-            f"on {sorted(sizes) or 'no'} images of {len(sources)} data sets: first `python -m study probe` each"
+            f"on {sorted(sizes) or 'no'} images of {len(sources)} data sets: first `python -m study measure masking` "
+            "each"
         )
-    digests = {record.where: sha256(Path(weights).read_bytes()).hexdigest() for record, weights, _ in networks}
-    for record, weights, probe in networks:
-        if digests[record.where] != probe.weights:
-            raise ValueError(
-                f"{record.where} was probed with other weights than {weights}: name their folder with --models, or "
-                "probe it again"
-            )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dataset, (n,) = load(networks[0][0].config["dataset"], root=root), sizes
-    if {dataset.checksum} != sources:
-        raise ValueError(f"the records are of other data than {dataset.name!r} here: their checksums differ")
-    x, y = to_pixels(dataset.test_images[:n].to(device)), dataset.test_labels[:n].to(device)
-    models = {
-        record.where: network(record, weights).to(device, memory_format=torch.channels_last)
-        for record, weights, _ in networks
-    }
-    origin = provenance(device)
-    made_by = {name: origin[name] for name in ("commit", "dirty", "versions", "device")}
-    right = among(models, x, y, seeds={record.where: record.seed for record, _, _ in networks})
-    return [
-        replace(
-            probe,
-            measurements=tuple(m for m in probe.measurements if FROM not in m.name)
-            + tuple(
-                _measurement(source, digests[source], made_by, right[source, record.where])
-                for source in digests
-                if source != record.where
-            ),
-        )
-        for record, _, probe in networks
-    ]
+    images, labels = networks[0].first(sizes.pop(), 0)
+    right = among(
+        {one.record.where: one.model for one in networks},
+        to_pixels(images),
+        labels,
+        seeds={one.record.where: one.record.seed for one in networks},
+    )
+    for target, probe in zip(networks, probes, strict=True):
+        others = [one for one in networks if one is not target]
+        seen = {one: right[one.record.where, target.record.where] for one in others}
+        kept = tuple(measurement for measurement in probe.measurements if FROM not in measurement.name)
+        probe = replace(probe, measurements=kept + tuple(_measurement(*one) for one in seen.items()))
+        probe.write(results, target.record)
+        yield _said(target.record.key, probe, {one.record.key: mask.cpu().numpy() for one, mask in seen.items()})
 
 
 @float32()
@@ -97,7 +75,19 @@ def among(
     return right
 
 
-def _measurement(source: str, weights: str, made_by: dict, right: Tensor) -> Measurement:
+def _measurement(source: Network, right: Tensor) -> Measurement:
     attack = {name: value for name, value in asdict(SENT).items() if name != "also_after"}
-    attack |= {"source": source, "source_weights": weights, "made_by": made_by}
-    return Measurement(f"probe:{FROM}{source}", SENT.column, attack, len(right), pack_mask(right.cpu().numpy()))
+    made_by = {name: source.about(0)["provenance"][name] for name in ("commit", "dirty", "versions", "device")}
+    attack |= {"source": source.record.where, "source_weights": source.digest, "made_by": made_by}
+    name = f"probe:{FROM}{source.record.where}"
+    return Measurement(name, SENT.column, attack, len(right), pack_mask(right.cpu().numpy()))
+
+
+def _said(key: str, probe: Probe, seen: Mapping[str, np.ndarray]) -> str:
+    clean = probe.mask("clean")
+    left = {source: float((mask & clean).mean()) for source, mask in seen.items()}
+    worst = min(left, key=left.get)
+    return (
+        f"{key}: {100 * (probe.mask(STRONG) & clean).mean():.1f} % right without attack and under its white box, "
+        f"{100 * left[worst]:.1f} % under images made on {worst}, the worst of {len(left)}"
+    )

@@ -16,45 +16,55 @@ differ as well, but not to a quarter. FGSM is shown beside and does not enter th
 of the training, or fall together with PGD's.
 """
 
-import json
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from study import records
-from study.evidence import estimates, selection
+from study.evidence import estimates
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group
 from study.plan import catalogue
 from study.plan.config import Config
 from study.records import Measurement, Record
-from study.records import beside as records_beside
+from study.records.beside import Beside
 
-NAME = "watched.json"  # beside record.json
-SCHEMA = 1
 CLEAN, ONE, MANY = "clean", "fgsm", "pgd-10"
 HEADINGS = {ONE: "FGSM", MANY: "PGD-10"}
 SIZES = (1, 2, 4, 8, 16)  # of 255: the attacks that every record has
 SHARE = 1 / 4  # of the accuracy in training: below it an epoch is overfitted
-SAME_NETWORK = 0.98  # of clean predictions: rounding in other batches may flip one
 OVERFITS, RECOVERS, SPARED = "overfits", "recovers", "spared"
 
 
-@dataclass(frozen=True)
-class Watched:
-    """What one network did after every epoch of its training, when that was repeated to the digit."""
+@dataclass(frozen=True, kw_only=True)
+class Watched(Beside):
+    """What one network did after every epoch of its training, when that was repeated to the digit.
 
-    record: str  # the place of the record: budget/dataset/protocol/key/seed
-    record_digest: str  # SHA-256 of what that record says
-    provenance: dict  # as a record has it
-    images: int  # the first of the test set
-    epochs: tuple[tuple[Measurement, ...], ...]  # :func:`columns` through the branch that learns from attacked images
-    schema: int = SCHEMA
+    Its measurements: "epoch-1:corrected:clean", ..., :func:`columns` of every epoch, through the branch that learns
+    from attacked images.
+    """
+
+    FILE = "watched.json"
+    KIND = "overfitting"
+
+    @property
+    def epochs(self) -> list[tuple[Measurement, ...]]:
+        """The measurements of each epoch."""
+        return [self.measurements[k : k + 3] for k in range(0, len(self.measurements), 3)]
 
     def accuracy(self, method: str, epoch: int, confidence: float = 0.95) -> Estimate:
         """Of the images, after ``epoch``, counted from 1, under CLEAN, ONE or MANY."""
         found = self.epochs[epoch - 1][(CLEAN, ONE, MANY).index(method)]
         return estimates.accuracy([found.mask], confidence)
+
+    def witnesses(self) -> Mapping[str, str]:
+        name = self.epochs[-1][0].name
+        return {name: name.partition(":")[2]}
+
+    def foreign(self, record: Record, weights: str | None = None) -> str | None:
+        seen = [(f"epoch-{k + 1}", column) for k in range(len(record.curve)) for column in columns(record.as_config())]
+        if [(m.name.partition(":")[0], m.column) for m in self.measurements] != seen:
+            return "it is of other epochs or other attacks"
+        return super().foreign(record, weights)
 
 
 def size(config: Config) -> int:
@@ -95,11 +105,11 @@ def verdict(watched: Watched, record: Record) -> str:
 
 
 def collect(root: Path, group: Group) -> list[tuple[Record, Watched]]:
-    """What lies beside the records of ``group``, in the catalogue's order; errors as for :func:`read`."""
+    """What lies beside the records of ``group``, in the catalogue's order; errors as for :meth:`Beside.read`."""
     order = {key: k for k, key in enumerate(catalogue.experiments())}
     in_order = sorted(group, key=lambda record: (order[record.key], record.protocol, record.seed))
-    beside = [(record, Path(root) / record.where / NAME) for record in in_order]
-    return [(record, read(path, record)) for record, path in beside if path.is_file()]
+    found = Watched.collect(root, in_order)
+    return [(record, found[record.where]) for record in in_order if record.where in found]
 
 
 def label(record: Record) -> str:
@@ -107,40 +117,3 @@ def label(record: Record) -> str:
     protocol = f", {record.protocol}" if record.protocol != "corrected" else ""
     seed = f", seed {record.seed}" if record.seed else ""
     return f"{catalogue.unique_name(record.key)}{protocol}{seed}"
-
-
-def read(path: Path, record: Record) -> Watched:
-    """The file at ``path``. Raises ValueError, with the remedy, if it is damaged, stale, or not of ``record``."""
-    flags = f"--protocol {record.protocol} {selection.flags([record])}"
-    remedy = f"watch again: python -m study watch {record.key} {flags} --seed {record.seed}"
-    try:
-        raw = json.loads(Path(path).read_text())
-        records_beside.refuse_other_fields(raw, Watched)
-        for one in (one for epoch in raw["epochs"] for one in epoch):
-            records_beside.refuse_other_fields(one, Measurement)
-        raw["epochs"] = tuple(tuple(Measurement(**one) for one in epoch) for epoch in raw["epochs"])
-        found = Watched(**raw)
-        stale = foreign(found, record)
-    except (TypeError, KeyError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path} is no file of a watched training of this study ({error}): {remedy}") from error
-    if stale:
-        raise ValueError(f"{path} does not belong to {record.where} ({stale}): {remedy}")
-    return found
-
-
-def foreign(found: Watched, record: Record) -> str | None:
-    """Why what was watched does not belong to the record, or None if it does."""
-    wanted = [(column, found.images) for column in columns(record.as_config())]
-    if found.schema != SCHEMA:
-        return f"schema {found.schema}, this study reads {SCHEMA}"
-    if found.record != record.where:
-        return f"it is of {found.record}"
-    if found.record_digest != records.digest(record):
-        return "the record has changed since"
-    if len(found.epochs) != len(record.curve):
-        return f"it has {len(found.epochs)} epochs, the record {len(record.curve)}"
-    if any([(one.column, len(one.mask)) for one in epoch] != wanted for epoch in found.epochs):
-        return f"an epoch is not of {found.images} images under {', '.join(column for column, _ in wanted)}"
-    clean = found.epochs[-1][0]
-    agreement = (clean.mask == record.measurement(clean.name).mask[: found.images]).mean()
-    return f"they agree on {agreement:.0%} of clean images only" if agreement < SAME_NETWORK else None

@@ -1,42 +1,53 @@
 """Repeat a record's training and look at the network after every epoch, as :mod:`overfitting.judge` reads it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from study import records
 from study.data import Dataset
-from study.experiment.build import gradients
+from study.experiment.build import device_or_best, gradients
 from study.experiment.evaluate import evaluate, suite
+from study.experiment.network import Network
+from study.experiment.provenance import provenance
 from study.experiment.retrain import retrain
-from study.findings.overfitting.judge import Watched, columns
+from study.findings.overfitting import judge
+from study.findings.overfitting.judge import Watched
+from study.machine.folders import work_folder
 from study.plan.config import Config
 from study.records import Measurement, Record
 
 IMAGES = 200  # of the test set
 
 
+def measure(networks: Iterable[Network], results: Path, images: int | None = None) -> Iterator[str]:
+    """Train each network once more, see what it does after every epoch, write it beside its record, and say it."""
+    for network in networks:
+        record = network.record
+        found = watch(record, images=images, work=work_folder(record.where), data_root=network.data_root)
+        path = found.write(results, record)
+        epochs = range(1, len(found.epochs) + 1)
+        rates = ", ".join(f"{100 * found.accuracy(judge.MANY, epoch).value:.1f}" for epoch in epochs)
+        yield (
+            f"{path}: the record repeats; {found.epochs[0][-1].column} {rates} % of {found.images} images, epoch by "
+            f"epoch: {judge.verdict(found, record)}"
+        )
+
+
 def watch(
-    record: Record,
-    *,
-    provenance: Callable[[torch.device], dict],
-    images: int | None = None,
-    work: Path | None = None,
-    data_root: Path | None = None,
+    record: Record, *, images: int | None = None, work: Path | None = None, data_root: Path | None = None
 ) -> Watched:
     """What the network of ``record`` does after every epoch, on the first ``images`` of its test set.
 
-    provenance: device -> what makes this. work: as for :func:`retrain.retrain`, which see for what is raised;
-    also ValueError where :func:`judge.size` has nothing to set against the training's attack.
+    work: as for :func:`retrain.retrain`, which see for what is raised; also ValueError where :func:`judge.size` has
+    nothing to set against the training's attack.
     """
     config = record.as_config()
-    names = columns(config)
+    names = judge.columns(config)
     n = min(images or IMAGES, record.measurement("corrected:clean").n)
-    # before training: the files may change while it trains
-    origin = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    origin = provenance(device_or_best(None), None)  # before training: the files may change while it trains
     learned = retrain(
         record,
         work=work,
@@ -44,9 +55,18 @@ def watch(
         data_root=data_root,
         watch=lambda model, data: look(model, data, config, names, n),
     )
-    epochs = tuple(tuple(Measurement(**one) for one in line["watched"]) for line in learned.curve)
-    origin |= {"threads": record.provenance["threads"], "precision": record.provenance["precision"]}
-    return Watched(record.where, records.digest(record), origin, n, epochs)
+    return Watched(
+        record=record.where,
+        record_digest=records.digest(record),
+        weights="",
+        provenance=origin | {name: record.provenance[name] for name in ("threads", "precision")},
+        images=n,
+        measurements=tuple(
+            Measurement(**one | {"name": f"epoch-{line['epoch']}:{one['name']}"})
+            for line in learned.curve
+            for one in line["watched"]
+        ),
+    )
 
 
 def look(model: nn.Module, dataset: Dataset, config: Config, names: Sequence[str], n: int) -> dict:

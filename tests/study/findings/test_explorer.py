@@ -22,12 +22,11 @@ from study import records
 from study.evidence.estimates import wilson
 from study.experiment import weights
 from study.experiment.evaluate import evaluate, suite
-from study.findings.explorer import gallery, report
+from study.findings.explorer import gallery, measure, report
 from study.records import packing
 
 sys.path.insert(0, str(ROOT / "tools"))
 import browser
-import make_explorer
 
 PROBES = [attack for attack in suite(dual=True, surrogate=False) if attack.rule == "corrected"]
 DATA = miniature.dataset()
@@ -53,7 +52,7 @@ class World:
         }
 
     def explore(self) -> dict:
-        return make_explorer.explore(self.places(), DATA, self.results)
+        return measure.explore(self.places(), DATA, self.results)
 
 
 def measured(key: str, network) -> records.Record:
@@ -210,7 +209,7 @@ def replaced(world, **changes):
 )
 def test_data_that_outlived_what_they_were_made_from_fail_the_build(world, spoil, complaint):
     spoil(world)
-    with pytest.raises(ValueError, match=f"{complaint}.*tools/make_explorer.py"):
+    with pytest.raises(ValueError, match=f"{complaint}.*python -m study measure explorer"):
         report.read(world.file, world.results, world.models)
 
 
@@ -374,7 +373,7 @@ def test_the_committed_data_belong_to_the_committed_records_and_agree_with_them(
     data, found = report.read(path, ROOT / "results", ROOT / "models")
     assert path.stat().st_size < 2e6
     for row in data["rows"]:
-        assert report.agreement(row, found[row["key"]], data) >= make_explorer.AGREEMENT, row["key"]
+        assert report.agreement(row, found[row["key"]], data) >= measure.AGREEMENT, row["key"]
         assert report.curves(found[row["key"]], data["eps"])
     for _, _, seen in views(data):
         for attack in report.ATTACKS:

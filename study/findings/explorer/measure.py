@@ -1,39 +1,41 @@
-"""Write the data of the book's explorer page: images under attack, and what the published models make of them.
+"""The data of the book's explorer page: images under attack, and what the published models make of them.
 
-    python tools/make_explorer.py --budget lite --dataset cifar10-jpeg
-
-For one network of each technique and one of all three, from ``models/``, of that budget and data set: the first test
-image of each class in canonical order, FGSM and PGD as in the records' sweeps, and uniform noise, all through the
-branch that classifies and with true gradients. Each picture is rounded to whole pixel levels before the network sees
-it, so that the page shows what the network saw. A minute or two on a CPU; the same inputs give the same file.
+For one network of each technique and one of all three: the first test image of each class in canonical order, FGSM and
+PGD as in the records' sweeps, and uniform noise, all through the branch that classifies and with true gradients. Each
+picture is rounded to whole pixel levels before the network sees it, so that the page shows what the network saw. A
+minute or two on a CPU; the same inputs give the same file.
 """
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from advlib.attacks import eval_mode
 from advlib.norm import BRANCHES
 from study import records
-from study.data import Dataset, load
+from study.data import Dataset
 from study.data.pixels import to_pixels
 from study.experiment.evaluate import PIXEL, SWEEP_EPS, Attack, make_images, suite
+from study.experiment.network import Network
 from study.experiment.precision import float32
 from study.experiment.weights import load_model
 from study.findings.explorer import report
-from study.machine.folders import project_folder, results_folder
 from study.machine.progress import progress
-from study.plan import catalogue
 from study.records import packing
 
-KEYS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # more would make the page heavy
 AGREEMENT = 0.9  # below it, a model's file is hardly that of its record: 16-bit weights flip a verdict here and there
+
+
+def measure(networks: Sequence[Network], results: Path) -> Iterator[str]:
+    """Write the page's data from networks of one budget and data set, and say where. Errors as for :func:`explore`."""
+    place = Path(networks[0].record.where).parts[:2]
+    models = {one.record.where: Path(one.weights) for one in networks}
+    path = packing.write(explore(models, networks[0].dataset, results), Path(results, *place, report.NAME))
+    yield f"{path}: {len(models)} models, {path.stat().st_size / 1e6:.2f} MB"
 
 
 def first_of_each_class(labels: Tensor, classes: int) -> list[int]:
@@ -141,33 +143,3 @@ def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict
             )
         data["rows"].append(row)
     return data
-
-
-def published(folder: Path, budget: str, dataset: str) -> dict[str, Path]:
-    """The place of the record -> the file, for the page's models of a budget and data set, in the catalogue's order."""
-    found = {}
-    for key in (key for key in catalogue.rows() if key in KEYS):
-        path = folder / f"{key}.safetensors"
-        if path.is_file():
-            with safe_open(path, framework="pt") as file:
-                place = (file.metadata() or {}).get("record", "")
-            if place.startswith(f"{budget}/{dataset}/"):
-                found[place] = path
-    if not found:
-        raise SystemExit(f"no model of budget {budget} on {dataset} in {folder}: run tools/publish_models.py first")
-    return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", default="lite")
-    parser.add_argument("--dataset", default="cifar10-jpeg")
-    options = parser.parse_args()
-    models = published(project_folder() / "models", options.budget, options.dataset)
-    data = explore(models, load(options.dataset), results_folder())
-    path = packing.write(data, results_folder() / options.budget / options.dataset / report.NAME)
-    print(f"{path.name}: {len(models)} models, {path.stat().st_size / 1e6:.2f} MB")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,85 @@
+"""A record's network at hand: its weights, the data that it saw, and what a file beside the record says of both."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from advlib.resnet import resnet18
+from study import records
+from study.data import Dataset, load
+from study.experiment.build import device_or_best
+from study.experiment.provenance import provenance
+from study.experiment.weights import load_weights
+from study.records import Record
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network of ``record``, whose weights are in the file ``weights``; with ``data_root`` as for :func:`load`."""
+
+    record: Record
+    weights: Path
+    data_root: Path | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file of weights."""
+        return sha256(Path(self.weights).read_bytes()).hexdigest()
+
+    @cached_property
+    def device(self) -> torch.device:
+        return device_or_best(None)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network with true gradients, in evaluation mode, on the device.
+
+        Raises ValueError if the file has the weights of another record, and what reading it raises.
+        """
+        with safe_open(self.weights, framework="pt") as file:
+            of = (file.metadata() or {}).get("record", self.record.where)
+            channels = file.get_slice("standardise.mean").get_shape()[1]
+        if of != self.record.where:
+            raise ValueError(f"{self.weights} has the weights of {of}, not of {self.record.where}: name its own file")
+        config = self.record.as_config()
+        activation = "relu" if config.activation == "surrogate-relu" else config.activation
+        classes, alpha = len(self.record.data["classes"]), config.activation_alpha
+        model = resnet18(classes, config.width, activation, config.norm, channels, activation_alpha=alpha)
+        return load_weights(model, self.weights).to(self.device, memory_format=torch.channels_last)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data that the record is of. Raises ValueError if those here are others, and what loading them raises."""
+        found = load(self.record.config["dataset"], root=self.data_root)
+        if found.checksum != self.record.data["checksum"]:
+            raise ValueError(f"{self.record.where} is of other data than {found.name!r} here: their checksums differ")
+        return found
+
+    def first(self, images: int | None, usual: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first test images, uint8 (n, C, H, W), and their labels, on the device.
+
+        As many as asked for; if none are, the ``usual`` number, or all that the record was tested on if those are
+        fewer. Raises ValueError if more are asked for.
+        """
+        most = self.record.measurement("corrected:clean").n
+        if images and images > most:
+            raise ValueError(
+                f"{images} images are asked for, and {self.record.where} was tested on {most}: ask for no more"
+            )
+        n = images or min(usual, most)
+        return self.dataset.test_images[:n].to(self.device), self.dataset.test_labels[:n].to(self.device)
+
+    def about(self, images: int) -> dict:
+        """What every file beside the record says of whose network it is, and of what measured it."""
+        return {
+            "record": self.record.where,
+            "record_digest": records.digest(self.record),
+            "weights": self.digest,
+            "provenance": provenance(self.device, None),
+            "images": images,
+        }
