@@ -64,7 +64,7 @@ def test_a_probe_that_does_not_belong_to_its_record_is_refused(results, capsys):
     folder = results / fake.record("advprop").where
     (folder / "probe.json").write_text("{}")
     assert main(["verdicts", "--results", str(results)]) == 2
-    assert "python -m study probe advprop --protocol corrected" in capsys.readouterr().err
+    assert "python -m study measure masking advprop --protocol corrected" in capsys.readouterr().err
 
 
 def test_without_a_record_that_counts_the_commands_say_where_to_look(tmp_path, capsys):

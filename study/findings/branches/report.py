@@ -254,7 +254,7 @@ def missing(group: Group, crossings: Sequence[Crossing]) -> str:
     if not absent:
         return ""
     every = len(beside(group))
-    command = f"python -m study combine KEY {selection.flags(group)}"
+    command = f"python -m study measure branches KEY {selection.flags(group)}"
     return (
         f"Of {every} rows and protocols with two branches, the four networks were measured for {every - len(absent)}. "
         f"`{command}` does it in minutes, where the weights of a run are at hand."
@@ -303,7 +303,8 @@ def combined(crossings: Sequence[judge.Crossing]) -> Figure:
     Raises ValueError while none was measured.
     """
     if not crossings:
-        raise ValueError("no four networks to draw: `python -m study combine advprop --budget lite` measures them")
+        command = "python -m study measure branches advprop --budget lite"
+        raise ValueError(f"no four networks to draw: `{command}` measures them")
     looks = {judge.KEPT: (-0.14, PALETTE[1], "s"), judge.ANEW: (0.14, PALETTE[0], "o")}
     with style():
         size = (9.8, 1.0 + 1.75 * len(crossings))

@@ -206,7 +206,8 @@ def examples(root: Path, group: Group) -> dict | None:
         return None
     data = json.loads(path.read_text())
     if data["checksum"] != group[0].data["checksum"]:
-        raise ValueError(f"{path} is of other data than the records beside it: python -m study corrupt makes it anew")
+        command = "python -m study measure corruptions"
+        raise ValueError(f"{path} is of other data than the records beside it: {command} makes it anew")
     return data
 
 

@@ -416,7 +416,7 @@ def test_a_file_that_is_damaged_or_stale_is_refused_with_the_remedy(change, matc
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(ValueError, match=match) as error:
         judge.read(path, record, "w" * 64)
-    assert "python -m study autoattack advprop --protocol corrected --budget lite --seed 0" in str(error.value)
+    assert "python -m study measure autoattack advprop --protocol corrected --budget lite --seed 0" in str(error.value)
 
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path):
@@ -610,7 +610,7 @@ def test_without_a_file_the_page_says_how_to_make_one(tmp_path):
     record = fake.record()
     fake.put(record, tmp_path)
     assert judge.cases(tmp_path, [record]) == []
-    assert "`python -m study autoattack advprop --budget lite`" in report.summary([])
+    assert "`python -m study measure autoattack advprop --budget lite`" in report.summary([])
     assert report.flags([]).count("<em></em>") == len(judge.FLAGS), "the rules stand there, and nothing came of them"
 
 

@@ -174,7 +174,7 @@ def test_a_file_comes_back_as_it_was_written(record, tmp_path):
     assert judge.collect(tmp_path, [record]) == {record.where: found}
 
 
-REMEDY = r"python -m study combine advprop --protocol corrected --budget lite --dataset cifar10-jpeg --seed 0"
+REMEDY = r"python -m study measure branches advprop --protocol corrected --budget lite --dataset cifar10-jpeg --seed 0"
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_the_figure_shows_each_network_each_way_and_its_words_say_the_numbers(re
         assert drawn == [100 * found.accuracy(way, pair, column).value for way in WAYS for pair in PAIRS]
     words = report.combined_words([found], [record])
     assert "statistics measured anew: main + main 50.0 %, main + aux 72.4 %" in words["alt"]
-    with pytest.raises(ValueError, match="python -m study combine"):
+    with pytest.raises(ValueError, match="python -m study measure branches"):
         report.combined([])
 
 
@@ -361,7 +361,7 @@ def test_a_branch_that_guesses_is_not_called_robust():
 def test_without_a_file_the_page_says_how_to_make_it(record):
     assert judge.crossings([record], {}) == []
     said = report.missing([record], [])
-    assert "measured for 0" in said and "python -m study combine KEY --budget lite --dataset cifar10-jpeg" in said
+    assert "measured for 0" in said and "python -m study measure branches KEY --budget lite --dataset cifar10-jpeg" in said
     assert report.missing([record], [crossing(record, {})]) == ""
 
 

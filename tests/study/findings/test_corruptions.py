@@ -273,7 +273,7 @@ def test_a_file_comes_back_as_it_was_written(group, tmp_path):
 def test_a_file_that_is_foreign_or_damaged_is_refused_with_the_command_that_makes_it(change, message, group, tmp_path):
     path = tmp_path / group[0].where / judge.NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ValueError, match=f"{message}.*python -m study corrupt traditional"):
+    with pytest.raises(ValueError, match=f"{message}.*python -m study measure corruptions traditional"):
         judge.networks(tmp_path, group)
 
 

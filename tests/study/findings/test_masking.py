@@ -288,14 +288,14 @@ def test_a_probe_comes_back_as_it_was_written(tmp_path):
 )
 def test_a_probe_of_another_network_is_refused(changes, message, tmp_path):
     path = beside.write_beside(probe(RECORD, **changes), tmp_path / "probe.json")
-    with pytest.raises(ValueError, match=f"{message}.*python -m study probe sat"):
+    with pytest.raises(ValueError, match=f"{message}.*python -m study measure masking sat"):
         masking.read_probe(path, RECORD)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"record": 1}', "null"])
 def test_a_damaged_probe_is_refused_with_a_remedy(text, tmp_path):
     (tmp_path / "probe.json").write_text(text)
-    with pytest.raises(ValueError, match=r"probe\.json is no probe.*python -m study probe sat"):
+    with pytest.raises(ValueError, match=r"probe\.json is no probe.*python -m study measure masking sat"):
         masking.read_probe(tmp_path / "probe.json", RECORD)
 
 

@@ -158,7 +158,7 @@ def test_images_from_a_network_that_was_trained_anew_are_refused(tmp_path):
         for of in (record, other)
     ]
     with pytest.raises(
-        ValueError, match=r"other weights than .*python -m study transfer --budget smoke --dataset digits"
+        ValueError, match=r"other weights than .*python -m study measure transfer --budget smoke --dataset digits"
     ):
         masking.probes(tmp_path, group)
 
