@@ -1,14 +1,15 @@
 """FGSM and PGD as pure functions of ``(logits_fn, x, y)`` (section "Related Works").
 
-``logits_fn`` maps images (B, C, H, W) to logits (B, K). An attack returns images like ``x`` inside the ball and inside
-``bounds``; it reads gradients with respect to the images only, so parameters, their gradients, buffers and ``x``
-stay as they were. Batch-norm layers in training mode would still move: craft inside :func:`eval_mode`, as ``train`` and
-``evaluate`` do. The attack is untargeted and maximises plain cross-entropy on the true label.
+``logits_fn`` maps images (B, C, H, W) to logits (B, K). An attack is untargeted: it raises the cross-entropy of the
+true label, and returns images like ``x`` inside the ball and inside ``bounds``. It reads gradients by the images only,
+so parameters, their gradients, buffers and ``x`` stay as they were. Batch norm in training mode would still move: craft
+inside :func:`eval_mode`.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,27 +17,23 @@ from torch import Tensor, nn
 
 LogitsFn = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor, Tensor], Tensor]
+Bounds = tuple[float, float]
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """What an attack raises: each image's -log p, p the probability of its true class. Their sum, as a mean would
-    make an image's gradient depend on the batch. logits: (B, K); y: (B,)."""
+    """What an attack raises: the sum of -log p over the images, p the probability of the true class.
+
+    A mean would make an image's gradient depend on the size of the batch. logits: (B, K); y: (B,).
+    """
     return F.cross_entropy(logits, y, reduction="sum")
 
 
 def fgsm(
-    logits_fn: LogitsFn,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    bounds: tuple[float, float] = (0.0, 1.0),
-    validate: bool = True,
+    logits_fn: LogitsFn, x: Tensor, y: Tensor, *, eps: float, bounds: Bounds = (0.0, 1.0), validate: bool = True
 ) -> Tensor:
     """One full signed step, x + eps sign(grad), clipped to ``bounds`` (Goodfellow et al. 2015).
 
-    It is PGD with a single step as long as its radius. ``eps`` is in the units of ``x`` (pixels: 8/255 is
-    customary). See :func:`pgd` for shapes and errors.
+    It is PGD with a single step as long as its radius. Arguments and errors as for :func:`pgd`.
     """
     return pgd(logits_fn, x, y, eps=eps, step_size=eps, steps=1, bounds=bounds, validate=validate)
 
@@ -52,50 +49,40 @@ def pgd(
     random_start: bool = False,
     restarts: int = 1,
     norm: str = "linf",
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: Bounds = (0.0, 1.0),
     generator: torch.Generator | None = None,
     validate: bool = True,
     part: tuple[int, int] = (0, 1),
     objective: Objective = cross_entropy,
 ) -> Tensor:
-    """Projected gradient ascent on the cross-entropy inside the eps-ball (Madry et al. 2018).
+    """Projected gradient ascent on the cross-entropy inside the eps-ball (Madry et al. 2018); returns the last iterate.
 
-    x: (B, C, H, W) inside ``bounds``; y: (B,) int64. Half-precision images take their steps in float32. ``eps`` and
-    ``step_size`` are in the units of ``x``, lengths in the given ``norm`` ("linf" or "l2"). ``random_start`` draws the
-    first iterate from the ball (from ``generator``, or torch's global one). Returns the last iterate; with ``restarts``
-    > 1 an image once misclassified is kept and only survivors are attacked again, so restarts can only strengthen the
-    attack.
-
-    ``validate=False`` takes all values on trust, which spares a GPU the wait for them. Images beyond ``bounds`` are
-    then clamped into them whatever eps is, as the paper's released code does to standardised images, and a gradient
-    that is not finite makes images that are not.
-    ``part=(k, n)``: ``x`` is the k-th (from 0) of n equal parts of a batch, and gets the random starts that it has in
-    the whole of it. ``objective``: what is raised, :func:`cross_entropy` or :func:`log_odds`.
+    x: (B, C, H, W) inside ``bounds``, of any floating-point dtype; y: (B,) int64. ``eps`` and ``step_size``: lengths in
+    the ``norm`` ("linf" or "l2"), in the units of ``x`` (pixels: 8/255 is customary). ``random_start``: from a point of
+    the ball, drawn from ``generator`` or torch's global one. ``restarts`` beyond the first are for survivors only.
+    ``validate=False`` trusts all values, which spares a GPU the wait for them: images beyond ``bounds`` are clamped
+    into them, whatever eps is, and a gradient that is not finite makes images that are not. ``part=(k, n)``: ``x`` is
+    the k-th (from 0) of n equal parts of a batch, and gets the random starts that it has in the whole of it.
+    ``objective``: what is raised in the place of the cross-entropy.
 
     Raises ValueError on images outside ``bounds``, labels out of range, an empty batch, or impossible hyperparameters;
     TypeError on a wrong dtype; FloatingPointError on logits or a gradient that are not finite.
     """
     _check_batch(x, y)
-    if validate:
-        _check_values(x, y, bounds)
-        logits_fn = _checking_labels(logits_fn, y)
+    logits_fn = _checking_values(logits_fn, x, y, bounds) if validate else logits_fn
     _check_strength(eps, step_size, steps, restarts, norm)
     given = x.detach()
     x, logits_fn = _wide(given, logits_fn)
     ball = _BALLS[norm](x, eps, bounds)
+    start = partial(ball.random, x, generator, part) if random_start else lambda: x
+    ascend = partial(_ascend, logits_fn, step_size=step_size, steps=steps, validate=validate, objective=objective)
     if restarts == 1:
-        start = ball.random(x, generator, part) if random_start else x
-        return _narrow(_ascend(logits_fn, start, y, ball, step_size, steps, validate, objective), given)
-
-    x_adv = x.clone()
-    alive = torch.arange(len(x), device=x.device)
+        return _narrow(ascend(start(), y, ball), given)
+    x_adv, alive = x.clone(), torch.arange(len(x), device=x.device)
     for _ in range(restarts):
-        start = (
-            ball.random(x, generator, part) if random_start else x
-        )  # for all: an image's noise is its own, whoever survives
+        begun = start()  # for all: an image's noise is its own, whoever survives
         if len(alive):
-            begun, within = start[alive], ball.take(alive)
-            x_adv[alive] = _ascend(logits_fn, begun, y[alive], within, step_size, steps, validate, objective)
+            x_adv[alive] = ascend(begun[alive], y[alive], ball.take(alive))
             alive = alive[predictions(logits_fn, x_adv[alive]) == y[alive]]
     return _narrow(x_adv, given)
 
@@ -111,48 +98,32 @@ def first_success(
     random_start: bool = False,
     restarts: int = 1,
     norm: str = "linf",
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: Bounds = (0.0, 1.0),
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """After how many PGD steps each image is first misclassified: int64 (B,).
+    """After how many steps of :func:`pgd` each image is first misclassified, int64 (B,): the PGD of an evaluation.
 
-    0 if it already is, ``steps + 1`` if never. The evaluator's PGD: it stops an image at its first misclassified
-    iterate and spends further steps, and ``restarts``, on survivors only. The same forward classifies an iterate and
-    says where to go from it. With one restart, accuracy after k steps is the share of values above k: one call gives
-    the whole curve. Arguments and errors as for :func:`pgd`.
+    0 if it already is, ``steps + 1`` if never. Further steps and ``restarts`` are for survivors only. With one restart,
+    accuracy after k steps is the share of values above k: one call gives the whole curve. Arguments and errors as for
+    :func:`pgd`.
     """
     _check_batch(x, y)
-    _check_values(x, y, bounds)
-    logits_fn = _checking_labels(logits_fn, y)
+    logits_fn = _checking_values(logits_fn, x, y, bounds)
     _check_strength(eps, step_size, steps, restarts, norm)
     x, logits_fn = _wide(x.detach(), logits_fn)
+    ball = _BALLS[norm](x, eps, bounds)
     needed = torch.full_like(y, steps + 1)
-    if random_start:
+    if random_start:  # which is no success yet
         needed[predictions(logits_fn, x) != y] = 0
-    whole = _BALLS[norm](x, eps, bounds)
     for _ in range(restarts):
-        start = (
-            whole.random(x, generator) if random_start else x
-        )  # for all: an image's noise is its own, whoever survives
+        start = ball.random(x, generator) if random_start else x  # for all: an image's noise is its own
         alive = (needed == steps + 1).nonzero().squeeze(1)
-        x_adv, ball = start[alive], whole.take(alive)
-        for step in range(steps):
-            if not len(alive):
-                break
-            logits, gradient = _logits_and_gradient(logits_fn, x_adv, y[alive])
-            if step or not random_start:  # a random start is no success yet
-                survives = _classes(logits) == y[alive]
-                needed[alive[~survives]] = step
-                alive, x_adv, gradient, ball = alive[survives], x_adv[survives], gradient[survives], ball.take(survives)
-            require_finite(gradient, "gradients by the image")
-            x_adv = ball.project(x_adv + step_size * ball.steepest(gradient))
-        if len(alive) and (steps or not random_start):
-            needed[alive[predictions(logits_fn, x_adv) != y[alive]]] = steps
+        needed[alive] = _chase(logits_fn, start[alive], y[alive], ball.take(alive), step_size, steps, not random_start)
     return needed
 
 
 def uniform_noise(
-    x: Tensor, *, eps: float, bounds: tuple[float, float] = (0.0, 1.0), generator: torch.Generator | None = None
+    x: Tensor, *, eps: float, bounds: Bounds = (0.0, 1.0), generator: torch.Generator | None = None
 ) -> Tensor:
     """x plus uniform noise in [-eps, eps], clipped to ``bounds``: what an attack of that size must beat."""
     _check_images(x)
@@ -177,7 +148,7 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
 class _LinfBall:
     """Pixels within eps of x and within bounds: one interval per entry, so projecting is one clamp."""
 
-    def __init__(self, x: Tensor, eps: float, bounds: tuple[float, float]):
+    def __init__(self, x: Tensor, eps: float, bounds: Bounds):
         self.eps = eps
         self.low, self.high = (x - eps).clamp(*bounds), (x + eps).clamp(*bounds)
 
@@ -200,7 +171,7 @@ class _LinfBall:
 class _L2Ball:
     """Images whose difference from x has Euclidean length at most eps, within bounds."""
 
-    def __init__(self, x: Tensor, eps: float, bounds: tuple[float, float]):
+    def __init__(self, x: Tensor, eps: float, bounds: Bounds):
         self.x, self.eps, self.bounds = x, eps, bounds
 
     def take(self, index: Tensor) -> "_L2Ball":
@@ -276,6 +247,27 @@ def _ascend(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: 
     return x_adv
 
 
+def _chase(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int, start_counts: bool) -> Tensor:
+    """:func:`first_success` of one ascent from ``x_adv``, whose first iterate is a success or (a random one) is none.
+
+    The forward that says where to go from an iterate also classifies it.
+    """
+    needed, alive = torch.full_like(y, steps + 1), torch.arange(len(y), device=y.device)
+    for step in range(steps):
+        if not len(alive):
+            return needed
+        logits, gradient = _logits_and_gradient(logits_fn, x_adv, y[alive])
+        if step or start_counts:
+            survives = _classes(logits) == y[alive]
+            needed[alive[~survives]] = step
+            alive, x_adv, gradient, ball = alive[survives], x_adv[survives], gradient[survives], ball.take(survives)
+        require_finite(gradient, "gradients by the image")
+        x_adv = ball.project(x_adv + step_size * ball.steepest(gradient))
+    if len(alive) and (steps or start_counts):
+        needed[alive[predictions(logits_fn, x_adv) != y[alive]]] = steps
+    return needed
+
+
 def require_finite(images: Tensor, what: str) -> None:
     """Raises FloatingPointError if ``images`` (B, C, H, W), which are called ``what``, have NaN or infinity in them."""
     if not images.isfinite().all():
@@ -321,7 +313,7 @@ def _check_batch(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"images {tuple(x.shape)} and labels {tuple(y.shape)}: need (B, C, H, W) and (B,)")
 
 
-def _check_pixels(x: Tensor, bounds: tuple[float, float]) -> None:
+def _check_pixels(x: Tensor, bounds: Bounds) -> None:
     low, high = x.min().item(), x.max().item()
     if not bounds[0] <= low <= high <= bounds[1]:  # also false for NaN
         raise ValueError(
@@ -330,14 +322,11 @@ def _check_pixels(x: Tensor, bounds: tuple[float, float]) -> None:
         )
 
 
-def _check_values(x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
+def _checking_values(logits_fn: LogitsFn, x: Tensor, y: Tensor, bounds: Bounds) -> LogitsFn:
+    """Refuse pixels and labels; ``logits_fn`` then refuses too few classes for ``y``, at no pass of its own."""
     _check_pixels(x, bounds)
     if y.min() < 0:
         raise ValueError(f"label {y.min()} is negative: labels are class indices from 0")
-
-
-def _checking_labels(logits_fn: LogitsFn, y: Tensor) -> LogitsFn:
-    """``logits_fn`` that refuses logits with too few classes for ``y``; it costs no pass of its own."""
     highest = y.max().item()
 
     def checked(x: Tensor) -> Tensor:

@@ -19,9 +19,8 @@ def label_smoothing(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
 def als_targets(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
     """Targets (B, K) of adversarial label smoothing: alpha moves to the least likely class.
 
-    The least likely class is the argmin of the logits (the first of several), the true one not
-    excluded: where the two coincide, the target is one-hot again (Goibert & Dohmatob 2019,
-    section 3). No gradient flows into targets.
+    The least likely class is the argmin of the logits (the first of several), the true one not excluded: where the two
+    coincide, the target is one-hot again (Goibert & Dohmatob 2019, section 3). No gradient flows into targets.
     """
     _check_alpha(alpha)
     K = logits.shape[1]
@@ -32,8 +31,7 @@ def als_targets(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
 def als(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
     """Adversarial label smoothing: cross-entropy against :func:`als_targets`, by log-softmax.
 
-    The gradient with respect to the logits is (softmax - target) / B, however small a
-    probability is.
+    The gradient with respect to the logits is (softmax - target) / B, however small a probability is.
     """
     targets = als_targets(logits, labels, alpha)
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()

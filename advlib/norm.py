@@ -8,9 +8,8 @@ BRANCHES = ("main", "aux")
 class DualBatchNorm2d(nn.ModuleDict):
     """Two batch norms over (B, C, H, W), of which each call uses one.
 
-    ``"main"`` sees clean images, ``"aux"`` adversarial ones: neither distribution enters the
-    other's statistics or affine parameters. The branch is an argument of every call, so nothing
-    can be left switched.
+    ``"main"`` sees clean images, ``"aux"`` adversarial ones: neither distribution enters the other's statistics or
+    affine parameters. The branch is an argument of every call, so nothing can be left switched.
     """
 
     def __init__(self, channels: int):

@@ -103,22 +103,20 @@ def resnet18(
     conv: Callable[..., nn.Module] = nn.Conv2d,
     head_bias: str = "zero",
 ) -> ResNet18:
-    """A freshly initialised ResNet-18: Kaiming normal for convolutions and the linear layer.
+    """A freshly initialised ResNet-18: Kaiming normal for convolutions and the linear layer, from torch's generator.
 
     At width 64: 11,173,962 parameters (``norm="shared"``), 11,183,562 (``"dual"``), 11,181,770
-    (``"dual-except-shortcuts"``, the paper's released code). ``mean`` and ``std`` (per channel, in pixels) default to
-    CIFAR-10's for 3 channels and to 0.5 otherwise. Initial weights come from torch's global generator.
-    ``conv`` makes the convolutions of the blocks: another way to compute the same, such as
-    :class:`products.ProductConv2d`. ``head_bias``: "zero", or what "torch" draws for a linear layer, uniform
-    within 1 / sqrt(inputs), as in the paper's released code; the weights are the same under both.
+    (``"dual-except-shortcuts"``, the paper's released code). ``mean``, ``std``: per channel, in pixels; None for
+    CIFAR-10's if there are 3 channels, and for 0.5 otherwise. ``conv``: what makes the convolutions of the blocks, such
+    as another way to compute the same. ``head_bias``: "zero", or "torch" for what torch draws for a linear layer, as in
+    the paper's released code; the weights are the same under both.
 
     Raises ValueError on an unknown activation, norm or bias, a width below 1, fewer than 2 classes, or mean and std
     that do not fit the channels.
     """
-    if norm not in NORMS:
-        raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")
-    if head_bias not in ("zero", "torch"):
-        raise ValueError(f"unknown head_bias {head_bias!r}: choose one of zero, torch")
+    for name, value, known in [("norm", norm, NORMS), ("head_bias", head_bias, ("zero", "torch"))]:
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     if width < 1 or num_classes < 2 or in_channels < 1:
         raise ValueError(f"{width=}, {num_classes=}, {in_channels=}: need width >= 1, at least 2 classes, 1 channel")
     mean = mean or (CIFAR10_MEAN if in_channels == 3 else (0.5,) * in_channels)
@@ -127,9 +125,13 @@ def resnet18(
         raise ValueError(f"{mean=}, {std=}: need {in_channels} values each, every std positive")
     act = make_activation(activation, activation_alpha)
     model = ResNet18(num_classes=num_classes, width=width, act=act, norms=NORMS[norm], conv=conv, mean=mean, std=std)
+    _initialise(model, head_bias)
+    return model
+
+
+def _initialise(model: ResNet18, head_bias: str) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)
     if head_bias == "zero":
         nn.init.zeros_(model.head.bias)
-    return model

@@ -19,9 +19,8 @@ UNSCALED = torch.amp.GradScaler(enabled=False)  # scales nothing and skips no st
 def train_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn, scaler=UNSCALED) -> tuple[Tensor, Tensor]:
     """One update of Algorithm 1: learn from clean images and their adversarial twins (equation 4).
 
-    x: (B, C, H, W) pixels in [0, 1]; y: (B,) labels. Returns the loss and logits (2B, K), clean
-    half first. The twins come before the clean predictions of line 4, so that both forwards of
-    the loss stand together.
+    x: (B, C, H, W) pixels in [0, 1]; y: (B,) labels. Returns the loss and logits (2B, K), clean half first. The twins
+    come before the clean predictions of line 4, so that both forwards of the loss stand together.
     """
     x_adv = attack(model, x, y)  # lines 6 to 9
     logits = torch.cat([model(x, branch="main"), model(x_adv, branch="aux")])  # lines 4, 10, 11
