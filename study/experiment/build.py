@@ -1,4 +1,4 @@
-"""From the names in a config to objects: the network, its gradients, the attack of its training."""
+"""From the names in a config to objects: network, gradients, update, loss, attack. What computes is handed these."""
 
 from functools import partial
 
@@ -78,5 +78,6 @@ def training_attack(
     return partial(train.craft, attack=ascend, **how)
 
 
-def device_or_best(device: str | torch.device | None) -> torch.device:
+def device_or_best(device: str | torch.device | None = None) -> torch.device:
+    """The device of that name; of None a GPU, if there is one."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,8 +1,8 @@
 """The attack suite: what every trained model goes through, whatever it was trained with.
 
 Each :class:`Attack` says in full how images are made and how they are classified, so the two protocols, and every
-mixture of their switches, are values of one type. A model's accuracy under an attack is its mask's mean: which images
-of the test set, in canonical order, it classified correctly. All of it is float32.
+mixture of their switches, are values of one type. What is measured is a mask: which test images, in canonical order,
+were classified correctly; its mean is the accuracy. All of it is float32.
 """
 
 import copy

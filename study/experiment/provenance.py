@@ -62,9 +62,9 @@ def device_name(device: torch.device) -> str:
 def code(root: Path | None = None) -> dict:
     """The commit of this project's code, which is at ``root``, and whether it was changed since; None where unknown.
 
-    Where ``root`` is no repository that has the code, whatever repository is around it, or there is no git, the commit
-    is the one that a pack for a borrowed machine names (``COMMIT``), and unknown in an installed copy; whether the code
-    was changed is unknown in both.
+    Where there is no git, or ``root`` is not itself a repository of this code, the file ``COMMIT`` names the commit (a
+    pack for a borrowed machine has one); without it, as in an installed copy, the commit is unknown. Whether the code
+    was changed is then unknown too.
     """
     root = root or Path(__file__).resolve().parents[2]
     top = _git(root, "rev-parse", "--show-toplevel")

@@ -13,6 +13,7 @@ from torch import nn
 from study.data import Dataset, load
 from study.experiment.evaluate import evaluate, suite
 from study.experiment.run import Learned, learn
+from study.machine.folders import WEIGHTS
 from study.records import Record
 
 OF_THE_MACHINE = "seconds"  # of an epoch's line in a curve: what it took, not what it computed
@@ -50,7 +51,7 @@ def retrain(
         difference = next(differences(record, learned), None)
     finally:
         torch.set_num_threads(threads)
-    if scratch and not difference and not (weights := Path(work) / "model.safetensors").exists():
+    if scratch and not difference and not (weights := Path(work) / WEIGHTS).exists():
         (scratch / weights.name).replace(weights)
     if scratch:
         shutil.rmtree(scratch)

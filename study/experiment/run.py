@@ -1,4 +1,4 @@
-"""Config -> Record: the only module that maps names to objects. Everything else is handed what it works with."""
+"""One run, from a config to its record: data, training, evaluation, and what is to be said of them."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -20,19 +20,19 @@ from study.experiment.precision import training_dtype
 from study.experiment.provenance import cost, describe_data, provenance
 from study.experiment.unfinished import Unfinished, digest
 from study.experiment.weights import save_weights
-from study.machine.folders import CHECKPOINT, HALVED, MEASURED, PROCESSES, alone
+from study.machine.folders import CHECKPOINT, CHECKPOINT_LOCK, HALVED, MEASURED, PROCESSES, WEIGHTS, alone
 from study.machine.interrupt import Interrupted, on_request
 from study.plan.config import Config
-from study.records import SCIENCE_VERSION, Record
+from study.records import SCIENCE_VERSION, Measurement, Record
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained network, not yet measured: it under each gradient, its data (on the device), its curve."""
+    """A trained network by the gradients that an attack may read, the data it saw (on the device), its curve."""
 
     models: Mapping[str, nn.Module]  # in evaluation mode: "true", and "surrogate" where the activations have one
     dataset: Dataset
-    curve: list[dict]  # one dict an epoch, as `study.experiment.training.fit` returns it
+    curve: list[dict]  # one dict an epoch, as `training.fit` returns it
 
     @property
     def model(self) -> nn.Module:
@@ -40,16 +40,10 @@ class Learned:
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """A finished run: its record, its trained model under each gradient, and the data it saw (on the device)."""
+class Experiment(Learned):
+    """A finished run: what it learned, and its record."""
 
     record: Record
-    models: Mapping[str, nn.Module]  # "true", and "surrogate" where the activations have one
-    dataset: Dataset
-
-    @property
-    def model(self) -> nn.Module:
-        return self.models["true"]
 
 
 def learn(
@@ -70,14 +64,14 @@ def learn(
     if processes > 1:
         _train_in_company(config, device, data_root, work, processes)
     # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint
-    with alone(work / "checkpoint.lock", wait=True) if work else nullcontext(), on_request() as stop:
+    with alone(work / CHECKPOINT_LOCK, wait=True) if work else nullcontext(), on_request() as stop:
         model, dataset, curve = train_network(
             config, device=device, data_root=data_root, work=work, stop=stop, watch=watch
         )
         if stop():  # it came after the last step: the checkpoint holds the whole training
             raise Interrupted("asked to stop after the training: run it again to go on with the evaluation")
     if work:
-        save_weights(model, work / "model.safetensors")
+        save_weights(model, work / WEIGHTS)
     return Learned(gradients(model.eval(), config, dataset), dataset, curve)
 
 
@@ -153,46 +147,54 @@ def run(
     """
     processes = launch.processes(config.batch_size, processes)
     device = device_or_best(device)
-    # before training: the files may change while it trains
-    origin = provenance(device, training_dtype(config.precision, device))
-    if work and (work / HALVED).is_file():
-        origin["halved"] = True  # a campaign carried its checkpoint in half precision
+    origin = provenance(device, training_dtype(config.precision, device))  # now: files may change while it trains
     if work and not (work / CHECKPOINT).is_file():
         (work / PROCESSES).unlink(missing_ok=True)  # of a training that left nothing
     learned = learn(config, device=device, data_root=data_root, work=work, processes=processes)
-    if work and (work / PROCESSES).is_file():
-        origin["processes"] = int((work / PROCESSES).read_text())  # also where one has finished what several began
-    models, dataset = learned.models, learned.dataset
-
-    unfinished = Unfinished(
-        work / MEASURED if work else None,
-        {
-            "config": config.to_dict(),
-            "science_version": SCIENCE_VERSION,
-            "weights": digest(learned.model),
-            "data": dataset.checksum,
-        },
-    )
-    measurements = evaluate(
-        models,
-        dataset.test_images,
-        dataset.test_labels,
-        suite(dual=config.norm != "shared", surrogate="surrogate" in models),
-        sweep_size=config.sweep_size,
-        strong_size=config.strong_size,
-        seed=config.seed,
-        unfinished=unfinished,
-    )
+    measurements, seconds = measure(config, learned, work)
     record = Record(
         key=key,
         protocol=protocol,
         budget=budget,
         seed=config.seed,
         config=config.to_dict(),
-        data=describe_data(dataset),
-        provenance=origin,
-        cost=cost(config, len(dataset.train_images), learned.curve, unfinished.seconds),
+        data=describe_data(learned.dataset),
+        provenance=origin | _marks(work),
+        cost=cost(config, len(learned.dataset.train_images), learned.curve, seconds),
         curve=learned.curve,
         measurements=tuple(measurements),
     )
-    return Experiment(record, models, dataset)
+    return Experiment(learned.models, learned.dataset, learned.curve, record)
+
+
+def measure(config: Config, learned: Learned, work: Path | None) -> tuple[list[Measurement], float]:
+    """What the attack suite does to a trained network, and the seconds that took; ``work`` keeps what is measured."""
+    data = learned.dataset
+    origin = {
+        "config": config.to_dict(),
+        "science_version": SCIENCE_VERSION,
+        "weights": digest(learned.model),
+        "data": data.checksum,
+    }
+    unfinished = Unfinished(work / MEASURED if work else None, origin)
+    measurements = evaluate(
+        learned.models,
+        data.test_images,
+        data.test_labels,
+        suite(dual=config.norm != "shared", surrogate="surrogate" in learned.models),
+        sweep_size=config.sweep_size,
+        strong_size=config.strong_size,
+        seed=config.seed,
+        unfinished=unfinished,
+    )
+    return measurements, unfinished.seconds
+
+
+def _marks(work: Path | None) -> dict:
+    """What its scratch folder says of how a network was trained."""
+    marks = {}
+    if work and (work / HALVED).is_file():
+        marks["halved"] = True  # a campaign carried its checkpoint in half precision
+    if work and (work / PROCESSES).is_file():
+        marks["processes"] = int((work / PROCESSES).read_text())  # also where one has finished what several began
+    return marks

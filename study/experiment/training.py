@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,11 @@ Step = Callable[..., tuple[Tensor, Tensor]]
 SAVE_EVERY = "ADVLIB_SAVE_EVERY"  # seconds from one checkpoint of a training to the next, if set
 
 
+def fit(model: nn.Module, images: Tensor, labels: Tensor, config: Config, **how) -> list[dict]:
+    """Train ``model`` in place and return its curve: one dict an epoch. Arguments and errors: :class:`Training`."""
+    return Training(model, images, labels, config, **how).run()
+
+
 @dataclass
 class Epoch:
     """One pass over the training images, as far as it has come."""
@@ -31,6 +36,138 @@ class Epoch:
     sums: Tensor  # (3,): of the loss, and of the images classified correctly, clean and adversarial
     steps: int = 0
     seconds: float = 0.0
+
+
+@dataclass
+class Training:
+    """A network, what it learns from and how, and how far it has come.
+
+    A training that was cut off goes on from its ``checkpoint``, to the same result (bit for bit on a CPU). All
+    processes of a ``team`` give the same values.
+
+    Raises ValueError if the checkpoint is damaged or of another config or data, or the batch is larger than the data or
+    cannot be shared out; when it runs, FloatingPointError if the loss is no longer finite, and Interrupted.
+    """
+
+    model: nn.Module
+    images: Tensor  # uint8 (N, C, H, W), on the model's device
+    labels: Tensor  # (N,)
+    config: Config
+    _: KW_ONLY
+    step: Step  # an update, of `advlib.train`
+    attack: Callable  # what it makes adversarial twins by
+    loss_fn: Callable
+    augment: Callable  # images and generator to images
+    generator: torch.Generator  # draws order and augmentation
+    precision: torch.dtype | None = None  # of autocast; float16 has its loss scaled; None is float32
+    checkpoint: Path | None = None  # saved every `save_every()` seconds, between two steps, and at the end
+    stop_after: int | None = None  # epochs in all: it ends early, and saves
+    stop: Callable[[], bool] = lambda: False  # asked before every step: if it says so, save and raise Interrupted
+    watch: Callable[[nn.Module], dict] = lambda model: {}  # looks at the model after an epoch, adds to its line
+    team: Team = ALONE  # the processes that share each batch, of which this is one
+    checksum: str | None = None  # of the data
+
+    def __post_init__(self):
+        N, B = len(self.images), self.config.batch_size
+        if N < B:
+            raise ValueError(f"batch_size={B} is larger than the {N} training images: lower it, or raise train_size")
+        refuse_unequal_parts(self.config, N, self.team.size)
+        self.device = self.images.device
+        self.images_an_epoch = self.config.images_an_epoch(N)
+        self.steps = math.ceil(self.images_an_epoch / B)  # of an epoch
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=self.config.lr,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
+        )
+        synchronise(self.model, self.team)
+        self.scaler = Scaler(self.device, self.precision, self.team)
+        self.curve, self.begun = load_checkpoint(self.checkpoint, self) if self.checkpoint else ([], None)
+        self.saved, self.pause = time.perf_counter(), save_every()
+
+    @property
+    def origin(self) -> dict:
+        """What a checkpoint must be of, to go on from it."""
+        return {
+            "config": self.config.to_dict(),
+            "science_version": SCIENCE_VERSION,
+            "device": self.device.type,
+            "precision_used": str(self.precision),
+            "data": self.checksum,
+        }
+
+    def run(self) -> list[dict]:
+        """Train from where it stands to the end; the curve."""
+        epochs = self.config.epochs
+        last = epochs if self.stop_after is None else min(self.stop_after, epochs)
+        done = len(self.curve) * self.steps + (self.begun.steps if self.begun else 0)
+        size = {"total": epochs * self.steps, "initial": done, "unit_scale": self.config.batch_size}
+        self.model.train()
+        with progress(desc="train", unit=" images", **size) as bar:
+            for epoch in range(len(self.curve), last):
+                line = self._learn(epoch, self.begun or self._new_epoch(), bar)
+                self.begun = None
+                self.curve.append(line | self.watch(self.model))
+                if epoch + 1 == last and self.checkpoint and self.team.first:
+                    save_checkpoint(self.checkpoint, self)
+        return self.curve
+
+    def _new_epoch(self) -> Epoch:
+        order = torch.randperm(len(self.images), generator=self.generator, device=self.device)
+        return Epoch(order, torch.zeros(3, device=self.device))
+
+    def _learn(self, epoch: int, now: Epoch, bar) -> dict:
+        """What is left of an epoch; its line of the curve."""
+        B = self.config.batch_size
+        start, batches = time.perf_counter() - now.seconds, now.order[: self.images_an_epoch].split(B)
+        for k in range(now.steps, self.steps):
+            self._save_or_stop(epoch, replace(now, steps=k, seconds=time.perf_counter() - start))
+            rate = self._set_rate(epoch + k / self.steps)
+            x, y = self._batch(batches[k])
+            with autocast(self.device, self.precision):
+                loss, logits = self.step(self.model, self.optimizer, x, y, self.attack, self.loss_fn, self.scaler)
+            now.sums += _tally(loss, logits, y, self.team.size, len(batches[k]) / B)
+            if bar.update(1):  # true when the bar redraws: only then is the device waited for
+                averages = _averages(now.sums, min((k + 1) * B, self.images_an_epoch), B, len(logits) > len(y))
+                bar.set_postfix({name.split("_")[0]: value for name, value in averages.items()}, refresh=False)
+        averages = _averages(self.team.mean(now.sums), self.images_an_epoch, B, len(logits) > len(y))
+        self._require_finite(averages["loss"], epoch)
+        return {"epoch": epoch + 1, "lr": rate, **averages, "seconds": round(time.perf_counter() - start, 3)}
+
+    def _save_or_stop(self, epoch: int, now: Epoch) -> None:
+        """Between two steps: save if it is time to, or if anybody has been asked to stop."""
+        due = self.checkpoint is not None and time.perf_counter() - self.saved >= self.pause
+        asked, due = self.team.any(self.stop(), due and self.team.first)  # the first one's clock decides
+        if asked or due:
+            now = replace(now, sums=self.team.mean(now.sums))
+            self._require_finite(now.sums[0].item(), epoch)  # a poisoned state replaces no good one
+            if self.checkpoint and self.team.first:
+                save_checkpoint(self.checkpoint, self, now)
+            self.saved = time.perf_counter()
+        if asked:
+            raise Interrupted(
+                f"asked to stop after {now.steps} of {self.steps} steps of epoch {epoch + 1}: run it again to go on"
+            )
+
+    def _set_rate(self, epochs: float) -> float:
+        """The learning rate after so many epochs."""
+        total = self.config.epochs
+        rate = self.config.lr * learning_rate(self.config.schedule, epochs / total, self.steps * total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """This process's part of the chosen images, augmented, as pixels (B, C, H, W); their labels (B,)."""
+        x = self.team.part(self.augment(self.images[chosen], self.generator))
+        return to_pixels(x), self.team.part(self.labels[chosen])
+
+    def _require_finite(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} in epoch {epoch + 1}: lower lr={self.config.lr}, or train in float32"
+            )
 
 
 def learning_rate(schedule: str, done: float, steps: int) -> float:
@@ -51,109 +188,6 @@ def learning_rate(schedule: str, done: float, steps: int) -> float:
     raise ValueError(f"unknown schedule {schedule!r}: choose one of cosine, one-cycle, published")
 
 
-def fit(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    config: Config,
-    *,
-    step: Step,
-    attack,
-    loss_fn,
-    augment,
-    generator: torch.Generator,
-    precision: torch.dtype | None = None,
-    checkpoint: Path | None = None,
-    stop_after: int | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    watch: Callable[[nn.Module], dict] = lambda model: {},
-    team: Team = ALONE,
-    checksum: str | None = None,
-) -> list[dict]:
-    """Train ``model`` in place and return its curve: one dict an epoch.
-
-    images: uint8 (N, C, H, W) on the model's device; labels: (N,). Order and augmentation come from ``generator``. With
-    ``checkpoint``, the state is saved between two steps once :func:`save_every` seconds have gone by, and at the end; a
-    run that was cut off goes on from it, to the same result (bit for bit on a CPU). ``stop_after`` ends early, after so
-    many epochs in all, and saves. ``stop`` is asked before every step: if it says so, the state is saved there and
-    then. ``precision`` is what autocast computes in, and the loss is scaled where it is float16; None is float32.
-    ``watch`` looks at the model after every epoch, leaves it as it is, and adds what it returns to the epoch's line of
-    the curve. ``team``: the processes that share each batch, of which this is one; all call this with the same values.
-    ``checksum``: of the data.
-
-    Raises ValueError if the checkpoint is of another config or data, or the batch is larger than the data,
-    FloatingPointError if the loss is no longer finite, and Interrupted once ``stop`` has said so.
-    """
-    N, B, device = len(images), config.batch_size, images.device
-    if N < B:
-        raise ValueError(f"batch_size={B} is larger than the {N} training images: lower it, or raise train_size")
-    refuse_unequal_parts(config, N, team.size)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-    synchronise(model, team)
-    scaler = Scaler(device, precision, team)
-    origin = {
-        "config": config.to_dict(),
-        "science_version": SCIENCE_VERSION,
-        "device": device.type,
-        "precision_used": str(precision),
-        "data": checksum,
-    }
-    state = model, optimizer, scaler, generator
-    curve, begun = load_checkpoint(checkpoint, origin, *state) if checkpoint else ([], None)
-    images_an_epoch = config.images_an_epoch(N)
-    steps = math.ceil(images_an_epoch / B)
-    last = config.epochs if stop_after is None else min(stop_after, config.epochs)
-    saved, pause = time.perf_counter(), save_every()
-
-    model.train()
-    with progress(
-        desc="train",
-        total=config.epochs * steps,
-        initial=len(curve) * steps + (begun.steps if begun else 0),
-        unit_scale=B,
-        unit=" images",
-    ) as bar:
-        for epoch in range(len(curve), last):
-            now = begun or Epoch(torch.randperm(N, generator=generator, device=device), torch.zeros(3, device=device))
-            begun = None
-            start, batches = time.perf_counter() - now.seconds, now.order[:images_an_epoch].split(B)
-            for k in range(now.steps, steps):
-                due = checkpoint is not None and time.perf_counter() - saved >= pause
-                asked, due = team.any(stop(), due and team.first)  # the first one's clock decides
-                if asked or due:
-                    so_far = replace(now, sums=team.mean(now.sums), steps=k, seconds=time.perf_counter() - start)
-                    _require_finite(so_far.sums[0].item(), epoch, config)  # a poisoned state replaces no good one
-                    if checkpoint and team.first:
-                        save_checkpoint(checkpoint, origin, *state, curve, so_far)
-                    saved = time.perf_counter()
-                if asked:
-                    raise Interrupted(
-                        f"asked to stop after {k} of {steps} steps of epoch {epoch + 1}: run it again to go on"
-                    )
-                factor = learning_rate(config.schedule, (epoch + k / steps) / config.epochs, steps * config.epochs)
-                for group in optimizer.param_groups:
-                    group["lr"] = config.lr * factor
-                x = to_pixels(team.part(augment(images[batches[k]], generator)))
-                y = team.part(labels[batches[k]])
-                with autocast(device, precision):
-                    loss, logits = step(model, optimizer, x, y, attack, loss_fn, scaler)
-                now.sums += _tally(loss, logits, y, team.size, len(batches[k]) / B)
-                if bar.update(1):  # true when the bar redraws: only then is the device waited for
-                    averages = _averages(now.sums, min((k + 1) * B, images_an_epoch), B, len(logits) > len(y))
-                    short = {name.split("_")[0]: value for name, value in averages.items()}
-                    bar.set_postfix(short, refresh=False)
-            averages = _averages(team.mean(now.sums), images_an_epoch, B, len(logits) > len(y))
-            _require_finite(averages["loss"], epoch, config)
-            seconds = time.perf_counter() - start
-            line = {"epoch": epoch + 1, "lr": config.lr * factor, **averages, "seconds": round(seconds, 3)}
-            curve.append(line | watch(model))
-            if epoch + 1 == last and checkpoint and team.first:
-                save_checkpoint(checkpoint, origin, *state, curve)
-    return curve
-
-
 def save_every() -> float:
     """``$ADVLIB_SAVE_EVERY`` or 60: seconds between two checkpoints of a training, if a step takes less.
 
@@ -168,11 +202,6 @@ def save_every() -> float:
     if not seconds >= 0:
         raise ValueError(f"{SAVE_EVERY} {text}: after how many seconds a training saves its state, a number from 0 up")
     return seconds
-
-
-def _require_finite(loss: float, epoch: int, config: Config) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}: lower lr={config.lr}, or train in float32")
 
 
 def refuse_unequal_parts(config: Config, images: int, processes: int) -> None:
@@ -201,37 +230,23 @@ def _averages(sums: Tensor, images: int, B: int, adversarial: bool) -> dict[str,
     return {name: float(f"{value:.6g}") for name, value in averages.items()}  # a record need not hold more digits
 
 
-def save_checkpoint(
-    path: Path,
-    origin: dict,
-    model,
-    optimizer,
-    scaler: torch.amp.GradScaler,
-    generator: torch.Generator,
-    curve: list[dict],
-    begun: Epoch | None = None,
-) -> None:
-    """Everything that the rest of the training depends on, written atomically. ``origin`` says what it is of.
-
-    ``begun``: the epoch that is under way, if one is.
-    """
+def save_checkpoint(path: Path, training: Training, begun: Epoch | None = None) -> None:
+    """Everything that the rest of a training depends on, written atomically. ``begun``: the epoch under way, if any."""
     state = {
-        "origin": origin,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "generator": generator.get_state(),
-        "curve": curve,
+        "origin": training.origin,
+        "model": training.model.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "scaler": training.scaler.state_dict(),
+        "generator": training.generator.get_state(),
+        "curve": training.curve,
         "begun": vars(begun) if begun else None,
     }
     with replacing(path) as partial_path:
         torch.save(state, partial_path)
 
 
-def load_checkpoint(
-    path: Path, origin: dict, model, optimizer, scaler: torch.amp.GradScaler, generator: torch.Generator
-) -> tuple[list[dict], Epoch | None]:
-    """Restore model, optimiser, scaler and generator from ``path``; the curve so far, and the epoch under way.
+def load_checkpoint(path: Path, training: Training) -> tuple[list[dict], Epoch | None]:
+    """Restore a training's model, optimiser, scaler and generator; the curve so far, and the epoch under way.
 
     ([], None) if there is no file. Raises ValueError on a damaged checkpoint or one of another origin. Only tensors and
     plain values are unpickled.
@@ -239,24 +254,24 @@ def load_checkpoint(
     if not path.exists():
         return [], None
     try:
-        state = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
+        state = torch.load(path, map_location=training.device, weights_only=True)
         saved = state["origin"]
     except Exception as error:  # torch raises many kinds on a damaged file; all mean the same here
         raise ValueError(f"the checkpoint {path} is damaged ({error}): delete it to train from the start") from error
-    if saved != origin:
-        then, now = saved | saved["config"], origin | origin["config"]
-        changed = [
-            f"{name} {then.get(name)!r}, now {now[name]!r}"
-            for name in now
-            if name != "config" and then.get(name) != now[name]
-        ]
-        raise ValueError(
-            f"the checkpoint {path} is of another training ({'; '.join(changed)}): delete it, or move it away"
-        )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    _refuse_another_origin(path, saved, training.origin)
+    training.model.load_state_dict(state["model"])
+    training.optimizer.load_state_dict(state["optimizer"])
     if state.get("scaler"):  # empty but in float16; older checkpoints have none
-        scaler.load_state_dict(state["scaler"])
-    generator.set_state(state["generator"].cpu())
+        training.scaler.load_state_dict(state["scaler"])
+    training.generator.set_state(state["generator"].cpu())
     begun = state.get("begun")
     return state["curve"], Epoch(**begun) if begun else None
+
+
+def _refuse_another_origin(path: Path, saved: dict, origin: dict) -> None:
+    if saved == origin:
+        return
+    then, now = saved | saved["config"], origin | origin["config"]
+    del now["config"]  # its fields are there one by one
+    changed = [f"{name} {then.get(name)!r}, now {now[name]!r}" for name in now if then.get(name) != now[name]]
+    raise ValueError(f"the checkpoint {path} is of another training ({'; '.join(changed)}): delete it, or move it away")

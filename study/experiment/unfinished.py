@@ -50,7 +50,7 @@ class Unfinished:
 
 
 def digest(model: nn.Module) -> str:
-    """Of all weights and statistics: two models of one digest classify alike."""
+    """SHA-256 of all weights and statistics: two models of one digest classify alike."""
     found = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())

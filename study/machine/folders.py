@@ -1,4 +1,7 @@
-"""Where a run's files go: found from where the work is done, so that no record holds a path of a machine."""
+"""Where a run's files go, and how they are written: whole or not at all, by one process at a time, while there is room.
+
+Places are found from where the work is done, so that no record holds a path of a machine.
+"""
 
 import errno
 import os
@@ -10,6 +13,8 @@ from pathlib import Path
 RESULTS = "ADVLIB_RESULTS"  # the results folder, if set
 WORK = "ADVLIB_WORK"  # checkpoints and final weights, if set
 CHECKPOINT = "checkpoint.pt"  # of a training, in its run's scratch folder
+CHECKPOINT_LOCK = "checkpoint.lock"  # held by the process that writes it, there too
+WEIGHTS = "model.safetensors"  # of a trained network, there too
 MEASURED = "measured.json"  # of an evaluation, there too
 FAILED = "failed.txt"  # why a run failed, there too
 HALVED = "halved.txt"  # its checkpoint has travelled in half precision, there too
@@ -35,16 +40,16 @@ def project_folder(start: Path | None = None) -> Path | None:
     return next((folder for folder in (start, *start.parents) if (folder / "_config.yml").is_file()), None)
 
 
-def results_folder(start: Path | None = None) -> Path:
+def results_folder() -> Path:
     """``$ADVLIB_RESULTS``, else the project's ``results``, else ``results`` here (as in Colab)."""
     if os.environ.get(RESULTS):
         return Path(os.environ[RESULTS])
-    return (project_folder(start) or Path.cwd()) / "results"
+    return (project_folder() or Path.cwd()) / "results"
 
 
-def work_folder(where: str, start: Path | None = None) -> Path:
+def work_folder(where: str) -> Path:
     """The scratch folder of the run at ``where``: its checkpoint while it trains, its weights afterwards."""
-    root = Path(os.environ[WORK]) if os.environ.get(WORK) else (project_folder(start) or Path.cwd()) / "checkpoints"
+    root = Path(os.environ[WORK]) if os.environ.get(WORK) else (project_folder() or Path.cwd()) / "checkpoints"
     return root / where
 
 

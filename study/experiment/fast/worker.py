@@ -12,7 +12,7 @@ import torch
 from study.experiment import run
 from study.experiment.fast.launch import leave_word
 from study.experiment.fast.parallel import joined
-from study.machine.folders import alone
+from study.machine.folders import CHECKPOINT_LOCK, alone
 from study.machine.interrupt import Interrupted, on_request
 from study.machine.progress import TERMINAL
 from study.plan.config import Config
@@ -44,7 +44,7 @@ def _train(task: dict, asked: threading.Event) -> None:
     with (
         joined(device) as team,
         on_request() as terminated,
-        alone(work / "checkpoint.lock", wait=True) if team.first else nullcontext(),
+        alone(work / CHECKPOINT_LOCK, wait=True) if team.first else nullcontext(),
     ):
         team.any(False)  # whoever writes the checkpoint holds its lock: only now may the others read it
         run.train_network(
