@@ -23,16 +23,15 @@ from typing import Self
 from study import grid
 from study.data import is_here, load
 from study.grid import Run, State
-from study.machine.folders import CHECKPOINT, FAILED, HALVED, replacing, work_folder
+from study.machine.folders import CHECKPOINT, FAILED, HALVED, WEIGHTS, replacing, work_folder
 from study.machine.progress import progress
 from study.plan import arithmetic, catalogue
 
 PART = 14 * 2**20  # bytes of a part at most
 ROOM = 56 * 2**20  # bytes that weights or checkpoints may fill all parts up to: in 8 files, with what is not packed
 FOR_RECORDS = 12 * 2**20  # of them, which weights leave free: some forty runs
-NAME, ENDING = "campaign-", ".tar.gz"
+PREFIX, ENDING = "campaign-", ".tar.gz"  # of the name of a part
 LOG, GATE = "campaign.txt", "gate.json"
-WEIGHTS = "model.safetensors"  # of a finished run, in its scratch folder
 GRACE = 25  # seconds before the end in which a run saves, and what it saved is packed
 POLL = 0.2
 THREADS = "OMP_NUM_THREADS"  # of each run, if not set: they share the cores
@@ -61,8 +60,7 @@ def campaign(
     it out. carry: begin also what cannot finish here, and bring its checkpoint, for another machine to go on from.
 
     Nothing is begun, or lost, if it raises ValueError (no time; parts that are not a campaign's), FileNotFoundError (no
-    data), or CampaignFailed because the gate stays shut. Where runs failed, or none could finish, that is raised at the
-    end.
+    data), or CampaignFailed because the gate stays shut. CampaignFailed at the end: runs failed, or none could finish.
     """
     if not wanted:
         raise ValueError("no run is asked for: these rows have none of these protocols")
@@ -73,11 +71,7 @@ def campaign(
     if start_from:
         log(f"unpacked {len(unpack(start_from, root))} files of {start_from}")
     with Gate(wanted[0].budget, out, gate_seconds) as gate:
-        images = {}
-        for name in sorted({run.dataset for run in wanted}):  # decoded and cached before all runs ask for it
-            data = load(name, download=False)
-            images[name] = len(data.train_images)
-            log(f"data: {data.title}, {images[name]:,} images to train on")
+        images = images_to_train_on(wanted, log)
         found = gate.wait()
     waiting = [run for run in most_informative_first(wanted) if grid.state(run, root).state != "done"]
     jobs = jobs or found.get("jobs", 1)
@@ -88,12 +82,26 @@ def campaign(
     crew.work_off(waiting, jobs)
     states = [grid.state(run, root) for run in wanted]
     log(grid.summary(states))
+    _refuse_failures(crew, waiting, log)
+    return states
+
+
+def _refuse_failures(crew: "Crew", waiting: Sequence[Run], log: "Log") -> None:
     if crew.failed:
-        raise CampaignFailed(f"{len(crew.failed)} runs failed, the rest is packed; {out / LOG} has their last words")
+        raise CampaignFailed(f"{len(crew.failed)} runs failed, the rest is packed; {log.path} has their last words")
     if waiting and not crew.begun:
         least = min(map(crew.estimate, waiting)) / 60
         raise CampaignFailed(f"no run can finish in the time: the shortest takes {least:.0f} minutes to train here")
-    return states
+
+
+def images_to_train_on(wanted: Sequence[Run], log: Callable[[str], None]) -> dict[str, int]:
+    """Training images of each data set. Each is decoded and cached here, before all runs ask for it at once."""
+    images = {}
+    for name in sorted({run.dataset for run in wanted}):
+        data = load(name, download=False)
+        images[name] = len(data.train_images)
+        log(f"data: {data.title}, {images[name]:,} images to train on")
+    return images
 
 
 def data_at_hand(budget: str) -> str:
@@ -130,7 +138,7 @@ def most_informative_first(wanted: Sequence[Run]) -> list[Run]:
 
 
 def worth_bringing(runs: Sequence[Run]) -> list[Run]:
-    """The runs whose networks have room beside all records: first those of the text that learnt from attacks."""
+    """The runs whose weights have room beside all records: first corrected ones with adversarial training."""
     ranked = sorted(runs, key=lambda run: (run.protocol != "corrected", not run.config.adversarial))
     room, chosen = ROOM - FOR_RECORDS, []
     for run in ranked:
@@ -345,14 +353,16 @@ class Parts:
 
     def _new(self) -> Path:
         """The next free name: what an earlier campaign has left there stays."""
-        numbers = [int(path.name.removeprefix(NAME).removesuffix(ENDING)) for path in parts_of(self.out)]
-        return self.out / f"{NAME}{max(numbers, default=0) + 1:02d}{ENDING}"
+        numbers = [int(path.name.removeprefix(PREFIX).removesuffix(ENDING)) for path in parts_of(self.out)]
+        return self.out / f"{PREFIX}{max(numbers, default=0) + 1:02d}{ENDING}"
 
 
 def parts_of(folder: Path) -> list[Path]:
     """The parts in a folder, in the order in which they were begun."""
     return sorted(
-        path for path in folder.glob(f"{NAME}*{ENDING}") if re.fullmatch(r"\d+", path.name[len(NAME) : -len(ENDING)])
+        path
+        for path in folder.glob(f"{PREFIX}*{ENDING}")
+        if re.fullmatch(r"\d+", path.name[len(PREFIX) : -len(ENDING)])
     )
 
 
@@ -363,7 +373,7 @@ def unpack(folder: Path, root: Path) -> list[Path]:
     record than the one that came; the rest is unpacked.
     """
     if not parts_of(folder):
-        raise ValueError(f"{folder} has no part of a campaign ({NAME}01{ENDING}): give the folder that came back")
+        raise ValueError(f"{folder} has no part of a campaign ({PREFIX}01{ENDING}): give the folder that came back")
     wrong, others, put, pieces = [], [], [], {}
     for part in parts_of(folder):
         try:

@@ -77,45 +77,56 @@ def execute(
     nproc: int | None = None,
     wait: bool = False,
 ) -> tuple[Path, str]:
-    """Make sure the run's record exists below ``results``; returns its path, and "done" or "already done".
+    """Make sure the run's record exists below ``results``; returns its path, and "done" or how it was already there.
 
-    nproc: how many processes train it (see :mod:`fast.launch`); None for ``$ADVLIB_NPROC``, else one.
+    nproc: how many processes train it (see :mod:`fast.launch`); None for ``$ADVLIB_NPROC``, else one. wait: for the
+    same run to end, where it is under way elsewhere.
 
     Everything is validated before papermill starts. Raises ValueError on a bad parameter, RunFailed if the notebook
     raises or its files cannot be kept, Interrupted if SIGTERM came, OSError if a folder cannot be written, and
-    RuntimeError if a disk has no room for the run, or if the same one is under way elsewhere: with ``wait`` it waits
-    for that one to end.
+    RuntimeError if a disk has no room for the run, or if the same one is under way elsewhere.
     """
     config = catalogue.config(key, protocol=protocol, budget=budget, seed=seed, dataset=dataset, **(overrides or {}))
-    nproc = processes(config.batch_size, nproc)
-    if nproc > 1 and os.environ.get(GPUS):
-        raise ValueError(f"--nproc (or {NPROC}) {nproc}, but {GPUS} gives each run one GPU: take one or the other")
+    nproc = _processes(config, nproc)
     where = records.run_folder(budget, config.dataset, protocol, key, seed)
-    folder = Path(results) / where
+    folder, work = Path(results) / where, work_folder(where)
     if not force and why_missing(folder, config) is None:
         return folder / RECORD, "already done"
 
     parameters = {"key": key, "protocol": protocol, "budget": budget, "dataset": config.dataset, "seed": seed}
     parameters["overrides"] = overrides or {}
-    notebook = experiment_notebook()
-    check_parameters(notebook, parameters)
-    work = work_folder(where)
+    check_parameters(experiment_notebook(), parameters)
     with writing(work), alone(work / LOCK, wait=wait):
         _settle(folder)
         if wait and not force and why_missing(folder, config) is None:
             return folder / RECORD, "done by another"
         if force:
             _forget(work)
-        refuse_without_room(room(config, Path(results), work))
-        _discard_foreign_checkpoint(work, config)
-        versions.remember(work / VERSIONS)
-        with writing(Path(results)), _staging(Path(results).resolve()) as staging:
-            with one_of_them(work_folder("gpus")) as gpu:
-                _papermill(notebook, staging / where / NOTEBOOK, parameters, staging, work, {**gpu, NPROC: str(nproc)})
-            title = f"{catalogue.experiments()[key].label}: {key}, {protocol}, {budget}, seed {seed}"
-            state = _deliver(staging / where, folder, config, title, work)
+        state = _make(config, parameters, Path(results), where, nproc)
         _forget(work)
     return folder / RECORD, state
+
+
+def _processes(config: Config, nproc: int | None) -> int:
+    nproc = processes(config.batch_size, nproc)
+    if nproc > 1 and os.environ.get(GPUS):
+        raise ValueError(f"--nproc (or {NPROC}) {nproc}, but {GPUS} gives each run one GPU: take one or the other")
+    return nproc
+
+
+def _make(config: Config, parameters: dict, results: Path, where: str, nproc: int) -> str:
+    """Make a run in a folder aside, then put it in its place: "done", or "done by another"."""
+    work = work_folder(where)
+    refuse_without_room(room(config, results, work))
+    _discard_foreign_checkpoint(work, config)
+    versions.remember(work / VERSIONS)
+    label = catalogue.experiments()[parameters["key"]].label
+    title = "{label}: {key}, {protocol}, {budget}, seed {seed}".format(label=label, **parameters)
+    with writing(results), _staging(results.resolve()) as staging:
+        with one_of_them(work_folder("gpus")) as gpu:
+            more = {**gpu, NPROC: str(nproc)}
+            _papermill(experiment_notebook(), staging / where / NOTEBOOK, parameters, staging, work, more)
+        return _deliver(staging / where, results / where, config, title, work)
 
 
 def room(config: Config, results: Path, work: Path) -> dict[Path, float]:

@@ -22,10 +22,10 @@ from torch import Tensor
 from advlib import train
 from advlib.norm import BRANCHES
 from study.data import Dataset
-from study.data import pixels as data_pixels
+from study.data.pixels import to_pixels
 from study.experiment import training
 from study.experiment.augment import AUGMENTATIONS
-from study.experiment.build import LOSSES, STEPS, build_model, training_attack
+from study.experiment.build import LOSSES, STEPS, build_model, device_or_best, training_attack
 from study.experiment.fast.parallel import ALONE, Scaler
 from study.experiment.precision import autocast, training_dtype
 from study.experiment.provenance import device_name
@@ -35,7 +35,7 @@ from study.plan import arithmetic, catalogue
 from study.plan.config import Config
 
 SECONDS = 90  # that it may take; where a machine is as fast as it should be, it takes half of that
-KEY = "als-sat-advprop"  # what it has and the others have not is checked with it: both norms, ALS, surrogate gradients
+KEY = "als-sat-advprop"  # has all three techniques, so both norms, ALS and surrogate gradients are checked
 JOBS = (1, 2, 4)
 PATIENCE = 45  # seconds for a process to start and take a step
 WORTH = 1.05  # how much more a larger number of processes must do to be chosen
@@ -84,13 +84,13 @@ def gate(
     seconds: float = SECONDS,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Look at this machine for about ``seconds``: what was found, among it how many ``jobs`` at a time to run.
+    """Look at this machine for about ``seconds``: what was found, with the number of ``jobs`` to run at a time.
 
     ``device``: None for a GPU if there is one. Raises GateFailed if a run fails, both are late, numbers are off, or the
     budget wants a GPU and there is none.
     """
     begin = time.monotonic()
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_or_best(device)
     say(f"gate: {device_name(device)}, budget {budget}, {seconds:g} s at most")
     if device.type == "cpu" and budget in catalogue.GPU_BUDGETS:
         raise GateFailed(f"the gate stays shut: budget {budget} is for a GPU, and PyTorch finds none here")
@@ -117,7 +117,7 @@ def gate(
 
 
 def _look(budget: str, device: torch.device, end: float, say: Callable[[str], None]) -> list[tuple[bool, str]]:
-    """Small runs, and numbers beside float64 while they are under way: what holds or not, in words."""
+    """Start small runs, compare numbers with float64 meanwhile: each check in words, and whether it holds."""
     found = []
 
     def tell(holds: bool, what: str) -> None:
@@ -168,7 +168,7 @@ def _computed(
     """What a new network of ``config`` computes there: logits, ``twins``, and the update by them or those given."""
     data = noise(16)
     model = build_model(config, data).to(device, wide, memory_format=torch.channels_last)
-    x, y = data_pixels.to_pixels(data.test_images).to(device, wide), data.test_labels.to(device)
+    x, y = to_pixels(data.test_images).to(device, wide), data.test_labels.to(device)
     with autocast(device, half):
         with torch.no_grad():
             logits = torch.cat([model.eval()(x, branch=branch) for branch in BRANCHES])
@@ -187,7 +187,7 @@ def _flat(model) -> Tensor:
 
 
 def noise(images: int) -> Dataset:
-    """So many images of noise, of ten classes, for training and for testing: what is timed does not depend on them."""
+    """A data set of so many images of noise, in ten classes; what is timed does not depend on what images show."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.arange(images) % 10

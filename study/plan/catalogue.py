@@ -80,6 +80,8 @@ SWITCHES = {
     "bias": ("head_bias", "torch"),
     "precision": ("precision", "float32"),
 }
+DISSECTED = ("adversarial", "advprop")  # the rows that are also run under the protocols between the two
+CIFAR_TRAINING = 50_000  # training images of CIFAR-10
 _OF_THE_ATTACK = ("space", "mode", "branch", "update")  # without adversarial training they are never read
 
 
@@ -118,9 +120,9 @@ class Row:
                     f"those that change {self.key} at budget {budget} are {', '.join(self.switches(budget))}, each once"
                 )
         changes = self._techniques()
-        for switch, (field, quirk) in SWITCHES.items():
+        for switch, (field, as_published) in SWITCHES.items():
             if name == "published" and switch not in moved and self._reads(switch, budget):
-                changes[field] = quirk
+                changes[field] = as_published
         return changes
 
     def has(self, protocol: str) -> bool:
@@ -289,9 +291,3 @@ def _row(line: dict[str, str]) -> Row:
     published = {column: float(line[column.replace("-", "_")]) for column in COLUMNS}
     table = int(line["paper_table"]) if line["paper_table"] else None
     return Row(line["key"], line["label"], table, **flag, **number, published=published)
-
-
-CIFAR_TRAINING = 50_000  # training images of CIFAR-10
-
-
-DISSECTED = ("adversarial", "advprop")

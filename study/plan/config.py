@@ -20,7 +20,7 @@ CHOICES = {
     "augmentation": ("crop-flip", "crop", "published", "none"),
     "precision": ("auto", "float32", "bf16", "fp16", "fast"),
 }
-# Fields that are younger than the first records, at the value that those were made with: a record without one has it
+# Fields added after the first records, with the value those were made with: what a record without the field had
 SINCE = {"strong_size": 0, "last_batch": "dropped", "head_bias": "zero"}
 
 
