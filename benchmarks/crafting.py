@@ -11,6 +11,7 @@ from torch import nn
 from advlib.attacks import pgd
 from advlib.resnet import resnet18
 from benchmarks.race import Contestant, Work, race
+from study.experiment.build import device_or_best
 from study.experiment.fast.folded import Folded
 from study.experiment.fast.products import ProductConv2d
 from study.experiment.precision import autocast, training_dtype
@@ -39,7 +40,7 @@ def question(width: int = 64, batch: int = 64, rounds: int = 3) -> list[dict]:
 
 def victim(width: int, batch: int, conv=nn.Conv2d):
     """A ResNet-18 in evaluation mode with statistics of its own, channels last, uniform images and labels."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_or_best()
     torch.manual_seed(0)
     model = resnet18(width=width, conv=conv)
     x, y = torch.rand(batch, 3, 32, 32), torch.randint(0, 10, (batch,))

@@ -7,13 +7,14 @@ from statistics import median
 
 import torch
 
+from study.experiment.build import device_or_best
 from study.experiment.precision import training_dtype
 from study.experiment.provenance import provenance
 
 
 def describe(timed: bool = True) -> dict:
     """Device, cores, versions, and, if ``timed``, the peak of its matrix product in float32 and in half precision."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_or_best()
     said = provenance(device, None)
     half = training_dtype("auto", device) or torch.bfloat16
     peaks = {str(d).removeprefix("torch."): round(peak(d, device), 3) for d in (torch.float32, half)} if timed else {}

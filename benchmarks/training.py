@@ -1,17 +1,18 @@
 """Question 2: one step of Algorithm 1 beside common practice. Question 3: which lever gives how much?"""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from advlib.attacks import eval_mode
 from advlib.resnet import resnet18
 from benchmarks.race import Contestant, Work, race
 from study.data.pixels import to_pixels
 from study.experiment.augment import AUGMENTATIONS
-from study.experiment.build import LOSSES, STEPS, training_attack
+from study.experiment.build import LOSSES, STEPS, device_or_best, training_attack
 from study.experiment.fast.parallel import ALONE, Scaler
 from study.experiment.fast.products import ProductConv2d
 from study.experiment.precision import autocast, training_dtype
@@ -37,18 +38,18 @@ LEVERS = {  # taken from the fast mode, or added to it: options of `step`, and w
 }
 
 
-def against_common_practice(width: int = 64, batches=(128, 256), rounds: int = 3) -> list[dict]:
+def against_common_practice(rounds: int = 3) -> list[dict]:
     """Question 2, at the paper's width: the common step, and ours in float32, by default, and in the fast mode."""
     found = []
-    for batch in batches:
-        options = {"width": width, "batch": batch}
+    for batch in (128, 256):
+        options = {"width": 64, "batch": batch}
         contestants = [
             Contestant("common practice", "benchmarks.common_practice:step", options),
             Contestant("ours, float32", STEP, options | {"precision": "float32"}, ALLOCATOR),
             Contestant("ours", STEP, options | {"precision": "auto"}, ALLOCATOR),
             Contestant("ours, fast", STEP, options | FAST, ALLOCATOR),
         ]
-        found += race(f"width {width}, batch {batch}", contestants, images=batch, rounds=rounds)
+        found += race(f"width 64, batch {batch}", contestants, images=batch, rounds=rounds)
     return found
 
 
@@ -69,7 +70,6 @@ def step(
     batch: int,
     precision: str,
     *,
-    key: str = "adversarial",
     steps: int = 2,
     half: bool = True,
     channels_last: bool = True,
@@ -81,37 +81,43 @@ def step(
     compiled: bool = False,
 ) -> Work:
     """The step inside :func:`training.fit`, on random images. Each further option moves one lever."""
-    config = catalogue.config(key, width=width, batch_size=batch, precision=precision, train_steps=steps)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = catalogue.config("adversarial", width=width, batch_size=batch, precision=precision, train_steps=steps)
+    device = device_or_best()
     layout = torch.channels_last if channels_last else torch.contiguous_format
     conv = ProductConv2d if (precision == "fast" if products is None else products) else nn.Conv2d
     torch.manual_seed(0)
     model = resnet18(width=width, norm=config.norm, conv=conv).to(device, memory_format=layout).train()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True if fused else None
-    )
-    generator = torch.Generator(device).manual_seed(0)
-    images = torch.randint(0, 256, (8 * batch, 3, 32, 32), dtype=torch.uint8, device=device, generator=generator)
-    labels = torch.randint(0, 10, (8 * batch,), device=device, generator=generator)
-    dtype = training_dtype(config.precision, device) if half else None
-    loss_fn, augment = LOSSES[config.loss](config.smoothing), AUGMENTATIONS[config.augmentation]
-    update = _one_pass if one_pass else STEPS[config.update]
-    scaler = Scaler(device, dtype, ALONE)
-    crafting = training_attack(config, generator, dtype=dtype) if thrifty else partial(_wasteful, config=config)
     trained = torch.compile(model) if compiled else model
-
-    def attack(_, x, y):  # on the network itself, whatever the update trains
-        return crafting(model, x, y)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=fused or None)
+    generator = torch.Generator(device).manual_seed(0)
+    next_batch = _batches(config, generator, layout)
+    dtype = training_dtype(config.precision, device) if half else None
+    loss_fn, scaler = LOSSES[config.loss](config.smoothing), Scaler(device, dtype, ALONE)
+    update = _one_pass if one_pass else STEPS[config.update]
+    crafting = training_attack(config, generator, dtype=dtype) if thrifty else partial(_wasteful, config=config)
 
     def one_step() -> None:
-        chosen = torch.randint(0, len(images), (batch,), device=device, generator=generator)
-        x = to_pixels(augment(images[chosen], generator)).to(memory_format=layout)
-        with autocast(device, dtype):
-            loss, _ = update(trained, optimizer, x, labels[chosen], attack, loss_fn, scaler)
+        x, y = next_batch()
+        with autocast(device, dtype):  # the attack is on the network itself, whatever the update trains
+            loss, _ = update(trained, optimizer, x, y, lambda _, x, y: crafting(model, x, y), loss_fn, scaler)
         if read_loss:
             loss.item()
 
     return one_step
+
+
+def _batches(config: Config, generator: torch.Generator, layout: torch.memory_format) -> Callable:
+    """A function that draws pixels (B, 3, 32, 32), augmented as a training does it, and labels (B,)."""
+    B, where = config.batch_size, {"device": generator.device, "generator": generator}
+    images = torch.randint(0, 256, (8 * B, 3, 32, 32), dtype=torch.uint8, **where)
+    labels = torch.randint(0, 10, (8 * B,), **where)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(0, len(images), (B,), **where)
+        augmented = AUGMENTATIONS[config.augmentation](images[chosen], generator)
+        return to_pixels(augmented).to(memory_format=layout), labels[chosen]
+
+    return draw
 
 
 def _one_pass(model, optimizer, x, y, attack, loss_fn, scaler):

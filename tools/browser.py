@@ -8,6 +8,7 @@ import tempfile
 from html import unescape
 from pathlib import Path
 
+TIMEOUT = 120  # seconds for a page
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless",
@@ -35,12 +36,12 @@ def require() -> str:
     raise RuntimeError("this needs Chromium or Chrome, and none is on the PATH: for instance apt-get install chromium")
 
 
-def run(page: Path, *options: str, address: str = "", seconds: int = 120) -> str:
+def run(page: Path, *options: str, address: str = "") -> str:
     """Open a page from disk in a browser of its own and return what it prints. Raises RuntimeError if it fails."""
     with tempfile.TemporaryDirectory() as profile:
         command = [require(), *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=15000", *options]
         done = subprocess.run(
-            [*command, page.resolve().as_uri() + address], capture_output=True, text=True, timeout=seconds, check=False
+            [*command, page.resolve().as_uri() + address], capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
     if done.returncode:
         raise RuntimeError(f"Chromium failed on {page.name}: {done.stderr.strip()[-300:]}")

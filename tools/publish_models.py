@@ -16,7 +16,7 @@ from study.data import load
 from study.experiment.build import build_model
 from study.experiment.retrain import retrain
 from study.experiment.weights import load_weights, save_weights
-from study.machine.folders import project_folder, results_folder, work_folder
+from study.machine.folders import WEIGHTS, project_folder, results_folder, work_folder
 from study.plan import catalogue
 
 CARD = """# {label}: `{key}`, {protocol} protocol, budget {budget}, seed {seed}
@@ -77,7 +77,7 @@ def main() -> None:
     for key in options.keys:
         where = records.run_folder(options.budget, options.dataset, "corrected", key, 0)
         record = records.read(results_folder() / where / "record.json")
-        weights = work_folder(where) / "model.safetensors"
+        weights = work_folder(where) / WEIGHTS
         if options.retrain and not weights.is_file():
             retrain(record, work=weights.parent)
         path = publish(record, folder, weights)
