@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from advlib.attacks import cross_entropy
 from benchmarks.race import ROOT
 from study import records
-from study.data import load
 from study.data.pixels import to_pixels
+from study.experiment.network import Network
 from study.experiment.precision import autocast, log_odds
-from study.experiment.weights import network
 
 KEYS = ("adversarial", "advprop", "als-sat-advprop")  # of the committed networks
 RECORDS = ROOT / "results" / "lite" / "cifar10-jpeg" / "corrected"
@@ -31,10 +30,9 @@ def question(images: int = 256) -> list[dict]:
     found = []
     for key in KEYS:
         record = records.read(RECORDS / key / "seed0" / "record.json")
-        model = network(record, Path(ROOT, "models", f"{key}.safetensors"))
-        data = load(record.config["dataset"])
-        x, y = to_pixels(data.test_images[:images]), data.test_labels[:images]
-        found += [{"network": key, "images": images, **line} for line in kept(model, x, y)]
+        network = Network(record, Path(ROOT, "models", f"{key}.safetensors"))
+        x, y = network.first(images, images)
+        found += [{"network": key, "images": images, **line} for line in kept(network.model, to_pixels(x), y)]
     return found
 
 

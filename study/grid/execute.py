@@ -54,7 +54,8 @@ LESS_AT_ONCE = (
     "run fewer at once (make grid JOBS=1, ADVLIB_JOBS_PER_GPU=1) or where there is more memory; it goes on from its "
     "last checkpoint. Half a batch would be another experiment, so nobody halves it"
 )
-RECORD, NOTEBOOK = "record.json", "run.ipynb"  # what a run leaves in its folder, and what is measured of its network
+RECORD, NOTEBOOK = "record.json", "run.ipynb"  # what a run leaves in its folder
+# What is measured of its network, beside them: it goes when another network takes the place
 OF_THE_NETWORK = ("probe.json", "corruptions.json", "combinations.json", "autoattack.json", "watched.json")
 
 
