@@ -54,10 +54,10 @@ class Training:
     labels: Tensor  # (N,)
     config: Config
     _: KW_ONLY
-    step: Step  # an update, of `advlib.train`
-    attack: Callable  # what it makes adversarial twins by
-    loss_fn: Callable
-    augment: Callable  # images and generator to images
+    step: Step  # an update of `advlib.train`
+    attack: Callable  # (model, x, y) -> adversarial twins of x
+    loss_fn: Callable  # (logits, labels) -> mean loss
+    augment: Callable  # (images, generator) -> images
     generator: torch.Generator  # draws order and augmentation
     precision: torch.dtype | None = None  # of autocast; float16 has its loss scaled; None is float32
     checkpoint: Path | None = None  # saved every `save_every()` seconds, between two steps, and at the end
