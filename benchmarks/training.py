@@ -12,7 +12,7 @@ from advlib.resnet import resnet18
 from benchmarks.race import Contestant, Work, race
 from study.data.pixels import to_pixels
 from study.experiment.augment import AUGMENTATIONS
-from study.experiment.build import LOSSES, STEPS, device_or_best, training_attack
+from study.experiment.build import LOSSES, device_or_best, training_attack, training_step
 from study.experiment.fast.parallel import ALONE, Scaler
 from study.experiment.fast.products import ProductConv2d
 from study.experiment.precision import autocast, training_dtype
@@ -93,7 +93,7 @@ def step(
     next_batch = _batches(config, generator, layout)
     dtype = training_dtype(config.precision, device) if half else None
     loss_fn, scaler = LOSSES[config.loss](config.smoothing), Scaler(device, dtype, ALONE)
-    update = _one_pass if one_pass else STEPS[config.update]
+    update = _one_pass if one_pass else training_step(config)
     crafting = training_attack(config, generator, dtype=dtype) if thrifty else partial(_wasteful, config=config)
 
     def one_step() -> None:

@@ -1,5 +1,6 @@
 """From the names in a config to objects: network, gradients, update, loss, attack. What computes is handed these."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -48,6 +49,11 @@ def gradients(model: nn.Module, config: Config, dataset: Dataset) -> dict[str, n
     twin = build_model(config, dataset, activation="relu").to(next(model.parameters()).device)
     twin.load_state_dict(model.state_dict())
     return {"true": twin.to(memory_format=torch.channels_last).eval(), "surrogate": model}
+
+
+def training_step(config: Config) -> Callable:
+    """The update of Algorithm 1 for this config: clean, or from twins too, on both halves together or one by one."""
+    return STEPS[config.update] if config.adversarial else train.clean_step
 
 
 def training_attack(

@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from advlib import train
 from study.data import Dataset, load
 from study.experiment import training
 from study.experiment.augment import AUGMENTATIONS
-from study.experiment.build import LOSSES, STEPS, build_model, device_or_best, gradients, training_attack
+from study.experiment.build import LOSSES, build_model, device_or_best, gradients, training_attack, training_step
 from study.experiment.evaluate import evaluate, suite
 from study.experiment.fast import launch
 from study.experiment.fast.parallel import ALONE, Team
@@ -95,7 +94,7 @@ def train_network(
         dataset.train_images,
         dataset.train_labels,
         config,
-        step=STEPS[config.update] if config.adversarial else train.clean_step,
+        step=training_step(config),
         attack=training_attack(config, generator, (team.rank, team.size), dtype),
         loss_fn=LOSSES[config.loss](config.smoothing),
         augment=AUGMENTATIONS[config.augmentation],

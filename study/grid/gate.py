@@ -19,13 +19,12 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from advlib import train
 from advlib.norm import BRANCHES
 from study.data import Dataset
 from study.data.pixels import to_pixels
 from study.experiment import training
 from study.experiment.augment import AUGMENTATIONS
-from study.experiment.build import LOSSES, STEPS, build_model, device_or_best, training_attack
+from study.experiment.build import LOSSES, build_model, device_or_best, training_attack, training_step
 from study.experiment.fast.parallel import ALONE, Scaler
 from study.experiment.precision import autocast, training_dtype
 from study.experiment.provenance import device_name
@@ -177,7 +176,7 @@ def _computed(
         before = _flat(model)
         optimizer = torch.optim.SGD(model.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
         loss_fn, scaler = LOSSES[config.loss](config.smoothing), Scaler(device, half, ALONE)
-        STEPS[config.update](model, optimizer, x, y, lambda *_: given, loss_fn, scaler)
+        training_step(config)(model, optimizer, x, y, lambda *_: given, loss_fn, scaler)
     found = {"logits": logits, "twins": own, "update": _flat(model) - before}
     return {name: tensor.detach().double().cpu() for name, tensor in found.items()}
 
@@ -234,7 +233,7 @@ class Pace:
 
         def counted(*arguments):
             steps.append(1)
-            return (STEPS[self.config.update] if self.config.adversarial else train.clean_step)(*arguments)
+            return training_step(self.config)(*arguments)
 
         with suppress(Interrupted):
             training.fit(
