@@ -14,7 +14,7 @@ from study.evidence import comparisons
 from study.evidence.comparisons import HEADINGS, STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, runs_of
-from study.findings.masking.checks import CHECKS, FAILS, NOT_ASKED, NOT_MEASURED, NOTHING_LEFT, PASSES, Check, Finding
+from study.findings.masking.checks import CHECKS, FAILS, NOT_ASKED, NOT_MEASURED, NOTHING_LEFT, PASSES, Finding
 from study.findings.masking.judge import CLEAR, MASKED, UNDECIDED, VERDICTS, Result, Verdict
 from study.findings.masking.probes import FROM
 from study.plan import catalogue
@@ -51,54 +51,30 @@ MARKS = {
 }
 
 
-def name(measurement: str) -> str:
-    """A measurement in words: "corrected:pgd-10-8/255" is "PGD-10 8/255"; the published rule is named."""
-    if measurement.startswith(f"probe:{FROM}"):
-        key = measurement.split("/")[-2]  # of a record's place: budget/dataset/protocol/key/seed
-        return f"{HEADINGS[STRONG]} made on {catalogue.unique_name(key)}"
-    rule, column, *marks = measurement.split(":")
-    method, _, size = column.rpartition("-")
-    if method == "steps":
-        said = f"{size} steps"
-    else:
-        said = ODD.get(column) or HEADINGS.get(column) or f"{METHODS[method]} {size}"
-    return ", ".join([said, *(MARKS[mark] for mark in marks), *(["published rule"] if rule == "published" else [])])
-
-
-def badge(word: str) -> str:
-    """A verdict or an outcome as a symbol and a word, never as a colour alone."""
-    if word == NOT_ASKED:
-        return NO_NUMBER
-    return f'<span class="verdict {word.replace(" ", "-")}">{SYMBOLS[word]} {word}</span>'
-
-
-def overview(verdicts: Sequence[Verdict]) -> str:
-    """Every network and every check, as HTML: a line a row and protocol, the verdict first."""
-    body = [
-        row(
-            f'<a href="#{_anchor(verdict)}">{_title(verdict)}</a>' if _shown(verdict) else _title(verdict),
-            [badge(verdict.verdict), *(badge(result.outcome) for result in verdict.results)],
-        )
-        for verdict in verdicts
-    ]
-    return table(
-        ["Row, training", "Verdict", *(check.title for check in CHECKS)],
-        body,
-        f"Every network and every check. A dash: not asked of this row. The last {sum(map(_of_probe, CHECKS))} columns "
-        "need the network itself, and are filled where it was probed.",
-    )
-
-
-def _of_probe(check: Check) -> bool:
-    return check.of_probe is not None
-
-
 def summary(verdicts: Sequence[Verdict]) -> str:
     """How many networks came out how, and how many were probed, in two sentences."""
     counted = [(sum(verdict.verdict == word for verdict in verdicts), word) for word in VERDICTS]
     found = ", ".join(f"{count} {word}" for count, word in counted if count)
     probed = sum(verdict.result("square").outcome != NOT_MEASURED for verdict in verdicts)
     return f"Of {len(verdicts)} networks: {found}. The network itself was probed for {probed} of them."
+
+
+def overview(verdicts: Sequence[Verdict]) -> str:
+    """Every network and every check, as HTML: a line a row and protocol, the verdict first."""
+    body = [
+        row(
+            f'<a href="#{_anchor(verdict)}">{_title(verdict)}</a>' if _to_tell(verdict) else _title(verdict),
+            [badge(verdict.verdict), *(badge(result.outcome) for result in verdict.results)],
+        )
+        for verdict in verdicts
+    ]
+    of_probe = sum(check.of_probe is not None for check in CHECKS)
+    return table(
+        ["Row, training", "Verdict", *(check.title for check in CHECKS)],
+        body,
+        f"Every network and every check. A dash: not asked of this row. The last {of_probe} columns "
+        "need the network itself, and are filled where it was probed.",
+    )
 
 
 def rules() -> str:
@@ -109,166 +85,7 @@ def rules() -> str:
 
 def details(verdicts: Sequence[Verdict], group: Group, *, page: str = "book", root: Path | None = None) -> str:
     """What fails and what was not measured though it is asked for, network by network, as HTML; empty if nothing."""
-    return "".join(_section(verdict, group, page, root) for verdict in verdicts if _shown(verdict))
-
-
-def text(verdicts: Sequence[Verdict]) -> str:
-    """For a terminal: a line a row and protocol, below it what fails or is missing, with its numbers."""
-    lines = []
-    for verdict in verdicts:
-        title = f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}"
-        lines.append(f"{title:38s} {SYMBOLS[verdict.verdict]} {verdict.verdict}")
-        for result in _to_tell(verdict):
-            lines.append(f"    {SYMBOLS[result.outcome]} {result.check.title}: {result.outcome}")
-            lines += [f"        {_line(finding)}" for finding in result.findings if finding.outcome == FAILS]
-    return "\n".join([*lines, summary(verdicts)]) + "\n"
-
-
-def as_json(verdicts: Sequence[Verdict], group: Group) -> list[dict]:
-    """The verdicts as plain values: accuracies in percent, differences in percentage points, and the records."""
-    return [
-        {
-            "row": verdict.key,
-            "protocol": verdict.protocol,
-            "verdict": verdict.verdict,
-            "fails": [result.check.id for result in verdict.failing],
-            "checks": [
-                {
-                    "id": result.check.id,
-                    "rule": result.check.rule,
-                    "outcome": result.outcome,
-                    "comparisons": [_plain(finding) for finding in result.findings],
-                }
-                for result in verdict.results
-            ],
-            "records": [record.where for record in runs_of(group, verdict.key, verdict.protocol)],
-        }
-        for verdict in verdicts
-    ]
-
-
-def table_2(verdicts: Sequence[Verdict], group: Group) -> str:
-    """The paper's rows that PGD 0.5 leaves more accurate than a weaker attack, and ours of them, as Markdown."""
-    part = catalogue.part(2)
-    odd = {key: paper for key, paper in part.items() if _odd(paper.published)}
-    printed = "; ".join(f"{paper.label} {_three(paper.published)}" for paper in odd.values())
-    sentences = [
-        f"In the paper, {len(odd)} of {len(part)} rows of Table 2 are more accurate under PGD 0.5 than under a weaker "
-        + f"attack, FGSM 0.5 of one step or the smaller PGD 0.1: {printed}."
-    ]
-    by_network = {(verdict.key, verdict.protocol): verdict for verdict in verdicts}
-    sentences += [_ours(by_network[key, protocol], group) for key in odd for protocol in _protocols(by_network, key)]
-    return "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def _protocols(by_network: dict, key: str) -> list[str]:
-    return [protocol for protocol in catalogue.PROTOCOLS if (key, protocol) in by_network]
-
-
-def _odd(accuracy: dict[str, float]) -> bool:
-    return accuracy["pgd-0.5"] > min(accuracy["fgsm-0.5"], accuracy["pgd-0.1"])
-
-
-def _three(accuracy: dict[str, float]) -> str:
-    return ", ".join(f"{accuracy[column]:.1f} % under {HEADINGS[column]}" for column in SET_AGAINST)
-
-
-def _ours(verdict: Verdict, group: Group) -> str:
-    measured = {
-        column: comparisons.accuracy(group, verdict.key, verdict.protocol, column) for column in catalogue.COLUMNS
-    }
-    ours = {column: 100 * estimate.value for column, estimate in measured.items()}
-    rule = catalogue.rule(verdict.protocol)
-    places = [(verdict.key, verdict.protocol, f"{rule}:{column}") for column in ("pgd-0.5-code", "fgsm-0.5")]
-    code, more = comparisons.accuracies(group, places)[0], comparisons.difference(group, *places)
-    pattern = "The paper's pattern is there as well" if _odd(ours) else "The paper's pattern is not there"
-    failing = ", ".join(result.check.title for result in verdict.failing)
-    return (
-        f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}: {_three(ours)}. {pattern}. Verdict: "
-        f"**{verdict.verdict}**{f' ({failing})' if failing else ''}. With steps of 2/255, which the released code "
-        f"takes and which cannot reach 0.5, PGD leaves {100 * code.value:.1f} %: {100 * more.value:+.1f} points "
-        f"against FGSM 0.5 ({100 * more.low:+.1f} to {100 * more.high:+.1f})."
-    )
-
-
-def _to_tell(verdict: Verdict) -> list[Result]:
-    """What a reader has to know of a network: checks that fail, and those of its record that are not measured."""
-    return [
-        result
-        for result in verdict.results
-        if result.outcome == FAILS or (result.outcome == NOT_MEASURED and not result.check.of_probe)
-    ]
-
-
-def _shown(verdict: Verdict) -> bool:
-    return bool(_to_tell(verdict))
-
-
-def _title(verdict: Verdict) -> str:
-    return f"{escape(catalogue.rows()[verdict.key].name)}, {verdict.protocol}"
-
-
-def _anchor(verdict: Verdict) -> str:
-    return f"masking-{verdict.protocol}-{verdict.key.replace('.', '-')}"
-
-
-def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> str:
-    body = [
-        row(escape(_comparison(finding)), [result.check.title, badge(finding.outcome), *_numbers(finding)])
-        for result in _to_tell(verdict)
-        for finding in result.findings
-        if finding.outcome == result.outcome
-    ]
-    sizes = sorted({f.estimate.n for result in _to_tell(verdict) for f in result.findings if f.estimate}) or [0]
-    caption = (
-        "Images left right in percent, and the difference in percentage points, or the share, with an interval that "
-        f"holds for all comparisons of this network together. Over {counts([sizes[0], sizes[-1]])} images."
-    )
-    runs = links(runs_of(group, verdict.key, verdict.protocol), page, root)
-    strong = 100 * comparisons.accuracy(group, verdict.key, verdict.protocol, STRONG).value
-    return (
-        f'<section class="claim" id="{_anchor(verdict)}"><h3>{_title(verdict)}</h3>'
-        f"<p>{badge(verdict.verdict)}; {runs}. For comparison, {HEADINGS[STRONG]} leaves {strong:.1f} %.</p>"
-        f"{table(['Comparison', 'Check', 'Outcome', 'Before → after', 'Difference or share'], body, caption)}</section>"
-    )
-
-
-def _comparison(finding: Finding) -> str:
-    return f"{name(finding.before)} → {name(finding.after)}" if finding.before else name(finding.after)
-
-
-def _numbers(finding: Finding) -> list[str]:
-    if finding.estimate is None:
-        return [NO_NUMBER, NO_NUMBER]
-    if finding.accuracies is None:
-        return [NO_NUMBER, _interval(finding)]
-    return [" → ".join(f"{100 * accuracy:.1f}" for accuracy in finding.accuracies), _interval(finding)]
-
-
-def _interval(finding: Finding) -> str:
-    e, last_step = finding.estimate, finding.after == "probe:last-step"
-    value, low, high = ((1 if last_step else 100) * share for share in (e.value, e.low, e.high))
-    if last_step:
-        return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
-    if not finding.before:
-        return f"{value:.1f} ({low:.1f} to {high:.1f})"
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def _line(finding: Finding) -> str:
-    before_after, difference = (part.replace(NO_NUMBER, "") for part in _numbers(finding))
-    return f"{_comparison(finding):60s} {before_after:14s} {difference}"
-
-
-def _plain(finding: Finding) -> dict:
-    plain = {"before": finding.before or None, "after": finding.after, "outcome": finding.outcome}
-    if finding.accuracies:
-        plain["accuracies"] = [round(100 * accuracy, 2) for accuracy in finding.accuracies]
-    if e := finding.estimate:
-        scale = 1 if finding.after == "probe:last-step" else 100
-        plain |= {part: round(scale * getattr(e, part), 4) for part in ("value", "low", "high")}
-        plain |= {"images": e.n, "seeds": e.seeds}
-    return plain
+    return "".join(_section(verdict, group, page, root) for verdict in verdicts if _to_tell(verdict))
 
 
 def transfers(found: Mapping[tuple[str, str], Estimate]) -> Figure:
@@ -310,3 +127,179 @@ def transfers_words(found: Mapping[tuple[str, str], Estimate]) -> Words:
         "test images, the percentage that is right without attack and under it. Framed: the white box.",
         "alt": f"Matrix of percentages. The white box and the worst of the other rows: {' '.join(sentences)}",
     }
+
+
+def table_2(verdicts: Sequence[Verdict], group: Group) -> str:
+    """The paper's rows that PGD 0.5 leaves more accurate than a weaker attack, and ours of them, as Markdown."""
+    part = catalogue.part(2)
+    odd = {key: paper for key, paper in part.items() if _odd(paper.published)}
+    printed = "; ".join(f"{paper.label} {_three(paper.published)}" for paper in odd.values())
+    sentences = [
+        f"In the paper, {len(odd)} of {len(part)} rows of Table 2 are more accurate under PGD 0.5 than under a weaker "
+        + f"attack, FGSM 0.5 of one step or the smaller PGD 0.1: {printed}."
+    ]
+    by_network = {(verdict.key, verdict.protocol): verdict for verdict in verdicts}
+    sentences += [_ours(by_network[key, protocol], group) for key in odd for protocol in _protocols(by_network, key)]
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def text(verdicts: Sequence[Verdict]) -> str:
+    """For a terminal: a line a row and protocol, below it what fails or is missing, with its numbers."""
+    lines = []
+    for verdict in verdicts:
+        title = f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}"
+        lines.append(f"{title:38s} {SYMBOLS[verdict.verdict]} {verdict.verdict}")
+        for result in _to_tell(verdict):
+            lines.append(f"    {SYMBOLS[result.outcome]} {result.check.title}: {result.outcome}")
+            lines += [f"        {_line(finding)}" for finding in result.findings if finding.outcome == FAILS]
+    return "\n".join([*lines, summary(verdicts)]) + "\n"
+
+
+def as_json(verdicts: Sequence[Verdict], group: Group) -> list[dict]:
+    """The verdicts as plain values: accuracies in percent, differences in percentage points, and the records."""
+    return [
+        {
+            "row": verdict.key,
+            "protocol": verdict.protocol,
+            "verdict": verdict.verdict,
+            "fails": [result.check.id for result in verdict.failing],
+            "checks": [
+                {
+                    "id": result.check.id,
+                    "rule": result.check.rule,
+                    "outcome": result.outcome,
+                    "comparisons": [_plain(finding) for finding in result.findings],
+                }
+                for result in verdict.results
+            ],
+            "records": [record.where for record in runs_of(group, verdict.key, verdict.protocol)],
+        }
+        for verdict in verdicts
+    ]
+
+
+def badge(word: str) -> str:
+    """A verdict or an outcome as a symbol and a word, never as a colour alone."""
+    if word == NOT_ASKED:
+        return NO_NUMBER
+    return f'<span class="verdict {word.replace(" ", "-")}">{SYMBOLS[word]} {word}</span>'
+
+
+def name(measurement: str) -> str:
+    """A measurement in words: "corrected:pgd-10-8/255" is "PGD-10 8/255"; the published rule is named."""
+    if measurement.startswith(f"probe:{FROM}"):
+        key = measurement.split("/")[-2]  # of a record's place: budget/dataset/protocol/key/seed
+        return f"{HEADINGS[STRONG]} made on {catalogue.unique_name(key)}"
+    rule, column, *marks = measurement.split(":")
+    method, _, size = column.rpartition("-")
+    if method == "steps":
+        said = f"{size} steps"
+    else:
+        said = ODD.get(column) or HEADINGS.get(column) or f"{METHODS[method]} {size}"
+    return ", ".join([said, *(MARKS[mark] for mark in marks), *(["published rule"] if rule == "published" else [])])
+
+
+def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> str:
+    body = [
+        row(escape(_comparison(finding)), [result.check.title, badge(finding.outcome), *_numbers(finding)])
+        for result in _to_tell(verdict)
+        for finding in result.findings
+        if finding.outcome == result.outcome
+    ]
+    sizes = sorted({f.estimate.n for result in _to_tell(verdict) for f in result.findings if f.estimate}) or [0]
+    caption = (
+        "Images left right in percent, and the difference in percentage points, or the share, with an interval that "
+        f"holds for all comparisons of this network together. Over {counts([sizes[0], sizes[-1]])} images."
+    )
+    runs = links(runs_of(group, verdict.key, verdict.protocol), page, root)
+    strong = 100 * comparisons.accuracy(group, verdict.key, verdict.protocol, STRONG).value
+    return (
+        f'<section class="claim" id="{_anchor(verdict)}"><h3>{_title(verdict)}</h3>'
+        f"<p>{badge(verdict.verdict)}; {runs}. For comparison, {HEADINGS[STRONG]} leaves {strong:.1f} %.</p>"
+        f"{table(['Comparison', 'Check', 'Outcome', 'Before → after', 'Difference or share'], body, caption)}</section>"
+    )
+
+
+def _to_tell(verdict: Verdict) -> list[Result]:
+    """What a reader has to know of a network: checks that fail, and those of its record that are not measured."""
+    return [
+        result
+        for result in verdict.results
+        if result.outcome == FAILS or (result.outcome == NOT_MEASURED and not result.check.of_probe)
+    ]
+
+
+def _title(verdict: Verdict) -> str:
+    return f"{escape(catalogue.rows()[verdict.key].name)}, {verdict.protocol}"
+
+
+def _anchor(verdict: Verdict) -> str:
+    return f"masking-{verdict.protocol}-{verdict.key.replace('.', '-')}"
+
+
+def _line(finding: Finding) -> str:
+    before_after, difference = (part.replace(NO_NUMBER, "") for part in _numbers(finding))
+    return f"{_comparison(finding):60s} {before_after:14s} {difference}"
+
+
+def _plain(finding: Finding) -> dict:
+    plain = {"before": finding.before or None, "after": finding.after, "outcome": finding.outcome}
+    if finding.accuracies:
+        plain["accuracies"] = [round(100 * accuracy, 2) for accuracy in finding.accuracies]
+    if e := finding.estimate:
+        scale = 1 if finding.after == "probe:last-step" else 100
+        plain |= {part: round(scale * getattr(e, part), 4) for part in ("value", "low", "high")}
+        plain |= {"images": e.n, "seeds": e.seeds}
+    return plain
+
+
+def _comparison(finding: Finding) -> str:
+    return f"{name(finding.before)} → {name(finding.after)}" if finding.before else name(finding.after)
+
+
+def _numbers(finding: Finding) -> list[str]:
+    if finding.estimate is None:
+        return [NO_NUMBER, NO_NUMBER]
+    if finding.accuracies is None:
+        return [NO_NUMBER, _interval(finding)]
+    return [" → ".join(f"{100 * accuracy:.1f}" for accuracy in finding.accuracies), _interval(finding)]
+
+
+def _interval(finding: Finding) -> str:
+    e, last_step = finding.estimate, finding.after == "probe:last-step"
+    value, low, high = ((1 if last_step else 100) * share for share in (e.value, e.low, e.high))
+    if last_step:
+        return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
+    if not finding.before:
+        return f"{value:.1f} ({low:.1f} to {high:.1f})"
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _ours(verdict: Verdict, group: Group) -> str:
+    measured = {
+        column: comparisons.accuracy(group, verdict.key, verdict.protocol, column) for column in catalogue.COLUMNS
+    }
+    ours = {column: 100 * estimate.value for column, estimate in measured.items()}
+    rule = catalogue.rule(verdict.protocol)
+    places = [(verdict.key, verdict.protocol, f"{rule}:{column}") for column in ("pgd-0.5-code", "fgsm-0.5")]
+    code, more = comparisons.accuracies(group, places)[0], comparisons.difference(group, *places)
+    pattern = "The paper's pattern is there as well" if _odd(ours) else "The paper's pattern is not there"
+    failing = ", ".join(result.check.title for result in verdict.failing)
+    return (
+        f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}: {_three(ours)}. {pattern}. Verdict: "
+        f"**{verdict.verdict}**{f' ({failing})' if failing else ''}. With steps of 2/255, which the released code "
+        f"takes and which cannot reach 0.5, PGD leaves {100 * code.value:.1f} %: {100 * more.value:+.1f} points "
+        f"against FGSM 0.5 ({100 * more.low:+.1f} to {100 * more.high:+.1f})."
+    )
+
+
+def _protocols(by_network: dict, key: str) -> list[str]:
+    return [protocol for protocol in catalogue.PROTOCOLS if (key, protocol) in by_network]
+
+
+def _odd(accuracy: dict[str, float]) -> bool:
+    return accuracy["pgd-0.5"] > min(accuracy["fgsm-0.5"], accuracy["pgd-0.1"])
+
+
+def _three(accuracy: dict[str, float]) -> str:
+    return ", ".join(f"{accuracy[column]:.1f} % under {HEADINGS[column]}" for column in SET_AGAINST)
