@@ -234,7 +234,9 @@ def test_a_file_that_is_damaged_or_stale_is_refused_with_the_remedy(tmp_path, da
     raw = json.loads(path.read_text())
     damage(raw)
     path.write_text(json.dumps(raw))
-    with pytest.raises(ValueError, match=rf"{why}(.|\n)*python -m study measure overfitting advprop --protocol corrected"):
+    with pytest.raises(
+        ValueError, match=rf"{why}(.|\n)*python -m study measure overfitting advprop --protocol corrected"
+    ):
         judge.read(path, record)
 
 
