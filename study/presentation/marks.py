@@ -6,6 +6,8 @@ lines of a legend and the panels' titles say it again in words, so nothing is to
 
 from collections.abc import Sequence
 
+import seaborn as sns
+
 from study.evidence.comparisons import HEADINGS
 from study.evidence.estimates import Estimate
 from study.plan import catalogue
@@ -54,3 +56,19 @@ def rows_on_y(panel, names: Sequence[str]) -> None:
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.5, -0.5)
     panel.grid(axis="y", visible=False)
+
+
+def shades(panel, grid, columns: Sequence[str], rows: Sequence[str], size: int = 7, **looks) -> None:
+    """A table of percentages as shades with the numbers in, of that size."""
+    sns.heatmap(
+        grid,
+        ax=panel,
+        cmap="cividis",
+        annot=True,
+        fmt=".0f",
+        annot_kws={"size": size},
+        cbar=False,
+        xticklabels=columns,
+        yticklabels=rows,
+        **looks,
+    )

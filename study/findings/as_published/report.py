@@ -79,12 +79,6 @@ def switch_moved(root: Path, switch: str) -> str:
     if not found:
         return NO_RESULT
     group, moved = found[0], f"published-{switch}"
-    concerned = [key for key, row in catalogue.rows().items() if switch in row.switches(group[0].budget)]
-    if not concerned:
-        return (
-            f'<p class="generated">At the budget {group[0].budget} the published protocol does here what the corrected '
-            "one does, so there is nothing to compare.</p>"
-        )
     lines = {}
     for key, row in catalogue.rows().items():
         pairs = [
@@ -93,11 +87,7 @@ def switch_moved(root: Path, switch: str) -> str:
         if all(pairs):
             lines[_title(row)] = pairs
     if not lines:
-        return (
-            '<p class="generated">Not run yet with this one point of the training changed. '
-            f"<code>python -m study run {concerned[0]} --protocol {moved} --budget {group[0].budget} "
-            f"--dataset {escape(group[0].config['dataset'])}</code> fills this table.</p>"
-        )
+        return _not_moved(group, switch)
     field, published = catalogue.SWITCHES[switch]
     caption = f"Training published, then with {field} = {published} given up and nothing else changed"
     if switch == "precision":  # a device's best may be float32 as well
@@ -146,6 +136,22 @@ def _where(point: Point) -> str:
     if point.comparisons:
         parts.append("test")
     return "; ".join(parts) or f"both protocols: {escape(point.always)}"
+
+
+def _not_moved(group: Group, switch: str) -> str:
+    """Why there is no row to show: the switch moves nothing at this budget, or a command would make one."""
+    budget, dataset = group[0].budget, group[0].config["dataset"]
+    concerned = [key for key, row in catalogue.rows().items() if switch in row.switches(budget)]
+    if not concerned:
+        return (
+            f'<p class="generated">At the budget {budget} the published protocol does here what the corrected '
+            "one does, so there is nothing to compare.</p>"
+        )
+    return (
+        '<p class="generated">Not run yet with this one point of the training changed. '
+        f"<code>python -m study run {concerned[0]} --protocol published-{switch} --budget {budget} "
+        f"--dataset {escape(dataset)}</code> fills this table.</p>"
+    )
 
 
 def _pair(runs: list[Record], before: str, after: str) -> list[np.ndarray]:

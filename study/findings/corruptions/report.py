@@ -7,7 +7,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from study.evidence.estimates import Estimate
@@ -16,7 +15,7 @@ from study.findings.corruptions import judge
 from study.findings.corruptions.judge import COMMON, EXAMPLES, EXTRA, GROUPS, KINDS, SEVERITIES, Network
 from study.presentation import markup
 from study.presentation.figures import picture, style
-from study.presentation.marks import look
+from study.presentation.marks import look, shades
 from study.presentation.words import Words, percent
 from study.records import packing
 
@@ -111,17 +110,7 @@ def by_kind(networks: Sequence[Network]) -> Figure:
     grid = [[100 * np.mean(network.masks([kind])) for kind in kinds] for network in networks]
     with style():
         figure, panel = plt.subplots(figsize=(10.4, 2.0 + 0.36 * len(networks)))
-        sns.heatmap(
-            grid,
-            ax=panel,
-            cmap="cividis",
-            annot=True,
-            fmt=".0f",
-            annot_kws={"size": 8},
-            cbar=False,
-            xticklabels=[name(kind) for kind in kinds],
-            yticklabels=[title(network) for network in networks],
-        )
+        shades(panel, grid, [name(kind) for kind in kinds], [title(network) for network in networks], size=8)
         place = 0
         for group, members in (GROUPS | {"extra kinds": EXTRA}).items():
             shown = sum(kind in members for kind in kinds)

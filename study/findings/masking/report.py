@@ -6,7 +6,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -19,6 +18,7 @@ from study.findings.masking.judge import CLEAR, MASKED, UNDECIDED, VERDICTS, Res
 from study.findings.masking.probes import FROM
 from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
+from study.presentation.marks import shades
 from study.presentation.markup import NO_NUMBER, counts, links, row, table
 from study.presentation.words import Words, percent
 
@@ -99,10 +99,7 @@ def transfers(found: Mapping[tuple[str, str], Estimate]) -> Figure:
     with style():
         side = 2.4 + 0.42 * len(keys)
         figure, panel = plt.subplots(figsize=(side + 0.6, side))
-        sns.heatmap(
-            grid, ax=panel, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f", annot_kws={"size": 7}, cbar=False,
-            square=True, xticklabels=names, yticklabels=names,
-        )  # fmt: skip
+        shades(panel, grid, names, names, vmin=0, vmax=100, square=True)
         for k in range(len(keys)):
             panel.add_patch(Rectangle((k, k), 1, 1, fill=False, edgecolor=PALETTE[3], linewidth=2))
         panel.set(xlabel="shown to", ylabel="made on")

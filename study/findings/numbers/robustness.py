@@ -4,7 +4,6 @@ import re
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons
@@ -13,7 +12,7 @@ from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, rows_run, runs_of
 from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
-from study.presentation.marks import dot, look, rows_on_y
+from study.presentation.marks import dot, look, rows_on_y, shades
 from study.presentation.words import Words, percent, source
 
 READABLE = 20  # classes side by side in a figure; of more, the hardest and the easiest are shown
@@ -135,27 +134,12 @@ def per_class(group: Group, labels: np.ndarray, protocol: str = "corrected", col
     grids = [
         np.array([_by_class(group, key, protocol, column, labels, len(classes)) for key in rows]) for column in columns
     ]
-    shown = np.arange(len(classes))
-    if len(classes) > READABLE:
-        order = np.argsort(np.nan_to_num(grids[0], nan=50.0).mean(axis=0), kind="stable")
-        shown = np.concatenate([order[: READABLE // 2], order[-READABLE // 2 :]])
+    shown = _readable(grids[0])
     with style():
         size = (9.8, 1.6 + 0.36 * len(rows)) if len(shown) <= 10 else (16, 2.4 + 0.36 * len(rows))
         figure, panels = plt.subplots(1, len(columns), figsize=size, sharey=True)
         for panel, column, grid in zip(panels, columns, grids, strict=True):
-            sns.heatmap(
-                grid[:, shown],
-                ax=panel,
-                vmin=0,
-                vmax=100,
-                cmap="cividis",
-                annot=True,
-                fmt=".0f",
-                annot_kws={"size": 7},
-                cbar=False,
-                xticklabels=classes[shown],
-                yticklabels=[row.label for row in rows.values()],
-            )
+            shades(panel, grid[:, shown], classes[shown], [row.label for row in rows.values()], vmin=0, vmax=100)
             panel.set_title(f"{HEADINGS[column]} (%)")
             panel.tick_params(axis="x", rotation=60)
             panel.tick_params(axis="y", rotation=0)
@@ -211,3 +195,11 @@ def _by_class(group: Group, key: str, protocol: str, column: str, labels: np.nda
     masks = [comparisons.survivors(run, f"corrected:{column}") for run in runs_of(group, key, protocol)]
     of = labels[: masks[0].size]
     return [100 * np.mean([mask[of == k] for mask in masks]) if (of == k).any() else np.nan for k in range(classes)]
+
+
+def _readable(grid: np.ndarray) -> np.ndarray:
+    """Which of the classes, the columns of ``grid``, are shown: all, or the hardest and the easiest."""
+    if grid.shape[1] <= READABLE:
+        return np.arange(grid.shape[1])
+    order = np.argsort(np.nan_to_num(grid, nan=50.0).mean(axis=0), kind="stable")
+    return np.concatenate([order[: READABLE // 2], order[-READABLE // 2 :]])
