@@ -2,8 +2,8 @@
 
 An attack that fails on an image says nothing of that image; one that succeeds settles it. So an image counts as right
 only if it survived all attacks in the ball of 8/255 that were tried on it: those of the record, of the probe and of
-AutoAttack (Croce and Hein 2020 report the ensemble the same way). More attacks can only lower this number, and it stays
-an upper bound on what an attacker leaves.
+AutoAttack (Croce and Hein 2020 report its four attacks the same way). More attacks can only lower this number, and it
+stays an upper bound on what an attacker leaves.
 
 Record and AutoAttack are of one network, but for its weights: the published ones, which AutoAttack and the probe see,
 are rounded to 16 bits. :data:`beside.SAME_NETWORK` says how many clean predictions may differ by that.

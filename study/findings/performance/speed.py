@@ -134,7 +134,7 @@ def bars(measured: Measured) -> Figure:
             panel.axvline(1, color="black", lw=1)
             panel.set(title=setting, xlabel="times as fast as the fast mode", xlim=(0, None))
             panel.grid(visible=False, axis="y")
-        panels[0, 0].set_yticks(range(len(names)), [_wrapped(name) for name in names])
+        panels[0, 0].set_yticks(range(len(names)), [textwrap.fill(name, 46) for name in names])
         panels[0, 0].invert_yaxis()
     return figure
 
@@ -328,7 +328,3 @@ def _half(rows: Sequence[dict]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if names else "none of them"
-
-
-def _wrapped(name: str) -> str:
-    return textwrap.fill(name, 46)

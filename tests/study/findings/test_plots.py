@@ -14,7 +14,7 @@ from study.drawings import diagrams
 from study.evidence import comparisons
 from study.evidence.comparisons import STRONG
 from study.findings.claims import judge, report
-from study.findings.dissection import judge as way
+from study.findings.dissection.judge import path
 from study.findings.dissection.report import waterfall, waterfall_words
 from study.findings.numbers import mixtures, results, robustness, training
 from study.plan import catalogue
@@ -90,7 +90,7 @@ def test_the_dots_of_a_network_with_two_branches_are_over_the_same_images():
 
 def test_the_way_from_published_to_corrected_moves_every_switch_once():
     for key in catalogue.DISSECTED:
-        steps = way.path(key, "clean")
+        steps = path(key, "clean")
         assert len(steps) == 2 + len(catalogue.rows()[key].switches())
         assert steps[0].before[1:] == ("published", "published:clean")
         assert steps[-1].after[1:] == ("corrected", "corrected:clean")
