@@ -333,7 +333,7 @@ def _claims(commands: Commands) -> None:
 def claims(options) -> int:
     """What the paper claims and what the records say of it."""
     from study.findings.claims import report
-    from study.findings.claims.judge import ledger as judged
+    from study.findings.claims.judge import rulings as judged
 
     group = _group(options)
     rulings = judged(group)
@@ -365,7 +365,7 @@ def verdicts(options) -> int:
     from study.findings.masking import report as shown
 
     group = _group(options)
-    judged = masking.judge(group, probes.probes(options.results or results_folder(), group))
+    judged = masking.verdicts(group, probes.probes(options.results or results_folder(), group))
     return _show(options, group, shown.as_json(judged, group), shown.text(judged))
 
 

@@ -1,6 +1,6 @@
-"""Concept figures: how large eps is, AdvProp's two branches, the training step, the published clamp. No torch.
+"""Figures of ideas, for the theory chapters: drawn from formulas, not measured. No torch.
 
-Drawn, not measured; what they say about the code is checked by tests.
+What they say about the code is checked by tests.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ RADII = {"0": 0.0, "4/255": 4 / 255, "8/255": 8 / 255, "0.1": 0.1, "0.5": 0.5}  
 CLEAN, ADVERSARIAL, SHARED = PALETTE[0], PALETTE[1], "0.35"
 
 
-def how_large_is_eps(index: int = 3) -> Figure:
+def how_large_is_eps() -> Figure:
     """One of scikit-learn's digits under changes of every size in RADII: of random sign, and towards grey.
 
     Both rows stay inside the ball and inside [0, 1]. At 0.5 the second is one flat grey: every image is within 0.5 of
@@ -24,7 +24,7 @@ def how_large_is_eps(index: int = 3) -> Figure:
     """
     from sklearn.datasets import load_digits
 
-    x = np.kron(load_digits().images[index] / 16, np.ones((4, 4)))  # 32 x 32: the size of a CIFAR image
+    x = np.kron(load_digits().images[3] / 16, np.ones((4, 4)))  # 32 x 32: the size of a CIFAR image
     signs = np.random.default_rng(0).choice([-1.0, 1.0], x.shape)
     with style():
         figure, panels = plt.subplots(2, len(RADII), figsize=(6.2, 2.9))
@@ -36,6 +36,45 @@ def how_large_is_eps(index: int = 3) -> Figure:
         panels[1, 0].set_ylabel("towards grey")
         for panel in panels.flat:
             panel.set(xticks=[], yticks=[])
+    return figure
+
+
+def attack_paths() -> Figure:
+    """FGSM, PGD and a PGD that cannot reach its ball, on a curved loss over two pixels; lengths in units of eps."""
+
+    def loss(u, v):
+        return 1.2 * u - 0.3 * (v - 0.15 + 0.9 * u**2) ** 2
+
+    def gradient(u, v):
+        bend = v - 0.15 + 0.9 * u**2
+        return np.array([1.2 - 1.08 * u * bend, -0.6 * bend])
+
+    def path(step_size, steps):
+        points = [np.zeros(2)]
+        for _ in range(steps):
+            points.append(np.clip(points[-1] + step_size * np.sign(gradient(*points[-1])), -1, 1))
+        return np.array(points)
+
+    attacks = {
+        "FGSM: one step of eps": path(1, 1),
+        "PGD: 6 steps of eps/4": path(1 / 4, 6),
+        "PGD: 2 steps of 2/255, eps 0.1": path(2 / 255 / 0.1, 2),
+    }
+    with style():
+        figure, axes = plt.subplots(figsize=(5.6, 4.9))
+        u, v = np.meshgrid(np.linspace(-1.3, 1.3, 200), np.linspace(-1.3, 1.3, 200))
+        shades = axes.contourf(u, v, loss(u, v), levels=14, cmap="Greys", alpha=0.55)
+        axes.add_patch(Rectangle((-1, -1), 2, 2, fill=False, lw=1.5, ls="--", ec="black"))
+        axes.annotate("the ball", (-1, -1), (3, 4), textcoords="offset points")
+        for (name, points), colour, marker in zip(attacks.items(), PALETTE, MARKERS, strict=False):
+            label = f"{name}; loss {loss(*points[-1]):.2f}"
+            axes.plot(*points.T, color=colour, marker=marker, ms=6, lw=2.2, label=label)
+        axes.plot(0, 0, "k+", ms=12, mew=2)
+        axes.annotate("x", (0, 0), (-12, -12), textcoords="offset points")
+        axes.set(xlabel="change of pixel 1, in eps", ylabel="change of pixel 2, in eps", aspect="equal")
+        axes.grid(False)
+        figure.colorbar(shades, label="loss")
+        figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 
@@ -57,6 +96,29 @@ def two_branches() -> Figure:
         _box(one, 0.2, 3.1, 3.6, 0.8, r"BN: $\mu, \sigma^2, \gamma, \beta$" + "\nof the mixture", SHARED)
         _box(two, 0.2, 3.1, 1.7, 0.8, "BN main\n" + r"$\mu, \sigma^2, \gamma, \beta$", CLEAN)
         _box(two, 2.1, 3.1, 1.7, 0.8, "BN aux\n" + r"$\mu, \sigma^2, \gamma, \beta$", ADVERSARIAL, dashed=True)
+    return figure
+
+
+def surrogate_gradient(alphas: Sequence[float] = (1, 3, 10)) -> Figure:
+    """Value and slope of the ReLU and of the parametric softplus: the paper's Figure 3, computed."""
+    z = np.linspace(-2, 2, 801)
+    with style():
+        figure, (value, slope) = plt.subplots(1, 2, figsize=(6.6, 3.2))
+        value.plot(z, np.maximum(z, 0), color="black", lw=2.5, label="ReLU")
+        slope.plot(z, np.heaviside(z, 0), color="black", lw=2.5)
+        for alpha, colour, dashes in zip(alphas, PALETTE, ("--", "-.", ":"), strict=False):
+            value.plot(
+                z,
+                np.logaddexp(0, alpha * z) / alpha,
+                color=colour,
+                ls=dashes,
+                lw=2,
+                label=rf"softplus, $\alpha$ = {alpha}",
+            )
+            slope.plot(z, 1 / (1 + np.exp(-alpha * z)), color=colour, ls=dashes, lw=2)
+        value.set(title="forward: value", xlabel="z")
+        slope.set(title="backward: slope", xlabel="z")
+        value.legend(loc="upper left")
     return figure
 
 
@@ -143,65 +205,3 @@ def _box(panel, left: float, bottom: float, width: float, height: float, text: s
 def _arrow(panel, start, end, colour, dashes="-") -> None:
     arrow = {"arrowstyle": "-|>", "color": colour, "lw": 1.8, "ls": dashes, "shrinkA": 0, "shrinkB": 0}
     panel.annotate("", end, start, arrowprops=arrow)
-
-
-def surrogate_gradient(alphas: Sequence[float] = (1, 3, 10)) -> Figure:
-    """Value and slope of the ReLU and of the parametric softplus: the paper's Figure 3, computed."""
-    z = np.linspace(-2, 2, 801)
-    with style():
-        figure, (value, slope) = plt.subplots(1, 2, figsize=(6.6, 3.2))
-        value.plot(z, np.maximum(z, 0), color="black", lw=2.5, label="ReLU")
-        slope.plot(z, np.heaviside(z, 0), color="black", lw=2.5)
-        for alpha, colour, dashes in zip(alphas, PALETTE, ("--", "-.", ":"), strict=False):
-            value.plot(
-                z,
-                np.logaddexp(0, alpha * z) / alpha,
-                color=colour,
-                ls=dashes,
-                lw=2,
-                label=rf"softplus, $\alpha$ = {alpha}",
-            )
-            slope.plot(z, 1 / (1 + np.exp(-alpha * z)), color=colour, ls=dashes, lw=2)
-        value.set(title="forward: value", xlabel="z")
-        slope.set(title="backward: slope", xlabel="z")
-        value.legend(loc="upper left")
-    return figure
-
-
-def attack_paths() -> Figure:
-    """FGSM, PGD and a PGD that cannot reach its ball, on a curved loss over two pixels; lengths in units of eps."""
-
-    def loss(u, v):
-        return 1.2 * u - 0.3 * (v - 0.15 + 0.9 * u**2) ** 2
-
-    def gradient(u, v):
-        bend = v - 0.15 + 0.9 * u**2
-        return np.array([1.2 - 1.08 * u * bend, -0.6 * bend])
-
-    def path(step_size, steps):
-        points = [np.zeros(2)]
-        for _ in range(steps):
-            points.append(np.clip(points[-1] + step_size * np.sign(gradient(*points[-1])), -1, 1))
-        return np.array(points)
-
-    attacks = {
-        "FGSM: one step of eps": path(1, 1),
-        "PGD: 6 steps of eps/4": path(1 / 4, 6),
-        "PGD: 2 steps of 2/255, eps 0.1": path(2 / 255 / 0.1, 2),
-    }
-    with style():
-        figure, axes = plt.subplots(figsize=(5.6, 4.9))
-        u, v = np.meshgrid(np.linspace(-1.3, 1.3, 200), np.linspace(-1.3, 1.3, 200))
-        shades = axes.contourf(u, v, loss(u, v), levels=14, cmap="Greys", alpha=0.55)
-        axes.add_patch(Rectangle((-1, -1), 2, 2, fill=False, lw=1.5, ls="--", ec="black"))
-        axes.annotate("the ball", (-1, -1), (3, 4), textcoords="offset points")
-        for (name, points), colour, marker in zip(attacks.items(), PALETTE, MARKERS, strict=False):
-            label = f"{name}; loss {loss(*points[-1]):.2f}"
-            axes.plot(*points.T, color=colour, marker=marker, ms=6, lw=2.2, label=label)
-        axes.plot(0, 0, "k+", ms=12, mew=2)
-        axes.annotate("x", (0, 0), (-12, -12), textcoords="offset points")
-        axes.set(xlabel="change of pixel 1, in eps", ylabel="change of pixel 2, in eps", aspect="equal")
-        axes.grid(False)
-        figure.colorbar(shades, label="loss")
-        figure.legend(loc="outside lower center", ncols=1)
-    return figure

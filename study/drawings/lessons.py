@@ -107,22 +107,6 @@ def statistics_gap(model: nn.Module, images: Tensor | None = None) -> list[float
     ]
 
 
-def _arriving(model: nn.Module, layers: Sequence[nn.Module], images: Tensor, branch: str) -> list[Tensor]:
-    """The channel means (C,) of what arrives at each of ``layers``."""
-    means: dict[nn.Module, Tensor] = {}
-
-    def keep(layer: nn.Module, arguments: tuple) -> None:
-        means[layer] = arguments[0].mean(dim=(0, 2, 3))
-
-    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
-    try:
-        model(images, branch=branch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [means[layer] for layer in layers]
-
-
 def two_statistics(gaps: Mapping[str, Sequence[float]], made: Tensor, learned: Tensor) -> Figure:
     """Left, each of :func:`statistics_gap`; right, the shift of the first layer's channel means.
 
@@ -263,6 +247,22 @@ def by_surrogate(alphas: Sequence[float], table: pd.DataFrame, agreement: Sequen
             panel.set_xlabel(r"$\alpha$ of the surrogate (grey line: in training)")
         figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return figure
+
+
+def _arriving(model: nn.Module, layers: Sequence[nn.Module], images: Tensor, branch: str) -> list[Tensor]:
+    """The channel means (C,) of what arrives at each of ``layers``."""
+    means: dict[nn.Module, Tensor] = {}
+
+    def keep(layer: nn.Module, arguments: tuple) -> None:
+        means[layer] = arguments[0].mean(dim=(0, 2, 3))
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
+    try:
+        model(images, branch=branch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [means[layer] for layer in layers]
 
 
 def _predictions(panels, logits_fn: LogitsFn, pixels: Tensor, y: Tensor, classes: Sequence[str]) -> None:

@@ -12,59 +12,24 @@ from study.records import PUBLISHED_BATCH, Record
 
 STRONG = "pgd-20-8/255"  # the strongest attack that every network went through; no AutoAttack
 HEADINGS = catalogue.COLUMNS | {STRONG: "PGD-20 8/255"}
-BRANCH_CASES = (  # what is asked of either batch norm: heading, column of the main one, column of the auxiliary one
-    ("clean", "clean", "clean:aux"),
-    ("PGD-20, through itself", STRONG, f"{STRONG}:aux"),
-    ("PGD-20, through the other", f"{STRONG}:aux-to-main", f"{STRONG}:main-to-aux"),
-)
-
-
-def accuracy(group: Group, key: str, protocol: str, column: str, rule: str | None = None) -> Estimate | None:
-    """Row ``key`` trained under ``protocol`` and tested by ``rule``, as a share in [0, 1]. The rule: see :func:`_name`.
-
-    None if the row was not run under the protocol; KeyError if it was run and lacks the measurement.
-    """
-    runs = runs_of(group, key, protocol)
-    return estimates.accuracy(worst_masks(runs, _name(protocol, column, rule))) if runs else None
-
-
+FOUR_COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)  # where all would be too many
 Place = tuple[str, str, str]  # key, protocol of training, measurement: "corrected:clean"
 
 
-def shared(group: Group, places: Iterable[Place]) -> list[Group]:
-    """The records that a comparison of ``places`` rests on: for each place those of the seeds that all places have.
+def accuracy(group: Group, key: str, protocol: str, column: str) -> Estimate | None:
+    """Row ``key`` trained under ``protocol``, as a share in [0, 1].
 
-    In the order of seeds; empty lists if they share none.
+    On the paper's columns it is tested by the protocol's own rule, on all others by the corrected one. None if the row
+    was not run under the protocol; KeyError if it was run and lacks the measurement.
     """
-    runs = [runs_of(group, key, protocol) for key, protocol, _ in places]
-    seeds = set.intersection(*({record.seed for record in found} for found in runs))
-    return [[record for record in found if record.seed in seeds] for found in runs]
+    runs = runs_of(group, key, protocol)
+    return estimates.accuracy(survivors_by_seed(runs, _name(protocol, column))) if runs else None
 
 
-def paired(group: Group, places: Iterable[Place]) -> list[np.ndarray] | None:
-    """A mask (S, n) for each place, over the seeds and images that all of them share; None if they share no seed."""
-    places = list(places)
-    runs = shared(group, places)
-    if not runs[0]:
-        return None
-    names = [name for _, _, name in places]
-    return same_images([(found, name, worst_masks(found, name)) for found, name in zip(runs, names, strict=True)])
-
-
-def same_images(measured: Sequence[tuple[Group, str, np.ndarray]]) -> list[np.ndarray]:
-    """Masks cut to the images that all share. ``measured``: (records, name of the measurement, mask (S, n)) each.
-
-    All begin with the first image in canonical order, so that is the fewer of them. Where batches of two measurements
-    end at different places and their statistics count, the last batch of the shorter is another than that of the
-    longer, and is left out: n is a multiple of the batch, if one is full.
-    """
-    n = min(mask.shape[1] for _, _, mask in measured)
-    of_batches = {
-        mask.shape[1] for runs, name, mask in measured if runs[0].measurement(name).attack["statistics"] == "batch"
-    }
-    if len(of_batches) > 1:
-        n = n - n % PUBLISHED_BATCH or n
-    return [mask[:, :n] for _, _, mask in measured]
+def accuracies(group: Group, places: Iterable[Place]) -> list[Estimate] | None:
+    """The accuracy at each place, all over the same seeds and images, so that one can be set against another."""
+    masks = paired(group, places)
+    return [estimates.accuracy(mask) for mask in masks] if masks else None
 
 
 def by_corrected_rule(group: Group, key: str, protocol: str, columns: Iterable[str]) -> dict[str, Estimate]:
@@ -73,12 +38,6 @@ def by_corrected_rule(group: Group, key: str, protocol: str, columns: Iterable[s
     return dict(
         zip(columns, accuracies(group, [(key, protocol, f"corrected:{column}") for column in columns]), strict=True)
     )
-
-
-def accuracies(group: Group, places: Iterable[Place]) -> list[Estimate] | None:
-    """The accuracy at each place, all over the same seeds and images, so that one can be set against another."""
-    masks = paired(group, places)
-    return [estimates.accuracy(mask) for mask in masks] if masks else None
 
 
 def difference(group: Group, a: Place, b: Place, confidence: float = 0.95) -> Estimate | None:
@@ -99,7 +58,43 @@ def factorial(group: Group, protocol: str, column: str) -> dict | None:
     return estimates.factorial_effects(dict(zip(design, masks, strict=True)), ("AdvProp", "ALS", "SAT"))
 
 
-def worst_mask(record: Record, name: str) -> np.ndarray:
+def paired(group: Group, places: Iterable[Place]) -> list[np.ndarray] | None:
+    """A mask (S, n) for each place, over the seeds and images that all of them share; None if they share no seed."""
+    places = list(places)
+    runs = shared(group, places)
+    if not runs[0]:
+        return None
+    names = [name for _, _, name in places]
+    return same_images([(found, name, survivors_by_seed(found, name)) for found, name in zip(runs, names, strict=True)])
+
+
+def shared(group: Group, places: Iterable[Place]) -> list[Group]:
+    """The records that a comparison of ``places`` rests on: for each place those of the seeds that all places have.
+
+    In the order of seeds; empty lists if they share none.
+    """
+    runs = [runs_of(group, key, protocol) for key, protocol, _ in places]
+    seeds = set.intersection(*({record.seed for record in found} for found in runs))
+    return [[record for record in found if record.seed in seeds] for found in runs]
+
+
+def same_images(measured: Sequence[tuple[Group, str, np.ndarray]]) -> list[np.ndarray]:
+    """Masks cut to the images that all share. ``measured``: (records, name of the measurement, mask (S, n)) each.
+
+    All begin with the first image in canonical order, so that is the fewer of them. Where batches of two measurements
+    end at different places and their statistics count, the last batch of the shorter is another than that of the
+    longer, and is left out: n is a multiple of the batch, if one is full.
+    """
+    n = min(mask.shape[1] for _, _, mask in measured)
+    of_batches = {
+        mask.shape[1] for runs, name, mask in measured if runs[0].measurement(name).attack["statistics"] == "batch"
+    }
+    if len(of_batches) > 1:
+        n = n - n % PUBLISHED_BATCH or n
+    return [mask[:, :n] for _, _, mask in measured]
+
+
+def survivors(record: Record, name: str) -> np.ndarray:
     """bool (n,): which images a network got right. With surrogate gradients, an image must survive both gradients.
 
     Where the two were measured on different numbers of images, n is the fewer: both begin with the first.
@@ -110,10 +105,11 @@ def worst_mask(record: Record, name: str) -> np.ndarray:
     return np.logical_and.reduce([mask[:n] for mask in masks])
 
 
-def _name(protocol: str, column: str, rule: str | None = None) -> str:
-    """The measurement of a column: the paper's by the protocol's own rule, all others by the corrected one."""
-    own = catalogue.rule(protocol) if column in catalogue.COLUMNS else "corrected"
-    return f"{rule or own}:{column}"
+def survivors_by_seed(runs: Group, name: str) -> np.ndarray:
+    """bool (S, n): :func:`survivors` of each run. Raises ValueError if they were tested on different numbers."""
+    masks = [survivors(record, name) for record in runs]
+    _refuse_other_sizes(runs, name, masks)
+    return np.array(masks)
 
 
 def as_measured(runs: Group, name: str) -> np.ndarray:
@@ -126,11 +122,9 @@ def as_measured(runs: Group, name: str) -> np.ndarray:
     return np.array(found)
 
 
-def worst_masks(runs: Group, name: str) -> np.ndarray:
-    """bool (S, n): :func:`worst_mask` of each run. Raises ValueError if they were tested on different numbers."""
-    masks = [worst_mask(record, name) for record in runs]
-    _refuse_other_sizes(runs, name, masks)
-    return np.array(masks)
+def _name(protocol: str, column: str) -> str:
+    """The measurement of a column: the paper's by the protocol's own rule, all others by the corrected one."""
+    return f"{catalogue.rule(protocol) if column in catalogue.COLUMNS else 'corrected'}:{column}"
 
 
 def _refuse_other_sizes(runs: Group, name: str, masks: Sequence[np.ndarray]) -> None:

@@ -1,8 +1,4 @@
-"""Which records count as results, and the accuracies and differences that they give. No torch.
-
-Everything that a table, a figure or a verdict shows goes through here: recomputed from the masks in the records, paired
-by image and by seed, with an interval.
-"""
+"""Which records count as results, and which of them a table, a figure or a verdict is about. No torch."""
 
 import json
 from collections import Counter
@@ -16,12 +12,8 @@ from study.records import Record
 
 RESULT_BUDGETS = ("full", "brief", "lite")  # the highest first; smoke tries the machinery and is never a result
 PAPER_DATA = ("cifar10", "cifar10-jpeg")  # what the paper's claims are about: its data, and a copy of it
+LABELS = "labels.json"  # beside the protocols of a data set: the true classes of its test images, in canonical order
 Group = list[Record]  # of one budget on one data set
-
-
-def flags(group: Group) -> str:
-    """What a command has to be told to find the runs of ``group``."""
-    return f"--budget {group[0].budget} --dataset {group[0].config['dataset']}"
 
 
 def groups(root: Path) -> list[Group]:
@@ -49,24 +41,6 @@ def best(root: Path) -> list[Group]:
 def of_the_paper(group: Group) -> bool:
     """Whether the runs are on the paper's data, or a copy of them."""
     return _kind(group) in PAPER_DATA
-
-
-def _kind(group: Group) -> str:
-    return group[0].config["dataset"].partition(":")[0]  # "cifar10-jpeg:<path>" is an archive of one's own packing
-
-
-def _rank(group: Group) -> tuple:
-    budget, kind = group[0].budget, _kind(group)
-    table_1 = {(r.key, r.protocol) for r in group if r.key in catalogue.part(1) and r.protocol in catalogue.PROTOCOLS}
-    original_first = PAPER_DATA.index(kind) if kind in PAPER_DATA else len(PAPER_DATA)
-    return (
-        kind not in PAPER_DATA,
-        -len(table_1),
-        RESULT_BUDGETS.index(budget),
-        original_first,
-        -len(group),
-        group[0].config["dataset"],
-    )
 
 
 def stale(root: Path) -> list[tuple[Record, str]]:
@@ -109,20 +83,6 @@ def seeds_a_row(group: Group) -> list[int]:
     return sorted(set(Counter((record.key, record.protocol) for record in group).values()))
 
 
-def _refuse_other_data(group: Group) -> None:
-    first = group[0]
-    for record in group:
-        if record.data["checksum"] != first.data["checksum"]:
-            checksums = f"{record.data['checksum'][:19]} and {first.data['checksum'][:19]}"
-            raise ValueError(
-                f"{record.where} and {first.where} saw different data under the name {first.data['name']!r} "
-                f"({checksums}): run one of them again, or move it out of the results"
-            )
-
-
-LABELS = "labels.json"  # beside the protocols of a data set: the true classes of its test images, in canonical order
-
-
 def labels(root: Path, group: Group) -> np.ndarray | None:
     """The true class of each test image, int (n,), or None if nobody wrote them down (tools/write_labels.py does).
 
@@ -136,3 +96,37 @@ def labels(root: Path, group: Group) -> np.ndarray | None:
     if found["checksum"] != group[0].data["checksum"]:
         raise ValueError(f"{path} is of other data than the records beside it: make it anew by tools/write_labels.py")
     return np.array([int(label) for label in found["labels"].split()])
+
+
+def flags(group: Group) -> str:
+    """What a command has to be told to find the runs of ``group``."""
+    return f"--budget {group[0].budget} --dataset {group[0].config['dataset']}"
+
+
+def _rank(group: Group) -> tuple:
+    budget, kind = group[0].budget, _kind(group)
+    table_1 = {(r.key, r.protocol) for r in group if r.key in catalogue.part(1) and r.protocol in catalogue.PROTOCOLS}
+    original_first = PAPER_DATA.index(kind) if kind in PAPER_DATA else len(PAPER_DATA)
+    return (
+        kind not in PAPER_DATA,
+        -len(table_1),
+        RESULT_BUDGETS.index(budget),
+        original_first,
+        -len(group),
+        group[0].config["dataset"],
+    )
+
+
+def _kind(group: Group) -> str:
+    return group[0].config["dataset"].partition(":")[0]  # "cifar10-jpeg:<path>" is an archive of one's own packing
+
+
+def _refuse_other_data(group: Group) -> None:
+    first = group[0]
+    for record in group:
+        if record.data["checksum"] != first.data["checksum"]:
+            checksums = f"{record.data['checksum'][:19]} and {first.data['checksum'][:19]}"
+            raise ValueError(
+                f"{record.where} and {first.where} saw different data under the name {first.data['name']!r} "
+                f"({checksums}): run one of them again, or move it out of the results"
+            )

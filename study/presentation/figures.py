@@ -1,4 +1,4 @@
-"""The look of all figures, and the figures that need no record: formulas, drawn. No torch.
+"""The look of all figures, and an image in one of their panels. No torch.
 
 Colours are seaborn's colour-blind palette, and nothing is told by colour alone. The background is opaque white, so a
 figure reads the same in the book's light and dark themes.
@@ -37,9 +37,8 @@ def style() -> Iterator[None]:
     ):
         yield
         interactive = plt.isinteractive()
-    matplotlib.interactive(
-        interactive
-    )  # a notebook's first figure switches it on: put back off, no later figure would show
+    # a notebook's first figure switches it on: put back off, no later figure would show
+    matplotlib.interactive(interactive)
 
 
 def picture(panel: Axes, pixels: np.ndarray, caption: str, wrong: bool = False) -> None:

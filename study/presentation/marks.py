@@ -1,4 +1,4 @@
-"""Records to figures: each function draws one and returns it. No torch.
+"""What figures of several rooms mark alike: rows, protocols, estimates with their intervals. No torch.
 
 A row has the same look in every figure: the colour says how it was trained, the marker which of ALS and SAT it has. The
 lines of a legend and the panels' titles say it again in words, so nothing is told by colour alone.
@@ -6,13 +6,15 @@ lines of a legend and the panels' titles say it again in words, so nothing is to
 
 from collections.abc import Sequence
 
+import seaborn as sns
+
 from study.evidence.comparisons import HEADINGS
 from study.evidence.estimates import Estimate
 from study.plan import catalogue
 from study.presentation.figures import PALETTE
 
-MARKERS = {(False, False): "o", (True, False): "s", (False, True): "^", (True, True): "D"}  # (ALS, SAT)
 SIDE_BY_SIDE = {"published": (-1, PALETTE[1], "s"), "corrected": (1, PALETTE[0], "o")}  # place, colour, marker
+_TECHNIQUES = {(False, False): "o", (True, False): "s", (False, True): "^", (True, True): "D"}  # (ALS, SAT) -> marker
 
 
 def look(row: catalogue.Row) -> dict:
@@ -25,10 +27,11 @@ def look(row: catalogue.Row) -> dict:
         colour = PALETTE[0] if row.advprop else PALETTE[1]
     else:  # trained on larger steps, or larger eps
         colour = PALETTE[9] if row.advprop else PALETTE[3]
-    return {"color": colour, "marker": MARKERS[row.als, row.sat]}
+    return {"color": colour, "marker": _TECHNIQUES[row.als, row.sat]}
 
 
 def accuracy_under(column: str) -> str:
+    """The label of an axis."""
     return f"accuracy under {HEADINGS[column]} (%)"
 
 
@@ -53,3 +56,19 @@ def rows_on_y(panel, names: Sequence[str]) -> None:
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.5, -0.5)
     panel.grid(axis="y", visible=False)
+
+
+def shades(panel, grid, columns: Sequence[str], rows: Sequence[str], size: int = 7, **looks) -> None:
+    """A table of percentages as shades with the numbers in, of that size."""
+    sns.heatmap(
+        grid,
+        ax=panel,
+        cmap="cividis",
+        annot=True,
+        fmt=".0f",
+        annot_kws={"size": size},
+        cbar=False,
+        xticklabels=columns,
+        yticklabels=rows,
+        **looks,
+    )

@@ -37,10 +37,6 @@ def change(estimate: Estimate) -> str:
     return _below(f"{value:+.1f} ({low:+.1f} to {high:+.1f})")
 
 
-def _below(text: str) -> str:
-    return f'<span class="interval">{text}</span>'
-
-
 def link(record: Record, page: str = "book", root: Path | None = None) -> str:
     """The link to a run's page from a page in the folder ``page``. Raises FileNotFoundError if its notebook is gone."""
     if not ((root or results_folder()) / record.where / "run.ipynb").is_file():
@@ -93,3 +89,7 @@ def duration(seconds: float) -> str:
 def counts(values: Sequence[int]) -> str:
     """ "1,000", or "1 to 3" for sorted values that differ."""
     return f"{values[0]:,}" if values[0] == values[-1] else f"{values[0]:,} to {values[-1]:,}"
+
+
+def _below(text: str) -> str:
+    return f'<span class="interval">{text}</span>'

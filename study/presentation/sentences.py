@@ -1,6 +1,6 @@
-"""Records to the book's tables and to the sentences about them. No torch; nothing here is typed that a record knows.
+"""What several pages say of the records that they are made from: their size and data, and which are left out. No torch.
 
-A table shows what there is and says what is missing. What has to be there and is not raises, and so fails the book's
+A page shows what there is and says what is missing. What has to be there and is not raises, and so fails the book's
 build.
 """
 
@@ -14,6 +14,37 @@ from study.evidence.selection import Group
 from study.plan import catalogue
 from study.presentation.markup import counts, length
 from study.records import Record, versions
+
+
+def status(root: Path) -> str:
+    """What a page says in the place of results while the paper's data have none, as Markdown."""
+    if found := selection.groups(root):
+        return (
+            f"**There is no result on the paper's data yet**, so the paper is not judged. Runs on other data are here: "
+            f"{named(found)}; [the tables](results.md) have their numbers."
+        )
+    if stale := selection.stale(root):
+        return f"**There is no result yet.** {len(stale)} recorded runs are stale: today the code makes other ones."
+    smoke = len(records.collect(root, budget="smoke"))
+    return (
+        "**There is no result yet.** No run at budget lite, brief or full has been recorded here; the "
+        f"{smoke} smoke {'run' if smoke == 1 else 'runs'} that this book was built with show that the machinery works, "
+        "and nothing else. A first result takes minutes: `python -m study run advprop --budget lite --seed 0`."
+    )
+
+
+def caution(group: Group) -> str:
+    """What a reader must know before the first number, as HTML: of which size and data the results are."""
+    said = describe(group).replace("**", "")
+    if group[0].budget == "full":
+        return f'<div class="admonition note"><p class="admonition-title">The results</p><p>{said}</p></div>'
+    full = catalogue.config("traditional")
+    return (
+        '<div class="admonition warning"><p class="admonition-title">Results of a small budget</p>'
+        f"<p>{said} They can show the sign of an effect and the order of the rows. They "
+        f"cannot reach the paper's numbers, which are of width {full.width}, trained on all images for {full.epochs} "
+        "epochs.</p></div>"
+    )
 
 
 def describe(group: Group) -> str:
@@ -30,34 +61,10 @@ def describe(group: Group) -> str:
     )
 
 
-def status(root: Path) -> str:
-    """What a page says in the place of results while the paper's data have none, as Markdown."""
-    if found := selection.groups(root):
-        return (
-            f"**There is no result on the paper's data yet**, so the paper is not judged. Runs on other data are here: "
-            f"{_named(found)}; [the tables](results.md) have their numbers."
-        )
-    if stale := selection.stale(root):
-        return f"**There is no result yet.** {len(stale)} recorded runs are stale: today the code makes other ones."
-    smoke = len(records.collect(root, budget="smoke"))
-    return (
-        "**There is no result yet.** No run at budget lite, brief or full has been recorded here; the "
-        f"{smoke} smoke {'run' if smoke == 1 else 'runs'} that this book was built with show that the machinery works, "
-        "and nothing else. A first result takes minutes: `python -m study run advprop --budget lite --seed 0`."
-    )
-
-
-def also_here(groups: Sequence[Group], best: Sequence[Group]) -> str:
-    """The groups of records that the paper is not judged by, as a sentence of Markdown; empty if there are none."""
-    others = [group for group in groups if group not in best]
-    return f"Also run, and not what this book judges the paper by: {_named(others)}." if others else ""
-
-
-def _named(groups: Sequence[Group]) -> str:
-    nouns = {True: "run", False: "runs"}
-    return ", ".join(
-        f"{group[0].budget} on {group[0].data['title']} ({len(group)} {nouns[len(group) == 1]})" for group in groups
-    )
+def several_versions(found: Iterable[Record]) -> str:
+    """That the records were made with more than one version of a package, as Markdown; empty if they were not."""
+    mixed = versions.mixed(found)
+    return f"Made with more than one version of {mixed}; in brackets, how many runs." if mixed else ""
 
 
 def left_out(root: Path) -> str:
@@ -81,24 +88,17 @@ def kinds_of(found: Sequence[Record]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
 
 
-def caution(group: Group) -> str:
-    """What a reader must know before the first number, as HTML: of which size and data the results are."""
-    said = describe(group).replace("**", "")
-    if group[0].budget == "full":
-        return f'<div class="admonition note"><p class="admonition-title">The results</p><p>{said}</p></div>'
-    full = catalogue.config("traditional")
-    return (
-        '<div class="admonition warning"><p class="admonition-title">Results of a small budget</p>'
-        f"<p>{said} They can show the sign of an effect and the order of the rows. They "
-        f"cannot reach the paper's numbers, which are of width {full.width}, trained on all images for {full.epochs} "
-        "epochs.</p></div>"
+def named(groups: Sequence[Group]) -> str:
+    """Groups of records by budget, data and number: "full on CIFAR-10 (36 runs)"."""
+    nouns = {True: "run", False: "runs"}
+    return ", ".join(
+        f"{group[0].budget} on {group[0].data['title']} ({len(group)} {nouns[len(group) == 1]})" for group in groups
     )
 
 
-def several_versions(found: Iterable[Record]) -> str:
-    """That the records were made with more than one version of a package, as Markdown; empty if they were not."""
-    mixed = versions.mixed(found)
-    return f"Made with more than one version of {mixed}; in brackets, how many runs." if mixed else ""
+def devices_of(group: Group) -> str:
+    """The devices that the records were made on, and with how many threads."""
+    return "; ".join(sorted({f"{r.provenance['device']}, {r.provenance['threads']} thread(s)" for r in group}))
 
 
 def title(row: catalogue.Row) -> str:
@@ -106,7 +106,3 @@ def title(row: catalogue.Row) -> str:
     place = f"Table {row.paper_table}" if row.paper_table else "authors' results file"
     attack = f", trained on eps {row.train_eps:g}, step {length(row.train_step_size)}" if row.adversarial else ""
     return f'{escape(row.label)} <span class="quiet">{place}{attack}</span>'
-
-
-def devices_of(group: Group) -> str:
-    return "; ".join(sorted({f"{r.provenance['device']}, {r.provenance['threads']} thread(s)" for r in group}))

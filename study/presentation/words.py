@@ -1,4 +1,4 @@
-"""What stands below a figure, and what it says to those who cannot see it: both from the records. No torch."""
+"""What the words of figures share: each has a caption, and a description for those who cannot see it. No torch."""
 
 from collections.abc import Iterable
 

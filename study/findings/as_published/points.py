@@ -2,15 +2,23 @@
 
 Facts read from the authors' public repository (francoisdavid/AdvProp_ALS_SAT, commit 3e490f7), in our words; none of
 its code, which carries no licence. Each point names the switch of the catalogue that moves it in training, and the
-contrasts that measure it in evaluation.
+comparisons that measure it in evaluation.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
-from study.findings.as_published import contrasts
 from study.plan import catalogue
-from study.presentation.markup import row, table
+
+PGD_20 = "corrected:pgd-20-8/255"
+OF_A_SWITCH = {  # what is compared where the training differs: the paper's measure, and a strong attack
+    "clean, published rule": "published:clean",
+    "FGSM 0.1, published rule": "published:fgsm-0.1",
+    "PGD-20 8/255, pixels": PGD_20,
+}
+# Two published rows that are one experiment: neither radius is within reach of the training attack
+REPLICATE = ("sat-advprop", "sat-advprop-eps-0.5")
+Pair = tuple[str, str, str]  # heading of the column, measurement before, measurement after
 
 
 @dataclass(frozen=True)
@@ -22,12 +30,22 @@ class Point:
     published: str
     corrected: str
     switch: str | None = None  # of catalogue.SWITCHES: it changes the training
-    contrasts: tuple[str, ...] = ()  # of contrasts.CONTRASTS: it changes the evaluation
+    comparisons: tuple[str, ...] = ()  # of COMPARISONS: it changes the evaluation
     always: str = ""  # where there is no choice: what both protocols do
 
     @property
     def anchor(self) -> str:
         return f"point-{self.number}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Pairs of measurements of the networks trained under ``protocol``, and which of the networks have them."""
+
+    caption: str
+    pairs: tuple[Pair, ...]
+    protocol: str = "published"
+    applies: Callable[[catalogue.Row], bool] = lambda row: True
 
 
 POINTS = (
@@ -37,14 +55,14 @@ POINTS = (
         "eps, step and clamp in standardised units",
         "in pixels",
         switch="space",
-        contrasts=("clamp", "pixels"),
+        comparisons=("clamp", "pixels"),
     ),
     Point(
         2,
         "batch norm at test time",
         "statistics of each test batch",
         "running statistics",
-        contrasts=("statistics",),
+        comparisons=("statistics",),
     ),
     Point(
         3,
@@ -62,15 +80,15 @@ POINTS = (
         "SAT",
         "surrogate slope everywhere, also in the evaluation's attack",
         "surrogate in training; evaluated with both slopes, the worse counts",
-        contrasts=("true-gradient", "surrogate"),
+        comparisons=("true-gradient", "surrogate"),
     ),
-    Point(9, "step of PGD 0.5", "2/255", "0.5, as the table's header says", contrasts=("step", "reach")),
+    Point(9, "step of PGD 0.5", "2/255", "0.5, as the table's header says", comparisons=("step", "reach")),
     Point(
         10,
         "random start, restarts",
         "none",
         "none for the paper's columns, both for the stronger attack",
-        contrasts=("random-start",),
+        comparisons=("random-start",),
     ),
     Point(11, "optimiser", "SGD with momentum and weight decay", "the same", always="the same SGD"),
     Point(
@@ -88,74 +106,61 @@ POINTS = (
     Point(18, "last batch of an epoch", "kept: 196 updates", "left out where incomplete", switch="remainder"),
     Point(19, "precision", "float32", "what the device does best, stated", switch="precision"),
 )
-# Two published rows that are one experiment: neither radius is within reach of the training attack
-REPLICATE = ("sat-advprop", "sat-advprop-eps-0.5")
 
 
-def overview() -> str:
-    """All points as an HTML table: what the code does, what is intended, and what moves one to the other here."""
-    lines = [
-        row(
-            f'<a href="#{point.anchor}">{point.number}. {escape(point.name)}</a>',
-            [escape(point.published), escape(point.corrected), _where(point)],
-        )
-        for point in POINTS
-    ]
-    caption = (
-        "The points in which code, text and the techniques' own papers differ. Training: the switch, and the field of "
-        "the config. Test: measured by the evaluation of every network."
-    )
-    return table(["Point", "Released code", "Intended", "Here"], lines, caption, "words")
+def _columns(before: str, after: str, columns: Sequence[str]) -> tuple[Pair, ...]:
+    headings = catalogue.COLUMNS | {"clamp-alone": "clamp alone"}
+    return tuple((headings[column], f"{before}:{column}", f"{after}:{column}") for column in columns)
 
 
-def effects(root, number: int) -> str:
-    """What a point does to the numbers, from the records in ``root``, as HTML: its contrasts, then its switch."""
-    point = POINTS[number - 1]
-    shown = [contrasts.table(root, name) for name in point.contrasts]
-    if point.switch:
-        shown.append(contrasts.switch_table(root, point.switch))
-    if not shown:
-        raise ValueError(f"point {number} has nothing to measure: both protocols have {point.always}")
-    return "".join(shown)
-
-
-def weaker_and_stronger() -> str:
-    """In how many published rows the attack of the shorter reach leaves less accuracy, as HTML."""
-    rows = catalogue.rows()
-    less = {key for key, row in rows.items() if row.published["pgd-0.1"] < row.published["fgsm-0.1"]}
-    of_table_1 = len(less & set(catalogue.part(1)))
-    others = ", ".join(row.name for key, row in rows.items() if key not in less)
-    return (
-        f'<p class="generated">One thing the code does not explain. "PGD 0.1" moves a value by 4/255 at most, '
-        f'"FGSM 0.1" by 0.1. Yet in {len(less)} of the {len(rows)} published rows ({of_table_1} of the '
-        f"{len(catalogue.part(1))} of Table 1) PGD 0.1 leaves less accuracy. Only {escape(others)} are as one would "
-        "expect.</p>"
-    )
-
-
-def replicate() -> str:
-    """The two published rows that are one experiment, and the lead of ALS + SAT over SAT beside them, as HTML."""
-    rows = catalogue.rows()
-    one, other = (rows[key].published for key in REPLICATE)
-    sat, both = rows["sat"].published, rows["als-sat"].published
-    lines = [
-        row(escape(rows[key].name), [f"{rows[key].published[column]:.2f}" for column in catalogue.COLUMNS])
-        for key in REPLICATE
-    ]
-    for name, a, b in (("their difference", other, one), ("ALS + SAT minus SAT", sat, both)):
-        lines.append(row(name, [f"{b[column] - a[column]:+.2f}" for column in catalogue.COLUMNS]))
-    caption = (
-        "Published accuracies in percent: two trainings of one experiment, and below, for its size, a lead between two "
-        "experiments."
-    )
-    return table(["Row", *catalogue.COLUMNS.values()], lines, caption)
-
-
-def _where(point: Point) -> str:
-    parts = []
-    if point.switch:
-        field, _ = catalogue.SWITCHES[point.switch]
-        parts.append(f"training: <code>{point.switch}</code> (<code>{field}</code>)")
-    if point.contrasts:
-        parts.append("test")
-    return "; ".join(parts) or f"both protocols: {escape(point.always)}"
+COMPARISONS = {
+    "clamp": Comparison(
+        "The clamp alone. Published rule: clean images, then the same through the published clamp, with eps = 0",
+        (("no attack → clamp alone", "published:clean", "published:clamp-alone"),),
+    ),
+    "pixels": Comparison(
+        "The space of the attack. Published rule: attacked in standardised units, then in pixels; all else unchanged",
+        _columns("published", "published, pixels", ("fgsm-0.1", "pgd-0.1", "fgsm-0.5")),
+    ),
+    "statistics": Comparison(
+        "The statistics of batch norm at test time. Published rule: those of the test batch, then the running ones",
+        _columns("published", "published, running statistics", ("clean", "clamp-alone", "fgsm-0.1", "pgd-0.1")),
+    ),
+    "true-gradient": Comparison(
+        "The gradient of the evaluation's attack. Published rule: the surrogate's, then the true one",
+        _columns("published", "published, true gradient", ("fgsm-0.1", "pgd-0.1", "pgd-0.5")),
+        applies=lambda row: row.sat,
+    ),
+    "step": Comparison(
+        "The step of PGD 0.5. Published rule: 2/255, which the code evaluates, then 0.5, as the table's header says",
+        (("PGD 0.5: step 2/255 → 0.5", "published:pgd-0.5-code", "published:pgd-0.5"),),
+    ),
+    "random-start": Comparison(
+        "Random starts. PGD with 20 steps of 2/255 and eps 8/255: from the image, then twice from a random start",
+        (("PGD-20: from the image → random", "corrected:steps-20", PGD_20),),
+        protocol="corrected",
+    ),
+    "reach": Comparison(
+        "Two attacks of eps 0.1, on pixels: FGSM, whose step is 0.1, then PGD with two steps of 2/255",
+        (("FGSM 0.1 → PGD 0.1", "corrected:fgsm-0.1", "corrected:pgd-0.1"),),
+        protocol="corrected",
+    ),
+    "branch": Comparison(
+        "The branch that is asked, each attacked through itself under the true gradient: main, then auxiliary",
+        (
+            ("clean: main → aux", "corrected:clean", "corrected:clean:aux"),
+            ("PGD-20 8/255: main → aux", PGD_20, f"{PGD_20}:aux"),
+        ),
+        protocol="corrected",
+        applies=lambda row: row.advprop,
+    ),
+    "surrogate": Comparison(
+        "The gradient that the attack follows, on pixels: the true one, then the surrogate's",
+        (
+            ("FGSM 0.1", "corrected:fgsm-0.1", "corrected:fgsm-0.1:surrogate"),
+            ("PGD-20 8/255", PGD_20, f"{PGD_20}:surrogate"),
+        ),
+        protocol="corrected",
+        applies=lambda row: row.sat,
+    ),
+}

@@ -99,7 +99,7 @@ class Case:
     @property
     def before(self) -> np.ndarray:
         """bool (n,): right under PGD-20, as the book has it: a network with surrogate gradients must survive both."""
-        return comparisons.worst_mask(self.record, f"corrected:{STRONG}")[: self.found.images]
+        return comparisons.survivors(self.record, f"corrected:{STRONG}")[: self.found.images]
 
     @cached_property
     def worst(self) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 An attack that fails on an image says nothing of that image; one that succeeds settles it. So an image counts as right
 only if it survived all attacks in the ball of 8/255 that were tried on it: those of the record, of the probe and of
-AutoAttack (Croce and Hein 2020 report the ensemble the same way). More attacks can only lower this number, and it stays
-an upper bound on what an attacker leaves.
+AutoAttack (Croce and Hein 2020 report its four attacks the same way). More attacks can only lower this number, and it
+stays an upper bound on what an attacker leaves.
 
 Record and AutoAttack are of one network, but for its weights: the published ones, which AutoAttack and the probe see,
 are rounded to 16 bits. :data:`beside.SAME_NETWORK` says how many clean predictions may differ by that.
@@ -87,15 +87,52 @@ def overview(cases: Sequence[Case], page: str = "book", root: Path | None = None
         )
         for one in cases
     ]
-    heads = ["Row, training", "clean", HEADINGS[STRONG], *(f"then {NAMES[attack]}" for attack in ATTACKS)]
-    heads[3] = NAMES[ATTACKS[0]]
+    first, *others = (NAMES[attack] for attack in ATTACKS)
+    attacks = [HEADINGS[STRONG], first, *(f"then {name}" for name in others)]
     return table(
-        [*heads, "Worst case", "below PGD-20", "Flags", "Minutes"],
+        ["Row, training", "clean", *attacks, "Worst case", "below PGD-20", "Flags", "Minutes"],
         body,
         "Images left right, in percent. Each attack of AutoAttack is tried on what those before it left. The worst "
         "case is over these and all other attacks of 8/255 that were run on the image; below PGD-20: the percentage "
         "points that it lies lower. Both with 95 % intervals (Wilson). Minutes: what AutoAttack took.",
     )
+
+
+def worst_case(cases: Sequence[Case]) -> Figure:
+    """PGD-20, AutoAttack and the worst case of every network, a line each."""
+    kinds = {
+        "PGD-20": (lambda one: one.strong, "s", PALETTE[1], -0.2),
+        "AutoAttack": (lambda one: one.after_all, "D", PALETTE[2], 0.0),
+        "worst case over all attacks": (lambda one: one.accuracy, "o", PALETTE[0], 0.2),
+    }
+    with style():
+        figure, panel = plt.subplots(figsize=(7.2, 1.5 + 0.55 * len(cases)))
+        for name, (measured, marker, colour, shift) in kinds.items():
+            found = [measured(one) for one in cases]
+            value, low, high = (np.array([100 * getattr(e, part) for e in found]) for part in ("value", "low", "high"))
+            places = np.arange(len(cases)) + shift
+            spread = [value - low, high - value]
+            panel.errorbar(value, places, xerr=spread, fmt=marker, color=colour, ms=6, capsize=2, label=name)
+        panel.set_yticks(range(len(cases)), [one.title for one in cases])
+        panel.set(xlabel="accuracy under attacks of eps 8/255 (%)", xlim=(-0.5, None), ylim=(len(cases) - 0.5, -0.5))
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def worst_case_words(cases: Sequence[Case]) -> Words:
+    values = [
+        f"{one.title} {percent(one.strong)} under PGD-20, {percent(one.after_all)} after AutoAttack and "
+        f"{percent(one.accuracy)} in the worst case"
+        for one in cases
+    ]
+    sizes = counts(sorted({one.found.images for one in cases}))
+    first = cases[0].record
+    return {
+        "caption": "What is left of each network under PGD-20, after AutoAttack, and in the worst case an image over "
+        f"every attack of 8/255. Budget {first.budget}, {first.data['title']}, the first {sizes} test images, 95 % "
+        "intervals.",
+        "alt": f"Three dots with intervals for each network, a line a network: {'; '.join(values)}.",
+    }
 
 
 def flags(cases: Sequence[Case]) -> str:
@@ -105,15 +142,6 @@ def flags(cases: Sequence[Case]) -> str:
         for flag, (title, rule) in FLAGS.items()
     ]
     return f'<dl class="rules">{"".join(items)}</dl>'
-
-
-def _outcome(flag: str, cases: Sequence[Case]) -> str:
-    checked = [one for one in cases if flag in one.found.flags]
-    if not checked:
-        return "Not checked yet." if cases else ""
-    raised = [f"{one.title}: {one.found.flags[flag]}" for one in checked if one.found.flags[flag]]
-    missing = f", {len(cases) - len(checked)} not checked" if len(checked) < len(cases) else ""
-    return f"Of {len(checked)} {_plural(len(checked), 'network')}{missing}: {'; '.join(raised) or 'raised for none'}."
 
 
 def _unfinished(cases: Sequence[Case]) -> str:
@@ -141,47 +169,18 @@ def _raised(cases: Sequence[Case]) -> str:
     return f"AutoAttack's own checks raised a flag: {', '.join(sorted(raised))}."
 
 
+def _outcome(flag: str, cases: Sequence[Case]) -> str:
+    checked = [one for one in cases if flag in one.found.flags]
+    if not checked:
+        return "Not checked yet." if cases else ""
+    raised = [f"{one.title}: {one.found.flags[flag]}" for one in checked if one.found.flags[flag]]
+    missing = f", {len(cases) - len(checked)} not checked" if len(checked) < len(cases) else ""
+    return f"Of {len(checked)} {_plural(len(checked), 'network')}{missing}: {'; '.join(raised) or 'raised for none'}."
+
+
 def _percent(estimate: Estimate | None) -> str:
     return NOT_RUN if estimate is None else f"{100 * estimate.value:.1f}"
 
 
 def _plural(count: int, noun: str) -> str:
     return noun if count == 1 else f"{noun}s"
-
-
-def worst_case(cases: Sequence) -> Figure:
-    """PGD-20, AutoAttack and the worst case of every network of :func:`judge.cases`, a line a network."""
-    kinds = {
-        "PGD-20": (lambda one: one.strong, "s", PALETTE[1], -0.2),
-        "AutoAttack": (lambda one: one.after_all, "D", PALETTE[2], 0.0),
-        "worst case over all attacks": (lambda one: one.accuracy, "o", PALETTE[0], 0.2),
-    }
-    with style():
-        figure, panel = plt.subplots(figsize=(7.2, 1.5 + 0.55 * len(cases)))
-        for name, (measured, marker, colour, shift) in kinds.items():
-            found = [measured(one) for one in cases]
-            value, low, high = (np.array([100 * getattr(e, part) for e in found]) for part in ("value", "low", "high"))
-            places = np.arange(len(cases)) + shift
-            spread = [value - low, high - value]
-            panel.errorbar(value, places, xerr=spread, fmt=marker, color=colour, ms=6, capsize=2, label=name)
-        panel.set_yticks(range(len(cases)), [one.title for one in cases])
-        panel.set(xlabel="accuracy under attacks of eps 8/255 (%)", xlim=(-0.5, None), ylim=(len(cases) - 0.5, -0.5))
-        figure.legend(loc="outside lower center", ncols=3)
-    return figure
-
-
-def worst_case_words(cases: Sequence) -> Words:
-    """``cases``: of :func:`judge.cases`."""
-    values = [
-        f"{one.title} {percent(one.strong)} under PGD-20, {percent(one.after_all)} after AutoAttack and "
-        f"{percent(one.accuracy)} in the worst case"
-        for one in cases
-    ]
-    sizes = counts(sorted({one.found.images for one in cases}))
-    first = cases[0].record
-    return {
-        "caption": "What is left of each network under PGD-20, after AutoAttack, and in the worst case an image over "
-        f"every attack of 8/255. Budget {first.budget}, {first.data['title']}, the first {sizes} test images, 95 % "
-        "intervals.",
-        "alt": f"Three dots with intervals for each network, a line a network: {'; '.join(values)}.",
-    }

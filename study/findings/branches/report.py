@@ -1,6 +1,6 @@
 """AdvProp's two branches as they are read: one against the other, and what makes them differ. No torch.
 
-The first half is from the records, the second from what :mod:`branches.judge` reads.
+One against the other they are from the records; what makes them differ is from what :mod:`branches.judge` reads.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons, estimates, selection
-from study.evidence.comparisons import BRANCH_CASES, HEADINGS, STRONG
+from study.evidence.comparisons import HEADINGS, STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, rows_run
-from study.findings.branches import judge
 from study.findings.branches.judge import (
     AFFINE,
     ANEW,
@@ -32,7 +31,7 @@ from study.findings.branches.judge import (
     certain,
 )
 from study.plan import catalogue
-from study.presentation import sentences as tables
+from study.presentation import sentences
 from study.presentation.figures import PALETTE, style
 from study.presentation.marks import dot, rows_on_y
 from study.presentation.markup import accuracy, change, counts, group_title, points, row, table
@@ -46,10 +45,12 @@ PARTS = {  # of a split, and of its line in the table
     "branches": "both at once: the sum of the first two",
     "lead": "affine minus statistics",
 }
+PLACES = {"clean": "on clean images", STRONG: f"under {HEADINGS[STRONG]}"}
+Network = tuple[str, str]  # key, protocol
 
 
 @dataclass(frozen=True)
-class Beside:
+class TwoBranches:
     """The two branches of one row under one protocol in one column: accuracies over the same images, and aux - main."""
 
     main: Estimate
@@ -57,42 +58,29 @@ class Beside:
     gain: Estimate
 
 
-Network = tuple[str, str]  # key, protocol
-
-
-def beside(group: Group) -> dict[Network, dict[str, Beside]]:
-    """Every row with AdvProp that was run, under both protocols of training, each branch attacked through itself.
-
-    By the corrected rule, under both gradients where there are two. The intervals of a column's differences hold for
-    all of its networks together.
-    """
-    networks = [
-        (key, protocol)
-        for protocol in catalogue.PROTOCOLS
-        for part in catalogue.PARTS
-        for key, paper in rows_run(group, protocol, part=part).items()
-        if paper.advprop
-    ]
-    confidence = 1 - 0.05 / max(1, len(networks))
-    return {
-        network: {column: _beside(group, *network, column, confidence) for column in COLUMNS} for network in networks
-    }
-
-
-def _beside(group: Group, key: str, protocol: str, column: str, confidence: float) -> Beside:
-    masks = comparisons.paired(group, [(key, protocol, f"corrected:{column}{branch}") for branch in ("", ":aux")])
-    return Beside(*map(estimates.accuracy, masks), estimates.difference(*reversed(masks), confidence))
+def which_is_robust(group: Group) -> str:
+    """How many networks have which branch ahead, by protocol, clean and under the strong attack, as Markdown."""
+    found = two_branches(group)
+    lines = []
+    for protocol in catalogue.PROTOCOLS:
+        of = [columns for (_, its), columns in found.items() if its == protocol]
+        if of:
+            said = [f"{where} {_ahead([columns[column].gain for columns in of])}" for column, where in PLACES.items()]
+            noun = "network" if len(of) == 1 else "networks"
+            said = f"Of {len(of)} {noun} trained under the **{protocol}** protocol: {'; '.join(said)}."
+            lines.append(" ".join(filter(None, [said, _guessing(of, 1 / len(group[0].data["classes"]))])))
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def both_branches(group: Group) -> str:
     """The main branch against the auxiliary one for every row with AdvProp, as HTML; empty if none was run."""
-    found = beside(group)
+    found = two_branches(group)
     if not found:
         return ""
     body = []
     for protocol in catalogue.PROTOCOLS:
         lines = [
-            row(tables.title(catalogue.rows()[key]), [_before_after(one) for one in columns.values()])
+            row(sentences.title(catalogue.rows()[key]), [_before_after(one) for one in columns.values()])
             for (key, of), columns in found.items()
             if of == protocol
         ]
@@ -109,113 +97,23 @@ def both_branches(group: Group) -> str:
     return table(["Row", *(HEADINGS[column] for column in COLUMNS)], body, caption)
 
 
-def _before_after(one: Beside) -> str:
-    return f"{100 * one.main.value:.1f} → {100 * one.aux.value:.1f}{change(one.gain)}"
+def two_branches(group: Group) -> dict[Network, dict[str, TwoBranches]]:
+    """Every row with AdvProp that was run, under both protocols of training, each branch attacked through itself.
 
-
-def which_is_robust(group: Group) -> str:
-    """How many networks have which branch ahead, by protocol, clean and under the strong attack, as Markdown."""
-    found = beside(group)
-    sentences = []
-    for protocol in catalogue.PROTOCOLS:
-        of = [columns for (_, its), columns in found.items() if its == protocol]
-        if of:
-            said = [f"{where} {_ahead([columns[column].gain for columns in of])}" for column, where in _WHERE.items()]
-            noun = "network" if len(of) == 1 else "networks"
-            said = f"Of {len(of)} {noun} trained under the **{protocol}** protocol: {'; '.join(said)}."
-            sentences.append(" ".join(filter(None, [said, _guessing(of, 1 / len(group[0].data["classes"]))])))
-    return "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def _guessing(of: Sequence[dict[str, Beside]], guess: float) -> str:
-    """A branch that says the same of every image cannot be fooled: no praise for it."""
-    poor = [columns["clean"].aux.value for columns in of if columns["clean"].aux.value < 2 * guess]
-    if not poor:
-        return ""
-    found = " to ".join(dict.fromkeys(f"{100 * share:.1f}" for share in (min(poor), max(poor))))
-    return (
-        f"But in {len(poor)} of them the auxiliary branch is right about {found} % of clean images, less than twice "
-        "what guessing gives: what an attack leaves of such a branch is no robustness."
-    )
-
-
-_WHERE = {"clean": "on clean images", STRONG: f"under {HEADINGS[STRONG]}"}
-
-
-def _ahead(gains: Sequence[Estimate]) -> str:
-    signs = [certain(gain) for gain in gains]
-    outcomes = {1: "the auxiliary branch is ahead", -1: "the main branch is ahead", 0: "the two are undecided"}
-    return ", ".join(
-        f"{said} in {signs.count(sign)} of {len(gains)}" for sign, said in outcomes.items() if sign in signs
-    )
-
-
-def four_networks(crossing: Crossing) -> str:
-    """Accuracy of the four networks of one row, each attacked through itself, crossed either way, as HTML."""
-    body = []
-    for way in WAYS:
-        lines = [
-            row(pair_name(pair, way), [accuracy(crossing.accuracy(way, pair, column)) for column in COLUMNS])
-            for pair in PAIRS
-        ]
-        body.append(f"<tbody>{group_title(SAID[way], 1 + len(COLUMNS))}{''.join(lines)}</tbody>")
-    n, seeds = (getattr(crossing.accuracy(KEPT, MAIN, "clean"), part) for part in ("n", "seeds"))
-    caption = (
-        f"The four networks inside {title(crossing)}: accuracy in percent, each attacked through itself, with 95 % "
-        f"intervals. {n:,} images, {seeds} {'training' if seeds == 1 else 'trainings'}. Statistics measured anew are "
-        f"of {crossing.training_images:,} training images."
-    )
-    return table(["Statistics, affine", *(HEADINGS[column] for column in COLUMNS)], body, caption)
-
-
-def effects(crossing: Crossing) -> str:
-    """What the statistics and the affine parameters do to the accuracy of one row, crossed either way, as HTML."""
-    body = []
-    for way in WAYS:
-        splits = [crossing.split(way, column) for column in COLUMNS]
-        lines = [row(said, [points(getattr(split, part)) for split in splits]) for part, said in PARTS.items()]
-        lines.append(row("the difference is carried by", [split.carrier for split in splits]))
-        body.append(f"<tbody>{group_title(SAID[way], 1 + len(COLUMNS))}{''.join(lines)}</tbody>")
-    caption = (
-        f"Effects on the accuracy of {title(crossing)}, in percentage points. Each interval is of "
-        f"{100 * CONFIDENCE:.2f} %, so that all comparisons of this network together are wrong once in twenty times; "
-        "bold where it excludes 0."
-    )
-    return table(["Effect", *(HEADINGS[column] for column in COLUMNS)], body, caption)
-
-
-def explained(crossing: Crossing) -> str:
-    """What carries the difference between the branches under the strong attack, crossed either way, as Markdown."""
-    main, aux = (100 * crossing.accuracy(KEPT, pair, STRONG).value for pair in (MAIN, AUX))
-    said = [
-        f"Under {HEADINGS[STRONG]} the main branch is right about {main:.1f} %, the auxiliary one about {aux:.1f} %."
+    By the corrected rule, under both gradients where there are two. The intervals of a column's differences hold for
+    all of its networks together.
+    """
+    networks = [
+        (key, protocol)
+        for protocol in catalogue.PROTOCOLS
+        for part in catalogue.PARTS
+        for key, paper in rows_run(group, protocol, part=part).items()
+        if paper.advprop
     ]
-    for way in WAYS:
-        said.append(f"With {SAID[way]}, {_carried(crossing.split(way, STRONG))}")
-        lost = crossing.lost(way)
-        if certain(lost) < 0:
-            said.append(
-                "But so crossed, statistics and affine parameters do not fit each other: on clean images the better of "
-                f"the two crossed networks differs from the worse branch by {_interval(lost)} points. These effects "
-                "are of taking a pair apart as well as of its halves."
-            )
-    return f"**{title(crossing)}.** {' '.join(said)}"
-
-
-def _carried(split: Split) -> str:
-    parts = (
-        f"of a difference of {_interval(split.branches)} points the affine parameters account for "
-        f"{_interval(split.affine)} and the statistics for {_interval(split.statistics)}"
-    )
-    verdict = {
-        AFFINE: "the **affine parameters** carry it",
-        STATISTICS: "the **statistics** carry it",
-        BOTH: "**both** carry it",
-        UNDECIDED: "what carries it is **undecided**"
-        if certain(split.branches)
-        else "whether there is one is **undecided**",
+    confidence = 1 - 0.05 / max(1, len(networks))
+    return {
+        network: {column: _of_column(group, *network, column, confidence) for column in COLUMNS} for network in networks
     }
-    return f"{parts}: {verdict[split.carrier]}."
 
 
 def answer(crossings: Sequence[Crossing]) -> str:
@@ -241,24 +139,117 @@ def answer(crossings: Sequence[Crossing]) -> str:
     return f"**What makes the branches differ under {HEADINGS[STRONG]}?** {' '.join(said)}"
 
 
-def _counted(carriers: Sequence[str]) -> str:
-    named = {word: carriers.count(word) for word in (AFFINE, STATISTICS, BOTH, UNDECIDED) if word in carriers}
-    networks = "network" if len(carriers) == 1 else "networks"
-    return ", ".join(f"{word} in {many} of {len(carriers)} {networks}" for word, many in named.items())
+def crossed(crossings: Sequence[Crossing]) -> Figure:
+    """The four networks inside each of AdvProp's: a line of panels a network, a panel an attack, a dot a way to cross.
+
+    Raises ValueError while none was measured.
+    """
+    if not crossings:
+        command = "python -m study measure branches advprop --budget lite"
+        raise ValueError(f"no four networks to draw: `{command}` measures them")
+    looks = {KEPT: (-0.14, PALETTE[1], "s"), ANEW: (0.14, PALETTE[0], "o")}
+    with style():
+        size = (9.8, 1.0 + 1.75 * len(crossings))
+        figure, lines = plt.subplots(
+            len(crossings), len(COLUMNS), figsize=size, sharex="col", sharey=True, squeeze=False
+        )
+        for panels, crossing in zip(lines, crossings, strict=True):
+            for panel, column in zip(panels, COLUMNS, strict=True):
+                for way, (offset, *look) in looks.items():
+                    for position, pair in enumerate(PAIRS):
+                        label = SAID[way] if position == 0 else None
+                        dot(panel, crossing.accuracy(way, pair, column), position + offset, *look, label)
+                panel.set_title(HEADINGS[column])
+                panel.set_xlim(0, None)
+            rows_on_y(panels[0], [" + ".join(pair) for pair in PAIRS])
+            panels[0].set_ylabel(f"{title(crossing).replace(', ', chr(10))}\n", fontsize=9)
+        for panel in lines[-1]:
+            panel.set_xlabel("accuracy (%)")
+        figure.supylabel("statistics + affine parameters", fontsize=10)
+        figure.legend(*lines[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def crossed_words(crossings: Sequence[Crossing], group: Group) -> Words:
+    values = []
+    for crossing in crossings:
+        for way, said in {KEPT: "kept", ANEW: "measured anew"}.items():
+            measured = [f"{' + '.join(p)} {percent(crossing.accuracy(way, p, STRONG))}" for p in PAIRS]
+            values.append(f"{title(crossing)}, statistics {said}: {', '.join(measured)}")
+    return {
+        "caption": "The four networks inside each of AdvProp's: statistics of the branch named first, affine "
+        "parameters of the one named second, each attacked through itself. Squares: with the statistics that training "
+        "kept; dots: measured anew, on clean images for main and on attacked ones for aux. "
+        f"{source(group, [crossing.key for crossing in crossings], *{crossing.protocol for crossing in crossings})}",
+        "alt": f"A line of panels a network, a panel an attack, two dots for each of four networks. Under "
+        f"{HEADINGS[STRONG]}: {'; '.join(values)}.",
+    }
+
+
+def explained(crossing: Crossing) -> str:
+    """What carries the difference between the branches under the strong attack, crossed either way, as Markdown."""
+    main, aux = (100 * crossing.accuracy(KEPT, pair, STRONG).value for pair in (MAIN, AUX))
+    said = [
+        f"Under {HEADINGS[STRONG]} the main branch is right about {main:.1f} %, the auxiliary one about {aux:.1f} %."
+    ]
+    for way in WAYS:
+        said.append(f"With {SAID[way]}, {_carried(crossing.split(way, STRONG))}")
+        lost = crossing.lost(way)
+        if certain(lost) < 0:
+            said.append(
+                "But so crossed, statistics and affine parameters do not fit each other: on clean images the better of "
+                f"the two crossed networks differs from the worse branch by {_interval(lost)} points. These effects "
+                "are of taking a pair apart as well as of its halves."
+            )
+    return f"**{title(crossing)}.** {' '.join(said)}"
 
 
 def missing(group: Group, crossings: Sequence[Crossing]) -> str:
     """The networks with two branches of which nobody measured the four, as a sentence of Markdown; empty if none."""
     measured = {(crossing.key, crossing.protocol) for crossing in crossings}
-    absent = [network for network in beside(group) if network not in measured]
-    if not absent:
+    networks = two_branches(group)
+    crossed_too = sum(network in measured for network in networks)
+    if crossed_too == len(networks):
         return ""
-    every = len(beside(group))
     command = f"python -m study measure branches KEY {selection.flags(group)}"
     return (
-        f"Of {every} rows and protocols with two branches, the four networks were measured for {every - len(absent)}. "
+        f"Of {len(networks)} rows and protocols with two branches, the four networks were measured for {crossed_too}. "
         f"`{command}` does it in minutes, where the weights of a run are at hand."
     )
+
+
+def effects(crossing: Crossing) -> str:
+    """What the statistics and the affine parameters do to the accuracy of one row, crossed either way, as HTML."""
+    body = []
+    for way in WAYS:
+        splits = [crossing.split(way, column) for column in COLUMNS]
+        lines = [row(said, [points(getattr(split, part)) for split in splits]) for part, said in PARTS.items()]
+        lines.append(row("the difference is carried by", [split.carrier for split in splits]))
+        body.append(f"<tbody>{group_title(SAID[way], 1 + len(COLUMNS))}{''.join(lines)}</tbody>")
+    caption = (
+        f"Effects on the accuracy of {title(crossing)}, in percentage points. Each interval is of "
+        f"{100 * CONFIDENCE:.2f} %, so that all comparisons of this network together are wrong once in twenty times; "
+        "bold where it excludes 0."
+    )
+    return table(["Effect", *(HEADINGS[column] for column in COLUMNS)], body, caption)
+
+
+def four_networks(crossing: Crossing) -> str:
+    """Accuracy of the four networks of one row, each attacked through itself, crossed either way, as HTML."""
+    body = []
+    for way in WAYS:
+        lines = [
+            row(pair_name(pair, way), [accuracy(crossing.accuracy(way, pair, column)) for column in COLUMNS])
+            for pair in PAIRS
+        ]
+        body.append(f"<tbody>{group_title(SAID[way], 1 + len(COLUMNS))}{''.join(lines)}</tbody>")
+    n, seeds = (getattr(crossing.accuracy(KEPT, MAIN, "clean"), part) for part in ("n", "seeds"))
+    caption = (
+        f"The four networks inside {title(crossing)}: accuracy in percent, each attacked through itself, with 95 % "
+        f"intervals. {n:,} images, {seeds} {'training' if seeds == 1 else 'trainings'}. Statistics measured anew are "
+        f"of {crossing.training_images:,} training images."
+    )
+    return table(["Statistics, affine", *(HEADINGS[column] for column in COLUMNS)], body, caption)
 
 
 def title(crossing: Crossing) -> str:
@@ -272,92 +263,56 @@ def pair_name(pair: tuple[str, str], way: str) -> str:
     return f"{words[pair[0]]}, {words[pair[1]]}{branch}"
 
 
+def _of_column(group: Group, key: str, protocol: str, column: str, confidence: float) -> TwoBranches:
+    masks = comparisons.paired(group, [(key, protocol, f"corrected:{column}{branch}") for branch in ("", ":aux")])
+    return TwoBranches(*map(estimates.accuracy, masks), estimates.difference(*reversed(masks), confidence))
+
+
+def _before_after(one: TwoBranches) -> str:
+    return f"{100 * one.main.value:.1f} → {100 * one.aux.value:.1f}{change(one.gain)}"
+
+
+def _ahead(gains: Sequence[Estimate]) -> str:
+    signs = [certain(gain) for gain in gains]
+    outcomes = {1: "the auxiliary branch is ahead", -1: "the main branch is ahead", 0: "the two are undecided"}
+    return ", ".join(
+        f"{said} in {signs.count(sign)} of {len(gains)}" for sign, said in outcomes.items() if sign in signs
+    )
+
+
+def _guessing(of: Sequence[dict[str, TwoBranches]], guess: float) -> str:
+    """A branch that says the same of every image cannot be fooled: no praise for it."""
+    poor = [columns["clean"].aux.value for columns in of if columns["clean"].aux.value < 2 * guess]
+    if not poor:
+        return ""
+    found = " to ".join(dict.fromkeys(f"{100 * share:.1f}" for share in (min(poor), max(poor))))
+    return (
+        f"But in {len(poor)} of them the auxiliary branch is right about {found} % of clean images, less than twice "
+        "what guessing gives: what an attack leaves of such a branch is no robustness."
+    )
+
+
+def _carried(split: Split) -> str:
+    parts = (
+        f"of a difference of {_interval(split.branches)} points the affine parameters account for "
+        f"{_interval(split.affine)} and the statistics for {_interval(split.statistics)}"
+    )
+    verdict = {
+        AFFINE: "the **affine parameters** carry it",
+        STATISTICS: "the **statistics** carry it",
+        BOTH: "**both** carry it",
+        UNDECIDED: "what carries it is **undecided**"
+        if certain(split.branches)
+        else "whether there is one is **undecided**",
+    }
+    return f"{parts}: {verdict[split.carrier]}."
+
+
+def _counted(carriers: Sequence[str]) -> str:
+    named = {word: carriers.count(word) for word in (AFFINE, STATISTICS, BOTH, UNDECIDED) if word in carriers}
+    networks = "network" if len(carriers) == 1 else "networks"
+    return ", ".join(f"{word} in {many} of {len(carriers)} {networks}" for word, many in named.items())
+
+
 def _interval(e: Estimate) -> str:
     return f"{100 * e.value:+.1f} ({100 * e.low:+.1f} to {100 * e.high:+.1f})"
-
-
-def branches(group: Group, protocol: str = "corrected") -> Figure:
-    """AdvProp's two batch norms: accuracy of each, clean and attacked through itself and through the other one."""
-    rows = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}
-    columns = [column for _, *both in BRANCH_CASES for column in both]
-    measured = {key: comparisons.by_corrected_rule(group, key, protocol, columns) for key in rows}
-    with style():
-        figure, panels = plt.subplots(1, len(BRANCH_CASES), figsize=(9.6, 1.6 + 0.42 * len(rows)), sharey=True)
-        for panel, (heading, main, auxiliary) in zip(panels, BRANCH_CASES, strict=True):
-            for position, key in enumerate(rows):
-                for offset, column, name, colour, marker in [
-                    (-0.13, main, "main", PALETTE[0], "o"),
-                    (0.13, auxiliary, "auxiliary", PALETTE[1], "s"),
-                ]:
-                    estimate = measured[key][column]
-                    dot(panel, estimate, position + offset, colour, marker, name if position == 0 else None)
-            panel.set(title=heading, xlabel="accuracy (%)", xlim=(0, None))
-        rows_on_y(panels[0], [row.label for row in rows.values()])
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
-
-
-def combined(crossings: Sequence[judge.Crossing]) -> Figure:
-    """The four networks inside each of AdvProp's: a line of panels a network, a panel an attack, a dot a way to cross.
-
-    Raises ValueError while none was measured.
-    """
-    if not crossings:
-        command = "python -m study measure branches advprop --budget lite"
-        raise ValueError(f"no four networks to draw: `{command}` measures them")
-    looks = {judge.KEPT: (-0.14, PALETTE[1], "s"), judge.ANEW: (0.14, PALETTE[0], "o")}
-    with style():
-        size = (9.8, 1.0 + 1.75 * len(crossings))
-        figure, lines = plt.subplots(
-            len(crossings), len(judge.COLUMNS), figsize=size, sharex="col", sharey=True, squeeze=False
-        )
-        for panels, crossing in zip(lines, crossings, strict=True):
-            for panel, column in zip(panels, judge.COLUMNS, strict=True):
-                for way, (offset, *look_) in looks.items():
-                    for position, pair in enumerate(judge.PAIRS):
-                        label = SAID[way] if position == 0 else None
-                        dot(panel, crossing.accuracy(way, pair, column), position + offset, *look_, label)
-                panel.set_title(HEADINGS[column])
-                panel.set_xlim(0, None)
-            rows_on_y(panels[0], [" + ".join(pair) for pair in judge.PAIRS])
-            panels[0].set_ylabel(f"{title(crossing).replace(', ', chr(10))}\n", fontsize=9)
-        for panel in lines[-1]:
-            panel.set_xlabel("accuracy (%)")
-        figure.supylabel("statistics + affine parameters", fontsize=10)
-        figure.legend(*lines[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
-
-
-def branches_words(group: Group, protocol: str = "corrected") -> Words:
-    values = []
-    found = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}
-    columns = [column for _, *both in BRANCH_CASES for column in both]
-    for key, paper in found.items():
-        measured = comparisons.by_corrected_rule(group, key, protocol, columns)
-        main, auxiliary = (percent(measured[column]) for column in (STRONG, f"{STRONG}:aux"))
-        values.append(f"{paper.label} main {main}, auxiliary {auxiliary}")
-    return {
-        "caption": "The two batch norms of AdvProp's networks, each classifying clean images, images attacked through "
-        "itself, and images attacked through the other one. Through itself, an image is lost at the first error of two "
-        "starts, under the surrogate gradient too where there is one; through the other, what counts is the last step "
-        "of one start, under the true gradient. A network's dots are over the same images. "
-        f"{protocol.capitalize()} protocol. {source(group, found, protocol)}",
-        "alt": f"Three panels with two dots a network. Under PGD-20 through itself: {'; '.join(values)}.",
-    }
-
-
-def combined_words(crossings: Sequence[judge.Crossing], group: Group) -> Words:
-    values = []
-    for crossing in crossings:
-        for way, said in {judge.KEPT: "kept", judge.ANEW: "measured anew"}.items():
-            measured = [f"{' + '.join(p)} {percent(crossing.accuracy(way, p, STRONG))}" for p in judge.PAIRS]
-            label = f"{catalogue.rows()[crossing.key].name}, {crossing.protocol}"
-            values.append(f"{label}, statistics {said}: {', '.join(measured)}")
-    return {
-        "caption": "The four networks inside each of AdvProp's: statistics of the branch named first, affine "
-        "parameters of the one named second, each attacked through itself. Squares: with the statistics that training "
-        "kept; dots: measured anew, on clean images for main and on attacked ones for aux. "
-        f"{source(group, [crossing.key for crossing in crossings], *{crossing.protocol for crossing in crossings})}",
-        "alt": f"A line of panels a network, a panel an attack, two dots for each of four networks. Under "
-        f"{HEADINGS[STRONG]}: {'; '.join(values)}.",
-    }

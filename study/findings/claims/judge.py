@@ -1,37 +1,21 @@
-"""The ledger: what the paper claims, as data (``claims.toml``), and what the records say of it. No torch.
+"""What the paper claims, as data (``claims.toml``), and what the records say of it. No torch.
 
 A claim is one or more comparisons, each a difference in accuracy. It is judged three times (:data:`TRIALS`): under
 either protocol on the paper's own columns, and under the corrected protocol with the strongest attack in the place of
-the paper's. The rules are these (``book/claims.md`` says what came after the first verdicts). Let d be the paper's
-difference, or 0 if its sign is not the claimed one, and the interval ours: 95 % for the whole claim, so each of its k
-comparisons has 1 - 0.05 / k (Bonferroni).
-
-- *no room*: both accuracies are below :data:`MARGIN`. The attack leaves neither network anything to lose, so the
-  comparison says nothing, and none of the rules below is asked.
-- *reproduced*: the interval lies on the claimed side of 0, and the estimate is at least d / 2.
-- *smaller*: the interval lies on the claimed side of 0, and the estimate is below d / 2.
-- *contradicted*: the interval lies on the other side of 0.
-- *not reproduced*: the interval has 0 in it, and an effect of d / 2 is outside.
-- *undecided*: the interval has room for both 0 and d / 2.
-
-A claim of "no more" is *reproduced* if the interval excludes a gain of :data:`MARGIN`, else *contradicted* if it lies
-above 0, else *undecided*. A claim is as good as the worst of its comparisons, in the order of :data:`VERDICTS`, and not
-run while one of them is not. A comparison without room counts as undecided, unless all of them have none.
+the paper's. ``book/claims.md`` has the rules in words, and says which of them came after the first verdicts.
 """
 
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from study.evidence import comparisons as evidence
-from study.evidence import estimates
+from study.evidence import comparisons, estimates
 from study.evidence.comparisons import STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group
 from study.plan import catalogue
-from study.plan.catalogue import COLUMNS
 
 TRIALS = ("published", "corrected", "stronger attack")
 NO_ROOM = "no room"
@@ -77,8 +61,8 @@ class Finding:
     """What the records say of one comparison; no estimate where a row was not run."""
 
     comparison: Comparison
-    a: evidence.Place
-    b: evidence.Place
+    a: comparisons.Place
+    b: comparisons.Place
     verdict: str
     estimate: Estimate | None = None
     p: float | None = None  # for a difference of 0, adjusted for all comparisons of the trial (Holm)
@@ -94,32 +78,43 @@ class Ruling:
     findings: tuple[Finding, ...]
 
 
+def rulings(group: Group) -> list[Ruling]:
+    """Every claim under every trial, judged from one group of records."""
+    found = []
+    for trial in TRIALS:
+        found += _adjusted([_rule(claim, trial, group) for claim in claims()])
+    return found
+
+
 @cache
 def claims() -> tuple[Claim, ...]:
-    """Every claim of the ledger. Raises ValueError on an unknown row, column or direction, or a repeated id."""
-    found = tuple(
-        _claim(**entry)
-        for entry in tomllib.loads((files("study.findings.claims") / "claims.toml").read_text())["claim"]
-    )
-    ids = [claim.id for claim in found]
+    """Every claim of ``claims.toml``. Raises ValueError on an unknown row, column or direction, or a repeated id."""
+    entries = tomllib.loads((files("study.findings.claims") / "claims.toml").read_text())["claim"]
+    found = tuple(claim(**entry) for entry in entries)
+    ids = [one.id for one in found]
     if repeated := {id for id in ids if ids.count(id) > 1}:
         raise ValueError(f"claims.toml has two claims named {', '.join(sorted(repeated))}: give each its own id")
     return found
 
 
-def ledger(group: Group) -> list[Ruling]:
-    """Every claim under every trial, judged from one group of records."""
-    rulings = []
-    for trial in TRIALS:
-        of_trial = [_rule(claim, trial, group) for claim in claims()]
-        rulings += _adjusted(of_trial)
-    return rulings
+def claim(*, id, title, sentence, where, direction, comparisons, stated=(), **others) -> Claim:
+    """A claim from its entry in the file. Raises ValueError on what does not exist."""
+    if direction not in SIGN:
+        raise ValueError(f"claim {id}: unknown direction {direction!r}: choose one of {', '.join(SIGN)}")
+    expanded = []
+    for entry in comparisons:
+        row, against = entry["row"], entry.get("against", entry["row"])
+        for column in entry["columns"]:
+            comparison = Comparison(row, against, column, entry.get("against_column", column))
+            _check(id, comparison)
+            expanded.append(comparison)
+    return Claim(id, title, sentence, where, direction, tuple(expanded), tuple(stated), **others)
 
 
-def judge(estimate: Estimate, published: float, direction: str, *, higher: float = 1.0) -> str:
-    """The verdict on one comparison, by the rules above; ``published`` is the paper's difference, in [-1, 1].
+def verdict(estimate: Estimate, published: float, direction: str, *, higher: float = 1.0) -> str:
+    """The verdict on one comparison, by the rules of ``book/claims.md``.
 
-    ``higher``: the higher accuracy of the two networks, in [0, 1].
+    ``published``: the paper's difference, in [-1, 1]. ``higher``: the higher accuracy of the two networks, in [0, 1].
     """
     if higher < MARGIN:
         return NO_ROOM
@@ -137,6 +132,15 @@ def judge(estimate: Estimate, published: float, direction: str, *, higher: float
     return "not reproduced" if high < half else "undecided"
 
 
+def overall(verdicts: Sequence[str]) -> str:
+    """The verdict on a claim from those on its comparisons, by the same rules."""
+    if NOT_RUN in verdicts:
+        return NOT_RUN
+    if set(verdicts) == {NO_ROOM}:
+        return NO_ROOM
+    return max(("undecided" if one == NO_ROOM else one for one in verdicts), key=VERDICTS.index)
+
+
 def supported_by_the_paper(claim: Claim) -> bool:
     """Whether the paper's own numbers have the sign that the sentence claims, in every comparison."""
     if claim.direction == "no more":
@@ -144,26 +148,14 @@ def supported_by_the_paper(claim: Claim) -> bool:
     return all(SIGN[claim.direction] * comparison.published > 0 for comparison in claim.comparisons)
 
 
-def _claim(*, id, title, sentence, where, direction, comparisons, stated=(), **flags) -> Claim:
-    if direction not in SIGN:
-        raise ValueError(f"claim {id}: unknown direction {direction!r}: choose one of {', '.join(SIGN)}")
-    expanded = []
-    for entry in comparisons:
-        row, against = entry["row"], entry.get("against", entry["row"])
-        for column in entry["columns"]:
-            comparison = Comparison(row, against, column, entry.get("against_column", column))
-            _check(id, comparison)
-            expanded.append(comparison)
-    return Claim(id, title, sentence, where, direction, tuple(expanded), tuple(stated), **flags)
-
-
 def _check(id: str, comparison: Comparison) -> None:
     for key in (comparison.row, comparison.against):
         if key not in catalogue.rows():
             raise ValueError(f"claim {id} compares an unknown row {key!r}: `python -m study list` prints the rows")
     for column in (comparison.column, comparison.against_column):
-        if column not in COLUMNS:
-            raise ValueError(f"claim {id} names an unknown column {column!r}: choose one of {', '.join(COLUMNS)}")
+        if column not in catalogue.COLUMNS:
+            known = ", ".join(catalogue.COLUMNS)
+            raise ValueError(f"claim {id} names an unknown column {column!r}: choose one of {known}")
     if (comparison.row, comparison.column) == (comparison.against, comparison.against_column):
         raise ValueError(f"claim {id} compares {comparison.row} with itself")
 
@@ -174,15 +166,6 @@ def _rule(claim: Claim, trial: str, group: Group) -> Ruling:
         return Ruling(claim, trial, NOT_ASKED, ())
     findings = tuple(_find(comparison, trial, claim.direction, 0.05 / len(asked), group) for comparison in asked)
     return Ruling(claim, trial, overall([finding.verdict for finding in findings]), findings)
-
-
-def overall(verdicts: Sequence[str]) -> str:
-    """The verdict on a claim from those on its comparisons, by the rules above."""
-    if NOT_RUN in verdicts:
-        return NOT_RUN
-    if set(verdicts) == {NO_ROOM}:
-        return NO_ROOM
-    return max(("undecided" if verdict == NO_ROOM else verdict for verdict in verdicts), key=VERDICTS.index)
 
 
 def _asked(claim: Claim, trial: str) -> list[Comparison]:
@@ -201,28 +184,24 @@ def _find(comparison: Comparison, trial: str, direction: str, alpha: float, grou
     columns = (STRONG, STRONG) if stronger else (comparison.column, comparison.against_column)
     a = (comparison.row, protocol, f"{protocol}:{columns[0]}")
     b = (comparison.against, protocol, f"{protocol}:{columns[1]}")
-    masks = evidence.paired(group, [a, b])
+    masks = comparisons.paired(group, [a, b])
     if masks is None:
         return Finding(comparison, a, b, NOT_RUN)
     estimate = estimates.difference(*masks, confidence=1 - alpha)
     # against a stronger attack the size of the published difference says nothing: its sign is what is judged
     published = 0.0 if stronger else comparison.published
-    verdict = judge(estimate, published, direction, higher=max(mask.mean() for mask in masks))
-    return Finding(comparison, a, b, verdict, estimate, estimates.p_value(*masks))
+    found = verdict(estimate, published, direction, higher=max(mask.mean() for mask in masks))
+    return Finding(comparison, a, b, found, estimate, estimates.p_value(*masks))
 
 
 def _adjusted(rulings: list[Ruling]) -> list[Ruling]:
+    """With p values that hold for all comparisons of the trial."""
     raw = [finding.p for ruling in rulings for finding in ruling.findings if finding.p is not None]
     adjusted = iter(estimates.holm(raw))
     return [
-        Ruling(
-            ruling.claim,
-            ruling.trial,
-            ruling.verdict,
-            tuple(
-                Finding(**{**vars(finding), "p": next(adjusted)}) if finding.p is not None else finding
-                for finding in ruling.findings
-            ),
-        )
-        for ruling in rulings
+        replace(ruling, findings=tuple(_with_p(finding, adjusted) for finding in ruling.findings)) for ruling in rulings
     ]
+
+
+def _with_p(finding: Finding, adjusted: Iterator[float]) -> Finding:
+    return finding if finding.p is None else replace(finding, p=next(adjusted))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from study.evidence.estimates import Estimate
@@ -16,21 +15,36 @@ from study.findings.corruptions import judge
 from study.findings.corruptions.judge import COMMON, EXAMPLES, EXTRA, GROUPS, KINDS, SEVERITIES, Network
 from study.presentation import markup
 from study.presentation.figures import picture, style
-from study.presentation.marks import look
-from study.presentation.words import Words
+from study.presentation.marks import look, shades
+from study.presentation.words import Words, percent
 from study.records import packing
 
 AGAINST = {"traditional": "Traditional", "adversarial": "Adversarial"}  # rows that the others are set against
 
 
-def name(kind: str) -> str:
-    """ "jpeg_compression" as it is read."""
-    return kind.replace("_", " ").replace("jpeg", "JPEG")
+def summary(networks: Sequence[Network]) -> str:
+    """What came out, as a list of Markdown: the network that keeps most, AdvProp, and each against plain training.
 
-
-def title(network: Network) -> str:
-    """The row, and its training where that is not the corrected one."""
-    return network.row.name + ("" if network.protocol == "corrected" else f", {network.protocol}")
+    All comparisons of one question share an error of 5 % (Bonferroni), so these intervals are wider than the tables'.
+    """
+    masks = [network.masks(COMMON) for network in networks]
+    best = max(range(len(networks)), key=lambda k: np.mean(masks[k]))
+    sentences = [
+        (
+            f"Of {len(networks)} networks, **{title(networks[best])}** is right most often on corrupted images: in "
+            f"{percent(judge.accuracy(masks[best]))} of cases, against "
+            f"{percent(judge.accuracy(networks[best].clean))} of the same images as they are."
+        )
+    ]
+    asked = [(network, key) for network in networks if network.key == "advprop" for key in AGAINST]
+    sentences += [_advprop(networks, network, key, _shared(asked)) for network, key in asked]
+    others = [network for network in networks if network.key != "traditional"]
+    sentences += [_groups(networks, network, _shared(others * len(GROUPS))) for network in others]
+    sentences.append(
+        f"The intervals in these sentences are wider than those in the tables: the {len(asked)} comparisons of AdvProp "
+        f"share an error of 5 %, and so do the {len(others) * len(GROUPS)} with Traditional by group."
+    )
+    return "\n".join(f"- {sentence}" for sentence in sentences if sentence)
 
 
 def overview(networks: Sequence[Network], page: str = "book", root: Path | None = None) -> str:
@@ -58,8 +72,7 @@ def overview(networks: Sequence[Network], page: str = "book", root: Path | None 
 def by_group(networks: Sequence[Network]) -> str:
     """Accuracy in each group of corruptions, as HTML, with the difference from plain training below."""
     groups = GROUPS | {"extra kinds": EXTRA}
-    measured = [kind for kind in EXTRA if all(kind in found.pixels for n in networks for found in n.measured)]
-    if len(measured) < len(EXTRA):
+    if not set(EXTRA) <= set(_kinds(networks)):
         groups.pop("extra kinds")
     body = []
     for network in networks:
@@ -76,29 +89,114 @@ def by_group(networks: Sequence[Network]) -> str:
     return markup.table(["Network", *groups], body, caption)
 
 
-def summary(networks: Sequence[Network]) -> str:
-    """What came out, as a list of Markdown: the network that keeps most, AdvProp, and each against plain training.
+def by_severity(networks: Sequence[Network]) -> Figure:
+    """Accuracy against severity, a panel a group of corruptions; at 0, the images as they are."""
+    with style():
+        figure, panels = plt.subplots(1, len(GROUPS), figsize=(10.4, 3.6), sharey=True)
+        for panel, (group, kinds) in zip(panels, GROUPS.items(), strict=True):
+            for network in networks:
+                means = [np.mean(network.clean), *(np.mean(network.masks(kinds, [s])) for s in SEVERITIES)]
+                label = title(network)
+                panel.plot([0, *SEVERITIES], 100 * np.array(means), ms=5, lw=1.4, label=label, **look(network.row))
+            panel.set(title=group, xlabel="severity", ylim=(0, 100), xticks=[0, *SEVERITIES])
+        panels[0].set_ylabel("accuracy (%)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, columnspacing=1.2)
+    return figure
 
-    All comparisons of one question share an error of 5 % (Bonferroni), so these intervals are wider than the tables'.
+
+def by_kind(networks: Sequence[Network]) -> Figure:
+    """Accuracy under each kind of corruption, in the mean over severities: a line a network, numbers and shades."""
+    kinds = _kinds(networks)
+    grid = [[100 * np.mean(network.masks([kind])) for kind in kinds] for network in networks]
+    with style():
+        figure, panel = plt.subplots(figsize=(10.4, 2.0 + 0.36 * len(networks)))
+        shades(panel, grid, [name(kind) for kind in kinds], [title(network) for network in networks], size=8)
+        place = 0
+        for group, members in (GROUPS | {"extra kinds": EXTRA}).items():
+            shown = sum(kind in members for kind in kinds)
+            if shown:
+                panel.annotate(group, (place + shown / 2, 0), (0, 4), textcoords="offset points", ha="center")
+                place += shown
+                panel.axvline(place, color="white", lw=3)
+        panel.tick_params(axis="x", rotation=50)
+        plt.setp(panel.get_xticklabels(), ha="right", rotation_mode="anchor")
+        panel.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def words(networks: Sequence[Network], group: Group) -> dict[str, Words]:
+    """Captions and descriptions of the two figures, by their names here."""
+    about = f"Budget {group[0].budget}, {group[0].data['title']}, {_images(networks)} test images."
+    means = ", ".join(f"{title(n)} {percent(judge.accuracy(n.masks(COMMON)))}" for n in networks)
+    worst = ", ".join(f"{title(n)} {100 * np.mean(n.masks(COMMON, [SEVERITIES[-1]])):.1f} %" for n in networks)
+    return {
+        "by_kind": {
+            "caption": f"Accuracy in percent under each corruption, in the mean over its severities. {about}",
+            "alt": "A table as shades and numbers: a line for each network, a column for each kind of corruption, in "
+            f"groups. In the mean over the common kinds: {means}.",
+        },
+        "by_severity": {
+            "caption": "Accuracy against the severity of the corruption, in the mean over the kinds of each group; at "
+            f"severity 0 the images as they are. {about}",
+            "alt": "Four panels, noise, blur, weather and digital, a falling line for each network. At the highest "
+            f"severity, in the mean over all common kinds: {worst}.",
+        },
+    }
+
+
+def examples(root: Path, group: Group) -> dict | None:
+    """The image that is shown under every corruption, or None where nobody made it.
+
+    Raises ValueError if it is of other data.
     """
-    masks = [network.masks(COMMON) for network in networks]
-    best = max(range(len(networks)), key=lambda k: np.mean(masks[k]))
-    sentences = [
-        (
-            f"Of {len(networks)} networks, **{title(networks[best])}** is right most often on corrupted images: in "
-            f"{_percent(judge.accuracy(masks[best]))} of cases, against "
-            f"{_percent(judge.accuracy(networks[best].clean))} of the same images as they are."
-        )
-    ]
-    asked = [(network, key) for network in networks if network.key == "advprop" for key in AGAINST]
-    sentences += [_advprop(networks, network, key, _shared(asked)) for network, key in asked]
-    others = [network for network in networks if network.key != "traditional"]
-    sentences += [_groups(networks, network, _shared(others * len(GROUPS))) for network in others]
-    sentences.append(
-        f"The intervals in these sentences are wider than those in the tables: the {len(asked)} comparisons of AdvProp "
-        f"share an error of 5 %, and so do the {len(others) * len(GROUPS)} with Traditional by group."
-    )
-    return "\n".join(f"- {sentence}" for sentence in sentences if sentence)
+    path = Path(root).joinpath(*Path(group[0].where).parts[:2], EXAMPLES)
+    if not path.is_file():
+        return None
+    data = json.loads(path.read_text())
+    if data["checksum"] != group[0].data["checksum"]:
+        command = "python -m study measure corruptions"
+        raise ValueError(f"{path} is of other data than the records beside it: {command} makes it anew")
+    return data
+
+
+def strip(data: dict) -> Figure:
+    """The image of :func:`examples` as it is, then under every corruption."""
+    columns = 7
+    with style():
+        rows = -(-len(data["pixels"]) // columns)
+        figure, panels = plt.subplots(rows, columns, figsize=(1.35 * columns, 1.6 * rows))
+        for panel in panels.flat:
+            panel.axis("off")
+        for panel, kind in zip(panels.flat, ["clean", *KINDS], strict=False):
+            panel.axis("on")
+            pixels = packing.unpack(data["pixels"][kind], (*data["size"], 3), np.uint8)
+            picture(panel, pixels / 255, "the image" if kind == "clean" else name(kind))
+    return figure
+
+
+def strip_words(data: dict) -> Words:
+    kinds = ", ".join(name(kind) for kind in KINDS)
+    return {
+        "caption": f"One test image, and the same image under every corruption at severity {data['severity']} of "
+        f"{len(SEVERITIES)}.",
+        "alt": f"Small pictures of one image: as it is, then under {kinds}. Under some, it is hard to make out.",
+    }
+
+
+def made_by(networks: Sequence[Network]) -> str:
+    """Which versions made the corrupted images, as a sentence."""
+    versions = {tuple(found.made_by.items()) for network in networks for found in network.measured}
+    return "Spoilt by " + "; ".join(", ".join(f"{name} {number}" for name, number in one) for one in versions) + "."
+
+
+def name(kind: str) -> str:
+    """ "jpeg_compression" as it is read."""
+    return kind.replace("_", " ").replace("jpeg", "JPEG")
+
+
+def title(network: Network) -> str:
+    """The row, and its training where that is not the corrected one."""
+    return network.row.name + ("" if network.protocol == "corrected" else f", {network.protocol}")
 
 
 def _shared(comparisons: Sequence) -> float:
@@ -128,119 +226,8 @@ def _groups(networks: Sequence[Network], network: Network, confidence: float) ->
     return f"Against Traditional, {title(network)} {', and '.join(parts) or 'differs in no group for certain'}."
 
 
-def made_by(networks: Sequence[Network]) -> str:
-    """By which versions the images were spoilt, as a sentence."""
-    versions = {tuple(found.made_by.items()) for network in networks for found in network.measured}
-    return "Spoilt by " + "; ".join(", ".join(f"{name} {number}" for name, number in one) for one in versions) + "."
-
-
-def by_kind(networks: Sequence[Network]) -> Figure:
-    """Accuracy under each kind of corruption, in the mean over severities: a line a network, numbers and shades."""
-    kinds = _kinds(networks)
-    grid = [[100 * np.mean(network.masks([kind])) for kind in kinds] for network in networks]
-    with style():
-        figure, panel = plt.subplots(figsize=(10.4, 2.0 + 0.36 * len(networks)))
-        sns.heatmap(
-            grid,
-            ax=panel,
-            cmap="cividis",
-            annot=True,
-            fmt=".0f",
-            annot_kws={"size": 8},
-            cbar=False,
-            xticklabels=[name(kind) for kind in kinds],
-            yticklabels=[title(network) for network in networks],
-        )
-        place = 0
-        for group, members in (GROUPS | {"extra kinds": EXTRA}).items():
-            shown = sum(kind in members for kind in kinds)
-            if shown:
-                panel.annotate(group, (place + shown / 2, 0), (0, 4), textcoords="offset points", ha="center")
-                place += shown
-                panel.axvline(place, color="white", lw=3)
-        panel.tick_params(axis="x", rotation=50)
-        plt.setp(panel.get_xticklabels(), ha="right", rotation_mode="anchor")
-        panel.tick_params(axis="y", rotation=0)
-    return figure
-
-
-def by_severity(networks: Sequence[Network]) -> Figure:
-    """Accuracy against severity, a panel a group of corruptions; at 0, the images as they are."""
-    with style():
-        figure, panels = plt.subplots(1, len(GROUPS), figsize=(10.4, 3.6), sharey=True)
-        for panel, (group, kinds) in zip(panels, GROUPS.items(), strict=True):
-            for network in networks:
-                means = [np.mean(network.clean), *(np.mean(network.masks(kinds, [s])) for s in SEVERITIES)]
-                label = title(network)
-                panel.plot([0, *SEVERITIES], 100 * np.array(means), ms=5, lw=1.4, label=label, **look(network.row))
-            panel.set(title=group, xlabel="severity", ylim=(0, 100), xticks=[0, *SEVERITIES])
-        panels[0].set_ylabel("accuracy (%)")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, columnspacing=1.2)
-    return figure
-
-
-def words(networks: Sequence[Network], group: Group) -> dict[str, Words]:
-    """Captions and descriptions of the two figures, by their names here."""
-    about = f"Budget {group[0].budget}, {group[0].data['title']}, {_images(networks)} test images."
-    means = ", ".join(f"{title(n)} {_percent(judge.accuracy(n.masks(COMMON)))}" for n in networks)
-    worst = ", ".join(f"{title(n)} {100 * np.mean(n.masks(COMMON, [SEVERITIES[-1]])):.1f} %" for n in networks)
-    return {
-        "by_kind": {
-            "caption": f"Accuracy in percent under each corruption, in the mean over its severities. {about}",
-            "alt": "A table as shades and numbers: a line for each network, a column for each kind of corruption, in "
-            f"groups. In the mean over the common kinds: {means}.",
-        },
-        "by_severity": {
-            "caption": "Accuracy against the severity of the corruption, in the mean over the kinds of each group; at "
-            f"severity 0 the images as they are. {about}",
-            "alt": "Four panels, noise, blur, weather and digital, a falling line for each network. At the highest "
-            f"severity, in the mean over all common kinds: {worst}.",
-        },
-    }
-
-
-def examples(root: Path, group: Group) -> dict | None:
-    """The image that is shown spoilt, or None where nobody made it. Raises ValueError if it is of other data."""
-    path = Path(root).joinpath(*Path(group[0].where).parts[:2], EXAMPLES)
-    if not path.is_file():
-        return None
-    data = json.loads(path.read_text())
-    if data["checksum"] != group[0].data["checksum"]:
-        command = "python -m study measure corruptions"
-        raise ValueError(f"{path} is of other data than the records beside it: {command} makes it anew")
-    return data
-
-
-def strip(data: dict) -> Figure:
-    """The image of :func:`examples` as it is, then spoilt in every way."""
-    columns = 7
-    with style():
-        rows = -(-len(data["pixels"]) // columns)
-        figure, panels = plt.subplots(rows, columns, figsize=(1.35 * columns, 1.6 * rows))
-        for panel in panels.flat:
-            panel.axis("off")
-        for panel, kind in zip(panels.flat, ["clean", *KINDS], strict=False):
-            panel.axis("on")
-            pixels = packing.unpack(data["pixels"][kind], (*data["size"], 3), np.uint8)
-            picture(panel, pixels / 255, "the image" if kind == "clean" else name(kind))
-    return figure
-
-
-def strip_words(data: dict) -> Words:
-    kinds = ", ".join(name(kind) for kind in KINDS)
-    return {
-        "caption": f"One test image, and the same image under every corruption at severity {data['severity']} of "
-        f"{len(SEVERITIES)}.",
-        "alt": f"Small pictures of one image: as it is, then under {kinds}. Under some, it is hard to make out.",
-    }
-
-
-def _listed(names: Sequence[str]) -> str:
-    """ "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
 def _kinds(networks: Sequence[Network]) -> list[str]:
+    """The kinds that every network was measured on."""
     return [kind for kind in KINDS if all(kind in found.pixels for n in networks for found in n.measured)]
 
 
@@ -261,10 +248,11 @@ def _sign(estimate: Estimate) -> int:
     return (estimate.low > 0) - (estimate.high < 0)
 
 
-def _percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f} %"
-
-
 def _change(estimate: Estimate) -> str:
     value, low, high = (100 * share for share in (estimate.value, estimate.low, estimate.high))
     return f"{value:+.1f} points, {low:+.1f} to {high:+.1f}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -47,6 +47,16 @@ class Step:
         return comparisons.difference(group, self.after, self.before)
 
 
+@dataclass(frozen=True)
+class Walk:
+    """A path with its numbers, over the same images and trainings: ``start`` and the ``changes`` add up to ``end``."""
+
+    names: list[str]
+    start: Estimate
+    changes: list[Estimate]
+    end: Estimate
+
+
 def of_evaluation(key: str, column: str) -> list[Step]:
     """The network of the published protocol, evaluated by other rules than its own: no training."""
     own = (key, "published", f"published:{column}")
@@ -64,28 +74,6 @@ def of_training(key: str, column: str, rule: str, budget: str = "lite") -> list[
     return [*steps, Step("corrected", (key, "corrected", name), own, "all of them")]
 
 
-def path(key: str, column: str, budget: str = "lite") -> list[Step]:
-    """From published to corrected one after the other: first how the network is evaluated, then how it is trained."""
-    paper = catalogue.rows()[key]
-    rules = ["published", "published, running statistics", "corrected"]
-    places = [(key, "published", f"{rule}:{column}") for rule in rules]
-    places += [(key, protocol, f"corrected:{column}") for protocol in paper.cumulative(budget)]
-    of_the_attack = ("space", "mode", "branch")
-    names = ["statistics of evaluation", "space of evaluation"]
-    names += [f"{switch} of training" if switch in of_the_attack else switch for switch in paper.switches(budget)]
-    return [Step(name, after, before) for name, (before, after) in zip(names, pairwise(places), strict=True)]
-
-
-@dataclass(frozen=True)
-class Walk:
-    """A path with its numbers, over the same images and trainings: ``start`` and the ``changes`` add up to ``end``."""
-
-    names: list[str]
-    start: Estimate
-    changes: list[Estimate]
-    end: Estimate
-
-
 def walk(group: Group, key: str, column: str) -> Walk | None:
     """The path of one row on one column, measured; None while a run on it is missing."""
     steps = path(key, column, group[0].budget)
@@ -98,6 +86,18 @@ def walk(group: Group, key: str, column: str) -> Walk | None:
         [estimates.difference(after, before) for before, after in pairwise(masks)],
         estimates.accuracy(masks[-1]),
     )
+
+
+def path(key: str, column: str, budget: str = "lite") -> list[Step]:
+    """From published to corrected one after the other: first how the network is evaluated, then how it is trained."""
+    paper = catalogue.rows()[key]
+    rules = ["published", "published, running statistics", "corrected"]
+    places = [(key, "published", f"{rule}:{column}") for rule in rules]
+    places += [(key, protocol, f"corrected:{column}") for protocol in paper.cumulative(budget)]
+    of_the_attack = ("space", "mode", "branch")
+    names = ["statistics of evaluation", "space of evaluation"]
+    names += [f"{switch} of training" if switch in of_the_attack else switch for switch in paper.switches(budget)]
+    return [Step(name, after, before) for name, (before, after) in zip(names, pairwise(places), strict=True)]
 
 
 def trained_in(group: Group, step: Step) -> str:

@@ -1,4 +1,4 @@
-"""The way from the published protocol to the corrected one, as it is read."""
+"""The way from the published protocol to the corrected one, as it is read: a table and a figure a row. No torch."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,54 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons, selection
-from study.evidence.comparisons import HEADINGS
+from study.evidence.comparisons import HEADINGS, STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group
 from study.findings.dissection import judge
-from study.findings.dissection.judge import RULES, Step, of_evaluation, of_training, trained_in
 from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
 from study.presentation.marks import accuracy_under, rows_on_y
 from study.presentation.markup import accuracy, counts, group_title, points, row, table
 from study.presentation.words import Words, percent
+
+
+def effects(group: Group, key: str) -> str:
+    """The dissection of one row as HTML: evaluation, then training by either rule; effects in percentage points."""
+    heads = ["Switch", *HEADINGS.values()]
+    body = [
+        group_title("The published protocol as it is: accuracy in percent", len(heads)),
+        row("published", [accuracy(comparisons.accuracy(group, key, "published", column)) for column in HEADINGS]),
+        group_title("Evaluate the same network otherwise: change in points", len(heads)),
+    ]
+    by_column = [_effects(group, judge.of_evaluation(key, column)) for column in catalogue.COLUMNS]
+    for (rule, what), *found in zip(judge.RULES.items(), *by_column, strict=True):
+        body.append(row(_named(rule.removeprefix("published, "), what, found), [*map(points, found), ""]))
+    for rule in catalogue.PROTOCOLS:
+        text = f"Train another network, and evaluate both by the {rule} rule: change in points"
+        body.append(group_title(text, len(heads)))
+        budget = group[0].budget
+        steps = judge.of_training(key, "clean", rule, budget)
+        by_column = [_effects(group, judge.of_training(key, column, rule, budget)) for column in catalogue.COLUMNS]
+        by_column.append(_effects(group, judge.of_training(key, STRONG, "corrected", budget)))
+        for step, *found in zip(steps, *by_column, strict=True):
+            what = step.what + judge.trained_in(group, step)
+            body.append(row(_named(step.name, what, found), [points(effect) for effect in found]))
+    caption = (
+        f"{catalogue.rows()[key].label}: what each switch between the protocols does alone. Intervals are 95 %, paired "
+        "by image; bold where they exclude 0; n: the images compared (whole batches, where their statistics "
+        "count). With one training a protocol they do not include how much another "
+        f"training would differ. {HEADINGS[STRONG]} is the same attack everywhere."
+    )
+    return table(heads, body, caption)
+
+
+def missing(group: Group, key: str) -> str:
+    """The networks of a row's dissection that were not trained, as a sentence of Markdown; empty if none is missing."""
+    protocols = catalogue.rows()[key].dissection(group[0].budget)
+    absent = [protocol for protocol in protocols if not selection.runs_of(group, key, protocol)]
+    return (
+        f"Not run yet for {catalogue.rows()[key].label}: {', '.join(f'`{name}`' for name in absent)}." if absent else ""
+    )
 
 
 def waterfall(group: Group, key: str, column: str) -> Figure:
@@ -48,13 +86,6 @@ def waterfall(group: Group, key: str, column: str) -> Figure:
     return figure
 
 
-def _ends(panel, position: int, estimate: Estimate) -> float:
-    """The bar at either end of a waterfall; returns where it ends, in percent."""
-    panel.barh(position, 100 * estimate.value, height=0.6, color="0.55")
-    panel.annotate(f"{100 * estimate.value:.1f}", (1.01, position), xycoords=("axes fraction", "data"), va="center")
-    return 100 * estimate.value
-
-
 def waterfall_words(group: Group, key: str, column: str) -> Words:
     walk = judge.walk(group, key, column)
     effects = [f"{name} {100 * change.value:+.1f}" for name, change in zip(walk.names, walk.changes, strict=True)]
@@ -68,46 +99,7 @@ def waterfall_words(group: Group, key: str, column: str) -> Words:
     }
 
 
-def effects(group: Group, key: str) -> str:
-    """The dissection of one row as HTML: evaluation, then training by either rule; effects in percentage points."""
-    heads = ["Switch", *HEADINGS.values()]
-    body = [
-        group_title("The published protocol as it is: accuracy in percent", len(heads)),
-        row("published", [accuracy(comparisons.accuracy(group, key, "published", column)) for column in HEADINGS]),
-        group_title("Evaluate the same network otherwise: change in points", len(heads)),
-    ]
-    by_column = [_effects(group, of_evaluation(key, column)) for column in catalogue.COLUMNS]
-    for (rule, what), *found in zip(RULES.items(), *by_column, strict=True):
-        body.append(row(_named(rule.removeprefix("published, "), what, found), [*map(points, found), ""]))
-    for rule in catalogue.PROTOCOLS:
-        text = f"Train another network, and evaluate both by the {rule} rule: change in points"
-        body.append(group_title(text, len(heads)))
-        budget = group[0].budget
-        steps = of_training(key, "clean", rule, budget)
-        by_column = [_effects(group, of_training(key, column, rule, budget)) for column in catalogue.COLUMNS]
-        by_column.append(_effects(group, of_training(key, comparisons.STRONG, "corrected", budget)))
-        for step, *found in zip(steps, *by_column, strict=True):
-            what = step.what + trained_in(group, step)
-            body.append(row(_named(step.name, what, found), [points(effect) for effect in found]))
-    caption = (
-        f"{catalogue.rows()[key].label}: what each switch between the protocols does alone. Intervals are 95 %, paired "
-        "by image; bold where they exclude 0; n: the images compared (whole batches, where their statistics "
-        "count). With one training a protocol they do not include how much another "
-        f"training would differ. {HEADINGS[comparisons.STRONG]} is the same attack everywhere."
-    )
-    return table(heads, body, caption)
-
-
-def missing(group: Group, key: str) -> str:
-    """The networks of a row's dissection that were not trained, as a sentence of Markdown; empty if none is missing."""
-    protocols = catalogue.rows()[key].dissection(group[0].budget)
-    absent = [protocol for protocol in protocols if not selection.runs_of(group, key, protocol)]
-    return (
-        f"Not run yet for {catalogue.rows()[key].label}: {', '.join(f'`{name}`' for name in absent)}." if absent else ""
-    )
-
-
-def _effects(group: Group, steps: Sequence[Step]) -> list[Estimate | None]:
+def _effects(group: Group, steps: Sequence[judge.Step]) -> list[Estimate | None]:
     return [step.effect(group) for step in steps]
 
 
@@ -116,3 +108,10 @@ def _named(name: str, what: str, effects: Sequence[Estimate | None]) -> str:
     images = sorted({effect.n for effect in effects if effect})
     on = f"; n = {counts(images)}" if images else ""
     return f'{name}<span class="interval wrap">{what}{on}</span>'
+
+
+def _ends(panel, position: int, estimate: Estimate) -> float:
+    """The bar at either end of a waterfall; returns where it ends, in percent."""
+    panel.barh(position, 100 * estimate.value, height=0.6, color="0.55")
+    panel.annotate(f"{100 * estimate.value:.1f}", (1.01, position), xycoords=("axes fraction", "data"), va="center")
+    return 100 * estimate.value

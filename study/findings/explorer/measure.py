@@ -25,7 +25,7 @@ from study.experiment.precision import float32
 from study.experiment.weights import load_model
 from study.findings.explorer import report
 from study.machine.progress import progress
-from study.records import packing
+from study.records import Record, packing
 
 AGREEMENT = 0.9  # below it, a model's file is hardly that of its record: 16-bit weights flip a verdict here and there
 
@@ -38,76 +38,15 @@ def measure(networks: Sequence[Network], results: Path) -> Iterator[str]:
     yield f"{path}: {len(models)} models, {path.stat().st_size / 1e6:.2f} MB"
 
 
-def first_of_each_class(labels: Tensor, classes: int) -> list[int]:
-    """Where each of the classes 0 to ``classes`` - 1 is first met in ``labels`` (N,)."""
-    return [int((labels == k).nonzero()[0]) for k in range(classes)]
-
-
-def attacks_of(dual: bool) -> dict[str, list[Attack]]:
-    """The page's gradient attacks by name, a size each, from the suite; the last iterate is shown, fooled or not."""
-    known = {attack.name: attack for attack in suite(dual=dual, surrogate=False)}
-    return {
-        method: [replace(known[f"corrected:{method}-{size}/255"], stop="last-step") for size in SWEEP_EPS]
-        for method in ("fgsm", "pgd-10")
-    }
-
-
-def noise(images: Tensor) -> Tensor:
-    """uint8 (E, N, C, H, W): the images under uniform noise of each size; the same noise for every network."""
-    x, y = to_pixels(images), torch.zeros(len(images), dtype=torch.int64)
-    shown = []
-    for size in SWEEP_EPS:
-        attack = Attack(f"noise-{size}/255", method="noise", eps=size * PIXEL)
-        shown.append(whole_levels(make_images(nn.Identity(), x, y, attack, torch.Generator().manual_seed(size))))
-    return torch.stack(shown)
-
-
-def whole_levels(x: Tensor) -> Tensor:
-    """Pixels in [0, 1] to the nearest of the 256 levels, uint8; an attack of a whole size stays within it."""
-    return (x * 255).round().to(torch.uint8)
-
-
-def seen_through(model: nn.Module, images: Tensor, labels: Tensor, noisy: Tensor, dual: bool, branch: str) -> dict:
-    """What one branch of a network makes of the images, clean and attacked through itself. Shapes: explorer.report."""
-    with eval_mode(model):
-        seen = {"clean": ten_thousandths(model, images, branch)}
-        for name, attacks in attacks_of(dual).items():
-            through = [replace(attack, branch=branch, through=branch) for attack in attacks]
-            shown = torch.stack(
-                [whole_levels(make_images(model, to_pixels(images), labels, attack)) for attack in through]
-            )
-            seen[name] = {
-                "perturbation": packing.pack(perturbation(images, shown)),
-                "probabilities": [ten_thousandths(model, pictures, branch) for pictures in shown],
-            }
-        seen["noise"] = {"probabilities": [ten_thousandths(model, pictures, branch) for pictures in noisy]}
-    return seen
-
-
-def perturbation(images: Tensor, shown: Tensor) -> np.ndarray:
-    """shown - images as int8 (E, N, H, W, C): colour last, as a browser wants its pixels."""
-    return (shown.int() - images.int()).to(torch.int8).permute(0, 1, 3, 4, 2).numpy()
-
-
-@torch.no_grad()
-def ten_thousandths(model: nn.Module, images: Tensor, branch: str) -> list[list[int]]:
-    """Class probabilities [N][K] of uint8 images; raises ValueError where rounding them would change a prediction."""
-    exact = model(to_pixels(images), branch=branch).softmax(dim=1)
-    rounded = (exact * report.WHOLE).round().int()
-    if not torch.equal(rounded.argmax(dim=1), exact.argmax(dim=1)):
-        raise ValueError("two classes are equally likely to four digits: keep more digits")
-    return rounded.tolist()
-
-
 @float32()
 def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict:
     """The page's data. models: the record's place (budget/dataset/...) -> the file of its weights.
 
     Raises FileNotFoundError for a model without its record, ValueError where its verdicts are not the record's.
     """
-    index = first_of_each_class(dataset.test_labels, len(dataset.classes))
+    index = _first_of_each_class(dataset.test_labels, len(dataset.classes))
     images, labels = dataset.test_images[index], dataset.test_labels[index]
-    noisy = noise(images)
+    noisy = _noise(images)
     data = {
         "schema": report.SCHEMA,
         "data": {"name": dataset.name, "title": dataset.title, "checksum": dataset.checksum},
@@ -119,27 +58,93 @@ def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict
             "size": list(images.shape[2:]),
             "pixels": packing.pack(images.permute(0, 2, 3, 1).numpy()),
         },
-        "noise": packing.pack(perturbation(images, noisy)),
+        "noise": packing.pack(_perturbation(images, noisy)),
         "rows": [],
     }
     for place, path in progress(models.items(), desc="explore", unit="model"):
         record = records.read(results / place / "record.json")
-        surrogate, dual = record.config["activation"] == "surrogate-relu", record.config["norm"] != "shared"
-        model = load_model(path, activation="relu" if surrogate else None)
-        row = {
-            "key": record.key,
-            "record": record.where,
-            "record_sha256": records.digest(record),
-            "model": path.name,
-            "model_sha256": report.digest(path.read_bytes()),
-            "branches": {
-                branch: seen_through(model, images, labels, noisy, dual, branch)
-                for branch in (BRANCHES if dual else ("main",))
-            },
-        }
+        row = _row(record, path, images, labels, noisy)
         if (share := report.agreement(row, record, data)) < AGREEMENT:
             raise ValueError(
                 f"{path.name} and its record agree on {share:.0%} of the verdicts only: publish the model again"
             )
         data["rows"].append(row)
     return data
+
+
+def _row(record: Record, path: Path, images: Tensor, labels: Tensor, noisy: Tensor) -> dict:
+    """One network: whose it is, and what each of its branches makes of the images."""
+    surrogate, dual = record.config["activation"] == "surrogate-relu", record.config["norm"] != "shared"
+    model = load_model(path, activation="relu" if surrogate else None)
+    return {
+        "key": record.key,
+        "record": record.where,
+        "record_sha256": records.digest(record),
+        "model": path.name,
+        "model_sha256": report.digest(path.read_bytes()),
+        "branches": {
+            branch: _seen_through(model, images, labels, noisy, dual, branch)
+            for branch in (BRANCHES if dual else ("main",))
+        },
+    }
+
+
+def _seen_through(model: nn.Module, images: Tensor, labels: Tensor, noisy: Tensor, dual: bool, branch: str) -> dict:
+    """What one branch of a network makes of the images, clean and attacked through itself. Shapes: explorer.report."""
+    with eval_mode(model):
+        seen = {"clean": _ten_thousandths(model, images, branch)}
+        for name, attacks in _attacks_of(dual).items():
+            through = [replace(attack, branch=branch, through=branch) for attack in attacks]
+            shown = torch.stack(
+                [_whole_levels(make_images(model, to_pixels(images), labels, attack)) for attack in through]
+            )
+            seen[name] = {
+                "perturbation": packing.pack(_perturbation(images, shown)),
+                "probabilities": [_ten_thousandths(model, pictures, branch) for pictures in shown],
+            }
+        seen["noise"] = {"probabilities": [_ten_thousandths(model, pictures, branch) for pictures in noisy]}
+    return seen
+
+
+def _attacks_of(dual: bool) -> dict[str, list[Attack]]:
+    """The page's gradient attacks by name, a size each, from the suite; the last iterate is shown, fooled or not."""
+    known = {attack.name: attack for attack in suite(dual=dual, surrogate=False)}
+    return {
+        method: [replace(known[f"corrected:{method}-{size}/255"], stop="last-step") for size in SWEEP_EPS]
+        for method in ("fgsm", "pgd-10")
+    }
+
+
+def _noise(images: Tensor) -> Tensor:
+    """uint8 (E, N, C, H, W): the images under uniform noise of each size; the same noise for every network."""
+    x, y = to_pixels(images), torch.zeros(len(images), dtype=torch.int64)
+    shown = []
+    for size in SWEEP_EPS:
+        attack = Attack(f"noise-{size}/255", method="noise", eps=size * PIXEL)
+        shown.append(_whole_levels(make_images(nn.Identity(), x, y, attack, torch.Generator().manual_seed(size))))
+    return torch.stack(shown)
+
+
+def _first_of_each_class(labels: Tensor, classes: int) -> list[int]:
+    """Where each of the classes 0 to ``classes`` - 1 is first met in ``labels`` (N,)."""
+    return [int((labels == k).nonzero()[0]) for k in range(classes)]
+
+
+def _whole_levels(x: Tensor) -> Tensor:
+    """Pixels in [0, 1] to the nearest of the 256 levels, uint8; an attack of a whole size stays within it."""
+    return (x * 255).round().to(torch.uint8)
+
+
+def _perturbation(images: Tensor, shown: Tensor) -> np.ndarray:
+    """shown - images as int8 (E, N, H, W, C): colour last, as a browser wants its pixels."""
+    return (shown.int() - images.int()).to(torch.int8).permute(0, 1, 3, 4, 2).numpy()
+
+
+@torch.no_grad()
+def _ten_thousandths(model: nn.Module, images: Tensor, branch: str) -> list[list[int]]:
+    """Class probabilities [N][K] of uint8 images; raises ValueError where rounding them would change a prediction."""
+    exact = model(to_pixels(images), branch=branch).softmax(dim=1)
+    rounded = (exact * report.WHOLE).round().int()
+    if not torch.equal(rounded.argmax(dim=1), exact.argmax(dim=1)):
+        raise ValueError("two classes are equally likely to four digits: keep more digits")
+    return rounded.tolist()

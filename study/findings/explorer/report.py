@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from study import records
-from study.evidence.comparisons import HEADINGS, STRONG, worst_mask
+from study.evidence.comparisons import HEADINGS, STRONG, survivors
 from study.evidence.estimates import wilson
 from study.evidence.selection import RESULT_BUDGETS, why_stale
 from study.plan import catalogue
@@ -51,6 +51,66 @@ def read(path: Path, results: Path, models: Path) -> tuple[dict, dict[str, Recor
     return data, {row["key"]: records.read(results / row["record"] / "record.json") for row in data["rows"]}
 
 
+def page(data: dict, found: dict[str, Record], *, to_results: str = "../results") -> str:
+    """What the page adds to its own markup, as HTML: the table of the curves, and the data for the script.
+
+    ``to_results`` leads from the page to the run pages.
+    """
+    about = {
+        key: {
+            "label": catalogue.rows()[key].name,
+            "run": f"{to_results}/{record.where}/run.html",
+            "curves": curves(record, data["eps"]),
+        }
+        for key, record in found.items()
+    }
+    title = next(iter(found.values())).data["title"]
+    block = '<script type="application/json" id="explorer-json-{}">{}</script>'
+    scripts = [
+        block.format(name, json.dumps(content, separators=(",", ":")).replace("</", "<\\/"))
+        for name, content in {"data": data, "rows": about, "attacks": ATTACKS}.items()
+    ]
+    return _curves_as_table(about, title) + "".join(scripts)
+
+
+def curves(record: Record, eps: list[int]) -> dict[str, dict[str, list[dict]]]:
+    """Branch -> attack -> points of the accuracy against eps, from clean upwards, in percent with 95 % intervals.
+
+    Every point of a record is over the same images: the first ones, as many as the smallest of its measurements has.
+    What was not measured has no point. Raises KeyError where the record lacks one of the measurements.
+    """
+    names = {"main": {attack: ["clean"] for attack in ATTACKS}}
+    for attack in ("fgsm", "pgd-10"):
+        names["main"][attack] += [f"{attack}-{size}/255" for size in eps]
+    names["main"]["fgsm"] += ["fgsm-0.1"]
+    names["main"]["noise"] += ["noise-8/255", "noise-0.1"]
+    if record.config["norm"] != "shared":  # the sweeps are of the main branch alone
+        of_the_code = {"fgsm": ["clean", "fgsm-0.1"], "pgd-10": ["clean", STRONG], "noise": ["clean"]}
+        names["aux"] = {attack: [f"{name}:aux" for name in listed] for attack, listed in of_the_code.items()}
+    listed = {f"corrected:{name}" for at in names.values() for columns in at.values() for name in columns}
+    n = min(len(survivors(record, name)) for name in listed)
+    return {
+        branch: {attack: [_point(record, name, n) for name in columns] for attack, columns in at.items()}
+        for branch, at in names.items()
+    }
+
+
+def agreement(row: dict, record: Record, data: dict) -> float:
+    """Share, in [0, 1], of verdicts on clean and FGSM images that are the record's own, through the main branch.
+
+    Not always 1: the weights of a published model are rounded. PGD and noise are left out, as the record stops at an
+    image's first misclassified iterate, and drew other noise.
+    """
+    index, labels, main = data["images"]["index"], np.array(data["images"]["labels"]), row["branches"]["main"]
+    ours = [main["clean"], *main["fgsm"]["probabilities"]]
+    names = ["corrected:clean", *(f"corrected:fgsm-{eps}/255" for eps in data["eps"])]
+    same = [
+        (np.argmax(probabilities, axis=1) == labels) == record.measurement(name).mask[index]
+        for name, probabilities in zip(names, ours, strict=True)
+    ]
+    return float(np.mean(same))
+
+
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -77,47 +137,9 @@ def _faults(row: dict, checksum: str, results: Path, models: Path) -> list[str]:
     return found
 
 
-def agreement(row: dict, record: Record, data: dict) -> float:
-    """Share, in [0, 1], of verdicts on clean and FGSM images that are the record's own, through the main branch.
-
-    Not always 1: the weights of a published model are rounded. PGD and noise are left out, as the record stops at an
-    image's first misclassified iterate, and drew other noise.
-    """
-    index, labels, main = data["images"]["index"], np.array(data["images"]["labels"]), row["branches"]["main"]
-    ours = [main["clean"], *main["fgsm"]["probabilities"]]
-    names = ["corrected:clean", *(f"corrected:fgsm-{eps}/255" for eps in data["eps"])]
-    same = [
-        (np.argmax(probabilities, axis=1) == labels) == record.measurement(name).mask[index]
-        for name, probabilities in zip(names, ours, strict=True)
-    ]
-    return float(np.mean(same))
-
-
-def curves(record: Record, eps: list[int]) -> dict[str, dict[str, list[dict]]]:
-    """Branch -> attack -> points of the accuracy against eps, from clean upwards, in percent with 95 % intervals.
-
-    Every point of a record is over the same images: the first ones, as many as the smallest of its measurements has.
-    What was not measured has no point. Raises KeyError where the record lacks one of the measurements.
-    """
-    names = {"main": {attack: ["clean"] for attack in ATTACKS}}
-    for attack in ("fgsm", "pgd-10"):
-        names["main"][attack] += [f"{attack}-{size}/255" for size in eps]
-    names["main"]["fgsm"] += ["fgsm-0.1"]
-    names["main"]["noise"] += ["noise-8/255", "noise-0.1"]
-    if record.config["norm"] != "shared":  # the sweeps are of the main branch alone
-        of_the_code = {"fgsm": ["clean", "fgsm-0.1"], "pgd-10": ["clean", STRONG], "noise": ["clean"]}
-        names["aux"] = {attack: [f"{name}:aux" for name in listed] for attack, listed in of_the_code.items()}
-    listed = {f"corrected:{name}" for at in names.values() for columns in at.values() for name in columns}
-    n = min(len(worst_mask(record, name)) for name in listed)
-    return {
-        branch: {attack: [_point(record, name, n) for name in columns] for attack, columns in at.items()}
-        for branch, at in names.items()
-    }
-
-
 def _point(record: Record, name: str, n: int) -> dict:
     measurement = record.measurement(f"corrected:{name}")
-    correct = int(worst_mask(record, measurement.name)[:n].sum())
+    correct = int(survivors(record, measurement.name)[:n].sum())
     low, high = wilson(correct, n)
     column = measurement.column
     return {
@@ -128,28 +150,6 @@ def _point(record: Record, name: str, n: int) -> dict:
         "n": n,
         "other": HEADINGS[STRONG] if column == STRONG else None,  # not the attack of the pictures
     }
-
-
-def page(data: dict, found: dict[str, Record], *, to_results: str = "../results") -> str:
-    """What the page adds to its own markup, as HTML: the table of the curves, and the data for the script.
-
-    ``to_results`` leads from the page to the run pages.
-    """
-    about = {
-        key: {
-            "label": catalogue.rows()[key].name,
-            "run": f"{to_results}/{record.where}/run.html",
-            "curves": curves(record, data["eps"]),
-        }
-        for key, record in found.items()
-    }
-    title = next(iter(found.values())).data["title"]
-    block = '<script type="application/json" id="explorer-json-{}">{}</script>'
-    scripts = [
-        block.format(name, json.dumps(content, separators=(",", ":")).replace("</", "<\\/"))
-        for name, content in {"data": data, "rows": about, "attacks": ATTACKS}.items()
-    ]
-    return _curves_as_table(about, title) + "".join(scripts)
 
 
 def _curves_as_table(about: dict, title: str) -> str:

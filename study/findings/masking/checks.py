@@ -1,4 +1,8 @@
-"""What gives a failed attack away, as data."""
+"""What gives a failed attack away, as data: :data:`CHECKS`, and how one comparison of a check comes out. No torch.
+
+The signs are known (Athalye et al. 2018, section 3.1; Carlini et al. 2019, section 3). Most checks set two attacks on
+one network against each other, of which the second can do whatever the first can: it must not leave more images right.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +21,8 @@ from study.plan.catalogue import Row
 PASSES, FAILS, NOTHING_LEFT, NOT_MEASURED, NOT_ASKED = "passes", "fails", "nothing left", "not measured", "not asked"
 MARGIN = 0.01  # of accuracy, or of images: less is not worth an alarm
 LAST_STEP_RISE = 0.01  # of the whole rise of the loss: more, and the attack was stopped on its way up
-SIZES = ("1/255", "2/255", "4/255", "8/255", "16/255")
+SIZES = ("1/255", "2/255", "4/255", "8/255", "16/255")  # of the attacks that are swept
+PAIRED = ("fgsm-0.1", "pgd-0.1", "fgsm-0.5", "pgd-0.5", STRONG)  # measured by both gradients, and through both branches
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Check:
 
     id: str
     title: str
-    rule: str  # a sentence; the general rules are those of this module
+    rule: str  # a sentence; what holds for all checks stands in book/masking.md
     pairs: Callable[[Row, str], list[tuple[str, str]]] = lambda row, rule: []  # (before, or "" for guessing, after)
     of_probe: Callable[[Probe, float], list[Finding]] | None = None  # empty where the probe lacks it
     of_each: int = 1  # comparisons that a whole probe has for it
@@ -46,8 +51,28 @@ class Check:
     asked: Callable[[Row], bool] = lambda row: True
 
 
-def _series(rule: str, *columns: str) -> list[tuple[str, str]]:
-    return list(pairwise(f"{rule}:{column}" for column in columns))
+def pair(before: str, after: str, left: np.ndarray, more: np.ndarray, confidence: float, guess: float) -> Finding:
+    """``left``, ``more``: masks (S, n) under the attack before, and under the one that must leave no more right.
+
+    It fails if it leaves more, for certain and by :data:`MARGIN` or more. ``guess``: up to which accuracy it does not,
+    as an attack that is read off at its last step may overshoot, and then the network guesses.
+    """
+    accuracies = (float(left.mean()), float(more.mean()))
+    gain = estimates.difference(more, left, confidence)
+    better_than_guessing = estimates.accuracy(more, confidence).low > guess
+    if max(accuracies) < MARGIN:
+        outcome = NOTHING_LEFT
+    else:
+        outcome = FAILS if gain.low > 0 and gain.value >= MARGIN and better_than_guessing else PASSES
+    return Finding(outcome, after, before, gain, accuracies)
+
+
+def share(what: str, mask: np.ndarray, confidence: float) -> Finding:
+    """``mask`` (n,): the images of which there must be next to none. It fails where more than that are for certain."""
+    if not len(mask):  # a network without a correct image has nothing to attack
+        return Finding(NOTHING_LEFT, what)
+    found = estimates.accuracy(mask[None], confidence)
+    return Finding(FAILS if found.low > MARGIN else PASSES, what, estimate=found)
 
 
 def _sizes(row: Row, rule: str) -> list[tuple[str, str]]:
@@ -66,29 +91,33 @@ def _steps_against_one(row: Row, rule: str) -> list[tuple[str, str]]:
     return pairs + [(f"{name}:fgsm-0.5", f"{name}:pgd-0.5") for name in dict.fromkeys(["corrected", rule])]
 
 
-def _flat(row: Row, rule: str) -> list[tuple[str, str]]:
-    return [("corrected:steps-50", "corrected:steps-20")]  # the other way round: 20 steps leave no more than 50 do
-
-
 def _noise(row: Row, rule: str) -> list[tuple[str, str]]:
     attacks = {"8/255": ("fgsm-8/255", "pgd-10-8/255"), "0.1": ("fgsm-0.1",), "0.5": ("fgsm-0.5", "pgd-0.5")}
     return [(f"corrected:noise-{size}", f"corrected:{name}") for size, names in attacks.items() for name in names]
 
 
-_ATTACKS = ("fgsm-0.1", "pgd-0.1", "fgsm-0.5", "pgd-0.5", STRONG)
-
-
 def _grey(row: Row, rule: str) -> list[tuple[str, str]]:
+    # all images can be made the same flat grey, and no network is right about more of them than by guessing
     return [("", "corrected:fgsm-0.5"), ("", "corrected:pgd-0.5")]  # by the published rule, 0.5 is another length
 
 
 def _gradients(row: Row, rule: str) -> list[tuple[str, str]]:
-    return [(f"corrected:{column}:surrogate", f"corrected:{column}") for column in _ATTACKS]
+    return [(f"corrected:{column}:surrogate", f"corrected:{column}") for column in PAIRED]
 
 
 def _branches(row: Row, rule: str) -> list[tuple[str, str]]:
-    to_main = [(f"corrected:{column}:aux-to-main", f"corrected:{column}") for column in _ATTACKS]
-    return to_main + [(f"corrected:{column}:main-to-aux", f"corrected:{column}:aux") for column in _ATTACKS]
+    to_main = [(f"corrected:{column}:aux-to-main", f"corrected:{column}") for column in PAIRED]
+    return to_main + [(f"corrected:{column}:main-to-aux", f"corrected:{column}:aux") for column in PAIRED]
+
+
+def _flat(row: Row, rule: str) -> list[tuple[str, str]]:
+    # The other way round, 20 steps leave no more than 50 do. That more steps leave no more is true of any network: by
+    # the corrected rule PGD stops at an image's first success.
+    return [("corrected:steps-50", "corrected:steps-20")]
+
+
+def _series(rule: str, *columns: str) -> list[tuple[str, str]]:
+    return list(pairwise(f"{rule}:{column}" for column in columns))
 
 
 def _unbounded(probe: Probe, confidence: float) -> list[Finding]:
@@ -215,22 +244,3 @@ CHECKS = (
         convergence=True,
     ),
 )
-
-
-def pair(before: str, after: str, left: np.ndarray, more: np.ndarray, confidence: float, guess: float) -> Finding:
-    """``left``, ``more``: masks (S, n) under the attack before, and under the one that must leave no more right."""
-    accuracies = (float(left.mean()), float(more.mean()))
-    gain = estimates.difference(more, left, confidence)
-    better_than_guessing = estimates.accuracy(more, confidence).low > guess
-    if max(accuracies) < MARGIN:
-        outcome = NOTHING_LEFT
-    else:
-        outcome = FAILS if gain.low > 0 and gain.value >= MARGIN and better_than_guessing else PASSES
-    return Finding(outcome, after, before, gain, accuracies)
-
-
-def share(what: str, mask: np.ndarray, confidence: float) -> Finding:
-    if not len(mask):  # a network without a correct image has nothing to attack
-        return Finding(NOTHING_LEFT, what)
-    share = estimates.accuracy(mask[None], confidence)
-    return Finding(FAILS if share.low > MARGIN else PASSES, what, estimate=share)

@@ -1,36 +1,8 @@
-"""Masking: is a row's robustness worth anything, or has the attack failed? Checks as data, and verdicts. No torch.
+"""Masking: is a row's robustness worth anything, or has the attack failed? Verdicts by :data:`checks.CHECKS`. No torch.
 
-An accuracy under attack is an upper bound, and a failed attack raises it. What gives a failed attack away is known
-(Athalye et al. 2018, section 3.1; Carlini et al. 2019, section 3), and :data:`CHECKS` has it as data. Most of them are
-pairs of attacks on one network, of which the second can do whatever the first can: it must not leave more images right.
-The rules, written with the records' accuracies in sight and before the first verdict, but for those that are named:
-
-- A *pair fails* where the second attack leaves more images right, by :data:`MARGIN` or more, and the interval of that
-  difference excludes 0. It passes otherwise. Differences are paired by image and by seed. All comparisons that are
-  asked of one network share an error of 5 %, so each of its k has an interval of 1 - 0.05 / k (Bonferroni). What could
-  be asked of a probe is counted whether or not it was measured, so that a verdict does not hang on what else was run.
-- *Chance* is no failure. An attack that is read off at its last step may overshoot, and then the network guesses: a
-  pair with such a second attack fails only if its accuracy lies above 1 / classes, by the interval. Attacks that count
-  an image at its first success cannot overshoot, and have no such excuse.
-- *Nothing left*: both accuracies are below :data:`MARGIN`. There is nothing to mask, and nothing to pass.
-- *Grey*: where an attack may change every pixel by 0.5, all images can be made the same flat grey, and no network is
-  right about more of them than by guessing. Such an attack fails if its accuracy lies above 1 / classes, for sure and
-  by :data:`MARGIN` or more. (This rule is younger than the first verdicts: a network of the tests that hides its
-  gradient altogether is as accurate under any attack as under none, and passed nearly all of the others.)
-- *Not measured*: a record lacks one of the two, or no probe lies beside it (:class:`Probe`).
-- *Younger* than the first verdicts are Grey, the checks by the smoothed target and by images from other rows, and what
-  the checks by Square and these two have in common: an image that is wrong without an attack and right under one does
-  not count against the white box.
-- A *share fails* (an accuracy that must be near 0, images without a gradient) where its interval lies above
-  :data:`MARGIN`.
-
-A network is *masked* if any check on masking fails. Else it is *undecided* if a check on the record was not measured,
-or a check on convergence fails: an attack that is still finding images was stopped too early, which is no masking, but
-the number is not the last word. Else there is *no sign of masking*. That is no proof of robustness: another attack may
-still find more. Checks that need the network itself count where a probe was made, and are not asked for.
-
-By the corrected rule PGD with many steps stops at an image's first success, so its accuracy cannot rise with the number
-of steps, whatever the network: that check would be empty, and whether the curve is flat at its end is asked instead.
+An accuracy under attack is an upper bound, and a failed attack raises it. ``book/masking.md`` has the rules in words,
+and says which of them are younger than the first verdicts. All comparisons that are asked of one network share an error
+of 5 % (Bonferroni). Checks that need the network itself count where a probe was made, and are not asked for.
 """
 
 from collections.abc import Iterable, Mapping
@@ -85,7 +57,7 @@ class Verdict:
         return next(result for result in self.results if result.check.id == id)
 
 
-def judge(group: Group, probes: Mapping[str, Probe] | None = None) -> list[Verdict]:
+def verdicts(group: Group, probes: Mapping[str, Probe] | None = None) -> list[Verdict]:
     """The verdict of every row and protocol that was run, in the order of the paper. ``probes``: by record's place."""
     return [
         verdict(group, key, protocol, probes or {})
@@ -101,6 +73,7 @@ def verdict(group: Group, key: str, protocol: str, probes: Mapping[str, Probe]) 
     pairs = {check.id: check.pairs(row, rule) if check.asked(row) else [] for check in CHECKS}
     beside = [probes[record.where] for record in runs if record.where in probes]
     of_probe = [check for check in CHECKS if check.of_probe and check.asked(row)]
+    # what could be asked of a probe is counted whether or not it was measured: no verdict hangs on what else was run
     in_probes = max(1, len(beside)) * sum(check.of_each for check in of_probe)
     confidence = 1 - 0.05 / (sum(map(len, pairs.values())) + in_probes)
     results = []
@@ -109,9 +82,19 @@ def verdict(group: Group, key: str, protocol: str, probes: Mapping[str, Probe]) 
             found = [finding for probe in beside for finding in check.of_probe(probe, confidence)]
             findings = found or [Finding(NOT_MEASURED, check.id)]
         else:
-            findings = [_compared(runs, *pair, confidence, check.alone) for pair in pairs[check.id]]
+            findings = [_compared(runs, *names, confidence, check.alone) for names in pairs[check.id]]
         results.append(Result(check, _outcome([finding.outcome for finding in findings]), tuple(findings)))
     return Verdict(key, protocol, _overall(results), tuple(results))
+
+
+def _overall(results: Iterable[Result]) -> str:
+    """A check on convergence that fails is no masking: the attack was stopped while it was still finding images."""
+    results = list(results)
+    failing = [result.check for result in results if result.outcome == FAILS]
+    if any(not check.convergence for check in failing):
+        return MASKED
+    unknown = [result for result in results if result.outcome == NOT_MEASURED and not result.check.of_probe]
+    return UNDECIDED if failing or unknown else CLEAR
 
 
 def _outcome(outcomes: list[str]) -> str:
@@ -122,17 +105,8 @@ def _outcome(outcomes: list[str]) -> str:
     return NOT_ASKED
 
 
-def _overall(results: Iterable[Result]) -> str:
-    results = list(results)
-    failing = [result.check for result in results if result.outcome == FAILS]
-    if any(not check.convergence for check in failing):
-        return MASKED
-    unknown = [result for result in results if result.outcome == NOT_MEASURED and not result.check.of_probe]
-    return UNDECIDED if failing or unknown else CLEAR
-
-
 def _compared(runs: Group, before: str, after: str, confidence: float, alone: bool) -> Finding:
-    read = comparisons.as_measured if alone else comparisons.worst_masks
+    read = comparisons.as_measured if alone else comparisons.survivors_by_seed
     try:
         measured = [(runs, name, read(runs, name)) for name in (before, after) if name]
     except KeyError:
@@ -147,5 +121,5 @@ def _compared(runs: Group, before: str, after: str, confidence: float, alone: bo
 
 def _guessed(after: str, mask: np.ndarray, confidence: float, guess: float) -> Finding:
     """``mask`` (S, n) under an attack that leaves a guess if it works."""
-    share = estimates.accuracy(mask, confidence)
-    return Finding(FAILS if share.low > guess and share.value >= guess + MARGIN else PASSES, after, estimate=share)
+    left = estimates.accuracy(mask, confidence)
+    return Finding(FAILS if left.low > guess and left.value >= guess + MARGIN else PASSES, after, estimate=left)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -14,11 +13,12 @@ from study.evidence import comparisons
 from study.evidence.comparisons import HEADINGS, STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, runs_of
-from study.findings.masking.checks import CHECKS, FAILS, NOT_ASKED, NOT_MEASURED, NOTHING_LEFT, PASSES, Check, Finding
+from study.findings.masking.checks import CHECKS, FAILS, NOT_ASKED, NOT_MEASURED, NOTHING_LEFT, PASSES, Finding
 from study.findings.masking.judge import CLEAR, MASKED, UNDECIDED, VERDICTS, Result, Verdict
 from study.findings.masking.probes import FROM
 from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
+from study.presentation.marks import shades
 from study.presentation.markup import NO_NUMBER, counts, links, row, table
 from study.presentation.words import Words, percent
 
@@ -51,54 +51,30 @@ MARKS = {
 }
 
 
-def name(measurement: str) -> str:
-    """A measurement in words: "corrected:pgd-10-8/255" is "PGD-10 8/255"; the published rule is named."""
-    if measurement.startswith(f"probe:{FROM}"):
-        key = measurement.split("/")[-2]  # of a record's place: budget/dataset/protocol/key/seed
-        return f"{HEADINGS[STRONG]} made on {catalogue.unique_name(key)}"
-    rule, column, *marks = measurement.split(":")
-    method, _, size = column.rpartition("-")
-    if method == "steps":
-        said = f"{size} steps"
-    else:
-        said = ODD.get(column) or HEADINGS.get(column) or f"{METHODS[method]} {size}"
-    return ", ".join([said, *(MARKS[mark] for mark in marks), *(["published rule"] if rule == "published" else [])])
-
-
-def badge(word: str) -> str:
-    """A verdict or an outcome as a symbol and a word, never as a colour alone."""
-    if word == NOT_ASKED:
-        return NO_NUMBER
-    return f'<span class="verdict {word.replace(" ", "-")}">{SYMBOLS[word]} {word}</span>'
-
-
-def overview(verdicts: Sequence[Verdict]) -> str:
-    """Every network and every check, as HTML: a line a row and protocol, the verdict first."""
-    body = [
-        row(
-            f'<a href="#{_anchor(verdict)}">{_title(verdict)}</a>' if _shown(verdict) else _title(verdict),
-            [badge(verdict.verdict), *(badge(result.outcome) for result in verdict.results)],
-        )
-        for verdict in verdicts
-    ]
-    return table(
-        ["Row, training", "Verdict", *(check.title for check in CHECKS)],
-        body,
-        f"Every network and every check. A dash: not asked of this row. The last {sum(map(_of_probe, CHECKS))} columns "
-        "need the network itself, and are filled where it was probed.",
-    )
-
-
-def _of_probe(check: Check) -> bool:
-    return check.of_probe is not None
-
-
 def summary(verdicts: Sequence[Verdict]) -> str:
     """How many networks came out how, and how many were probed, in two sentences."""
     counted = [(sum(verdict.verdict == word for verdict in verdicts), word) for word in VERDICTS]
     found = ", ".join(f"{count} {word}" for count, word in counted if count)
     probed = sum(verdict.result("square").outcome != NOT_MEASURED for verdict in verdicts)
     return f"Of {len(verdicts)} networks: {found}. The network itself was probed for {probed} of them."
+
+
+def overview(verdicts: Sequence[Verdict]) -> str:
+    """Every network and every check, as HTML: a line a row and protocol, the verdict first."""
+    body = [
+        row(
+            f'<a href="#{_anchor(verdict)}">{_title(verdict)}</a>' if _to_tell(verdict) else _title(verdict),
+            [badge(verdict.verdict), *(badge(result.outcome) for result in verdict.results)],
+        )
+        for verdict in verdicts
+    ]
+    of_probe = sum(check.of_probe is not None for check in CHECKS)
+    return table(
+        ["Row, training", "Verdict", *(check.title for check in CHECKS)],
+        body,
+        f"Every network and every check. A dash: not asked of this row. The last {of_probe} columns "
+        "need the network itself, and are filled where it was probed.",
+    )
 
 
 def rules() -> str:
@@ -109,7 +85,59 @@ def rules() -> str:
 
 def details(verdicts: Sequence[Verdict], group: Group, *, page: str = "book", root: Path | None = None) -> str:
     """What fails and what was not measured though it is asked for, network by network, as HTML; empty if nothing."""
-    return "".join(_section(verdict, group, page, root) for verdict in verdicts if _shown(verdict))
+    return "".join(_section(verdict, group, page, root) for verdict in verdicts if _to_tell(verdict))
+
+
+def transfers(found: Mapping[tuple[str, str], Estimate]) -> Figure:
+    """Images made on one row (a line) and shown to another (a column), what is right of them; framed: the white box.
+
+    ``found``: as :func:`probes.transfers` has it.
+    """
+    keys = [key for key in catalogue.rows() if any(key in pair for pair in found)]
+    names = [catalogue.unique_name(key) for key in keys]
+    grid = np.array([[100 * found[a, b].value if (a, b) in found else np.nan for b in keys] for a in keys])
+    with style():
+        side = 2.4 + 0.42 * len(keys)
+        figure, panel = plt.subplots(figsize=(side + 0.6, side))
+        shades(panel, grid, names, names, vmin=0, vmax=100, square=True)
+        for k in range(len(keys)):
+            panel.add_patch(Rectangle((k, k), 1, 1, fill=False, edgecolor=PALETTE[3], linewidth=2))
+        panel.set(xlabel="shown to", ylabel="made on")
+        panel.tick_params(axis="x", rotation=90, labelsize=8)
+        panel.tick_params(axis="y", rotation=0, labelsize=8)
+    return figure
+
+
+def transfers_words(found: Mapping[tuple[str, str], Estimate]) -> Words:
+    """``found``: as :func:`probes.transfers` has it."""
+    sentences = []
+    for target in dict.fromkeys(target for _, target in found):
+        others = {source: e for (source, shown), e in found.items() if shown == target != source}
+        worst = min(others, key=lambda source: others[source].value)
+        sentences.append(
+            f"{catalogue.unique_name(target)}: {percent(found[target, target])} under its white box, "
+            f"{percent(others[worst])} under images made on {catalogue.unique_name(worst)}."
+        )
+    images = counts(sorted({e.n for e in found.values()}))
+    return {
+        "caption": f"Images of PGD-20 8/255 made on one row's network and shown to another's: of the first {images} "
+        "test images, the percentage that is right without attack and under it. Framed: the white box.",
+        "alt": f"Matrix of percentages. The white box and the worst of the other rows: {' '.join(sentences)}",
+    }
+
+
+def table_2(verdicts: Sequence[Verdict], group: Group) -> str:
+    """The paper's rows that PGD 0.5 leaves more accurate than a weaker attack, and ours of them, as Markdown."""
+    part = catalogue.part(2)
+    odd = {key: paper for key, paper in part.items() if _odd(paper.published)}
+    printed = "; ".join(f"{paper.label} {_three(paper.published)}" for paper in odd.values())
+    sentences = [
+        f"In the paper, {len(odd)} of {len(part)} rows of Table 2 are more accurate under PGD 0.5 than under a weaker "
+        + f"attack, FGSM 0.5 of one step or the smaller PGD 0.1: {printed}."
+    ]
+    by_network = {(verdict.key, verdict.protocol): verdict for verdict in verdicts}
+    sentences += [_ours(by_network[key, protocol], group) for key in odd for protocol in _protocols(by_network, key)]
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def text(verdicts: Sequence[Verdict]) -> str:
@@ -147,69 +175,25 @@ def as_json(verdicts: Sequence[Verdict], group: Group) -> list[dict]:
     ]
 
 
-def table_2(verdicts: Sequence[Verdict], group: Group) -> str:
-    """The paper's rows that PGD 0.5 leaves more accurate than a weaker attack, and ours of them, as Markdown."""
-    part = catalogue.part(2)
-    odd = {key: paper for key, paper in part.items() if _odd(paper.published)}
-    printed = "; ".join(f"{paper.label} {_three(paper.published)}" for paper in odd.values())
-    sentences = [
-        f"In the paper, {len(odd)} of {len(part)} rows of Table 2 are more accurate under PGD 0.5 than under a weaker "
-        + f"attack, FGSM 0.5 of one step or the smaller PGD 0.1: {printed}."
-    ]
-    by_network = {(verdict.key, verdict.protocol): verdict for verdict in verdicts}
-    sentences += [_ours(by_network[key, protocol], group) for key in odd for protocol in _protocols(by_network, key)]
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+def badge(word: str) -> str:
+    """A verdict or an outcome as a symbol and a word, never as a colour alone."""
+    if word == NOT_ASKED:
+        return NO_NUMBER
+    return f'<span class="verdict {word.replace(" ", "-")}">{SYMBOLS[word]} {word}</span>'
 
 
-def _protocols(by_network: dict, key: str) -> list[str]:
-    return [protocol for protocol in catalogue.PROTOCOLS if (key, protocol) in by_network]
-
-
-def _odd(accuracy: dict[str, float]) -> bool:
-    return accuracy["pgd-0.5"] > min(accuracy["fgsm-0.5"], accuracy["pgd-0.1"])
-
-
-def _three(accuracy: dict[str, float]) -> str:
-    return ", ".join(f"{accuracy[column]:.1f} % under {HEADINGS[column]}" for column in SET_AGAINST)
-
-
-def _ours(verdict: Verdict, group: Group) -> str:
-    measured = {
-        column: comparisons.accuracy(group, verdict.key, verdict.protocol, column) for column in catalogue.COLUMNS
-    }
-    ours = {column: 100 * estimate.value for column, estimate in measured.items()}
-    rule = catalogue.rule(verdict.protocol)
-    places = [(verdict.key, verdict.protocol, f"{rule}:{column}") for column in ("pgd-0.5-code", "fgsm-0.5")]
-    code, more = comparisons.accuracies(group, places)[0], comparisons.difference(group, *places)
-    pattern = "The paper's pattern is there as well" if _odd(ours) else "The paper's pattern is not there"
-    failing = ", ".join(result.check.title for result in verdict.failing)
-    return (
-        f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}: {_three(ours)}. {pattern}. Verdict: "
-        f"**{verdict.verdict}**{f' ({failing})' if failing else ''}. With steps of 2/255, which the released code "
-        f"takes and which cannot reach 0.5, PGD leaves {100 * code.value:.1f} %: {100 * more.value:+.1f} points "
-        f"against FGSM 0.5 ({100 * more.low:+.1f} to {100 * more.high:+.1f})."
-    )
-
-
-def _to_tell(verdict: Verdict) -> list[Result]:
-    """What a reader has to know of a network: checks that fail, and those of its record that are not measured."""
-    return [
-        result
-        for result in verdict.results
-        if result.outcome == FAILS or (result.outcome == NOT_MEASURED and not result.check.of_probe)
-    ]
-
-
-def _shown(verdict: Verdict) -> bool:
-    return bool(_to_tell(verdict))
-
-
-def _title(verdict: Verdict) -> str:
-    return f"{escape(catalogue.rows()[verdict.key].name)}, {verdict.protocol}"
-
-
-def _anchor(verdict: Verdict) -> str:
-    return f"masking-{verdict.protocol}-{verdict.key.replace('.', '-')}"
+def name(measurement: str) -> str:
+    """A measurement in words: "corrected:pgd-10-8/255" is "PGD-10 8/255"; the published rule is named."""
+    if measurement.startswith(f"probe:{FROM}"):
+        key = measurement.split("/")[-2]  # of a record's place: budget/dataset/protocol/key/seed
+        return f"{HEADINGS[STRONG]} made on {catalogue.unique_name(key)}"
+    rule, column, *marks = measurement.split(":")
+    method, _, size = column.rpartition("-")
+    if method == "steps":
+        said = f"{size} steps"
+    else:
+        said = ODD.get(column) or HEADINGS.get(column) or f"{METHODS[method]} {size}"
+    return ", ".join([said, *(MARKS[mark] for mark in marks), *(["published rule"] if rule == "published" else [])])
 
 
 def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> str:
@@ -231,6 +215,39 @@ def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> st
         f"<p>{badge(verdict.verdict)}; {runs}. For comparison, {HEADINGS[STRONG]} leaves {strong:.1f} %.</p>"
         f"{table(['Comparison', 'Check', 'Outcome', 'Before → after', 'Difference or share'], body, caption)}</section>"
     )
+
+
+def _to_tell(verdict: Verdict) -> list[Result]:
+    """What a reader has to know of a network: checks that fail, and those of its record that are not measured."""
+    return [
+        result
+        for result in verdict.results
+        if result.outcome == FAILS or (result.outcome == NOT_MEASURED and not result.check.of_probe)
+    ]
+
+
+def _title(verdict: Verdict) -> str:
+    return f"{escape(catalogue.rows()[verdict.key].name)}, {verdict.protocol}"
+
+
+def _anchor(verdict: Verdict) -> str:
+    return f"masking-{verdict.protocol}-{verdict.key.replace('.', '-')}"
+
+
+def _line(finding: Finding) -> str:
+    before_after, difference = (part.replace(NO_NUMBER, "") for part in _numbers(finding))
+    return f"{_comparison(finding):60s} {before_after:14s} {difference}"
+
+
+def _plain(finding: Finding) -> dict:
+    plain = {"before": finding.before or None, "after": finding.after, "outcome": finding.outcome}
+    if finding.accuracies:
+        plain["accuracies"] = [round(100 * accuracy, 2) for accuracy in finding.accuracies]
+    if e := finding.estimate:
+        scale = 1 if finding.after == "probe:last-step" else 100
+        plain |= {part: round(scale * getattr(e, part), 4) for part in ("value", "low", "high")}
+        plain |= {"images": e.n, "seeds": e.seeds}
+    return plain
 
 
 def _comparison(finding: Finding) -> str:
@@ -255,58 +272,31 @@ def _interval(finding: Finding) -> str:
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def _line(finding: Finding) -> str:
-    before_after, difference = (part.replace(NO_NUMBER, "") for part in _numbers(finding))
-    return f"{_comparison(finding):60s} {before_after:14s} {difference}"
-
-
-def _plain(finding: Finding) -> dict:
-    plain = {"before": finding.before or None, "after": finding.after, "outcome": finding.outcome}
-    if finding.accuracies:
-        plain["accuracies"] = [round(100 * accuracy, 2) for accuracy in finding.accuracies]
-    if e := finding.estimate:
-        scale = 1 if finding.after == "probe:last-step" else 100
-        plain |= {part: round(scale * getattr(e, part), 4) for part in ("value", "low", "high")}
-        plain |= {"images": e.n, "seeds": e.seeds}
-    return plain
-
-
-def transfers(found: Mapping[tuple[str, str], Estimate]) -> Figure:
-    """Images made on one row (a line) and shown to another (a column), what is right of them; framed: the white box.
-
-    ``found``: as :func:`probes.transfers` has it.
-    """
-    keys = [key for key in catalogue.rows() if any(key in pair for pair in found)]
-    names = [catalogue.unique_name(key) for key in keys]
-    grid = np.array([[100 * found[a, b].value if (a, b) in found else np.nan for b in keys] for a in keys])
-    with style():
-        side = 2.4 + 0.42 * len(keys)
-        figure, panel = plt.subplots(figsize=(side + 0.6, side))
-        sns.heatmap(
-            grid, ax=panel, vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".0f", annot_kws={"size": 7}, cbar=False,
-            square=True, xticklabels=names, yticklabels=names,
-        )  # fmt: skip
-        for k in range(len(keys)):
-            panel.add_patch(Rectangle((k, k), 1, 1, fill=False, edgecolor=PALETTE[3], linewidth=2))
-        panel.set(xlabel="shown to", ylabel="made on")
-        panel.tick_params(axis="x", rotation=90, labelsize=8)
-        panel.tick_params(axis="y", rotation=0, labelsize=8)
-    return figure
-
-
-def transfers_words(found: Mapping[tuple[str, str], Estimate]) -> Words:
-    """``found``: as :func:`probes.transfers` has it."""
-    sentences = []
-    for target in dict.fromkeys(target for _, target in found):
-        others = {source: e for (source, shown), e in found.items() if shown == target != source}
-        worst = min(others, key=lambda source: others[source].value)
-        sentences.append(
-            f"{catalogue.unique_name(target)}: {percent(found[target, target])} under its white box, "
-            f"{percent(others[worst])} under images made on {catalogue.unique_name(worst)}."
-        )
-    images = counts(sorted({e.n for e in found.values()}))
-    return {
-        "caption": f"Images of PGD-20 8/255 made on one row's network and shown to another's: of the first {images} "
-        "test images, the percentage that is right without attack and under it. Framed: the white box.",
-        "alt": f"Matrix of percentages. The white box and the worst of the other rows: {' '.join(sentences)}",
+def _ours(verdict: Verdict, group: Group) -> str:
+    measured = {
+        column: comparisons.accuracy(group, verdict.key, verdict.protocol, column) for column in catalogue.COLUMNS
     }
+    ours = {column: 100 * estimate.value for column, estimate in measured.items()}
+    rule = catalogue.rule(verdict.protocol)
+    places = [(verdict.key, verdict.protocol, f"{rule}:{column}") for column in ("pgd-0.5-code", "fgsm-0.5")]
+    code, more = comparisons.accuracies(group, places)[0], comparisons.difference(group, *places)
+    pattern = "The paper's pattern is there as well" if _odd(ours) else "The paper's pattern is not there"
+    failing = ", ".join(result.check.title for result in verdict.failing)
+    return (
+        f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}: {_three(ours)}. {pattern}. Verdict: "
+        f"**{verdict.verdict}**{f' ({failing})' if failing else ''}. With steps of 2/255, which the released code "
+        f"takes and which cannot reach 0.5, PGD leaves {100 * code.value:.1f} %: {100 * more.value:+.1f} points "
+        f"against FGSM 0.5 ({100 * more.low:+.1f} to {100 * more.high:+.1f})."
+    )
+
+
+def _protocols(by_network: dict, key: str) -> list[str]:
+    return [protocol for protocol in catalogue.PROTOCOLS if (key, protocol) in by_network]
+
+
+def _odd(accuracy: dict[str, float]) -> bool:
+    return accuracy["pgd-0.5"] > min(accuracy["fgsm-0.5"], accuracy["pgd-0.1"])
+
+
+def _three(accuracy: dict[str, float]) -> str:
+    return ", ".join(f"{accuracy[column]:.1f} % under {HEADINGS[column]}" for column in SET_AGAINST)

@@ -18,7 +18,7 @@ from study.plan.catalogue import CIFAR_TRAINING
 from study.plan.config import Config
 from study.presentation.markup import NO_NUMBER, length, row, table
 
-ATTACKS = ("AutoAttack", "PGD-20", "PGD-10")  # from the strongest
+KNOWN_ATTACKS = ("AutoAttack", "PGD-20", "PGD-10")  # from the strongest
 EPS = "8/255"
 
 
@@ -68,32 +68,77 @@ class Line:
     what: str
     kind: str  # "published", or our budget: "lite" or "full"
 
-
-@cache
-def sources() -> dict[str, Source]:
-    return {key: Source(**entry) for key, entry in _file()["sources"].items()}
+    def digits(self, accuracy: float) -> str:
+        return f"{accuracy:.2f}" if self.kind == "published" else f"{accuracy:.1f}"
 
 
-@cache
-def figures() -> tuple[Figure, ...]:
-    """The published figures. Raises ValueError or TypeError on an entry that cannot be meant."""
-    return check([Figure(**entry) for entry in _file()["figure"]], sources())
+def why_lower(group: Group) -> str:
+    """What separates our rows from the published ones, from the values of our configs, as Markdown."""
+    ours, full = runs_of(group, *_first(group))[0].as_config(), Config()
+    images = group[0].data["train_images"]
+    sizes = []
+    if ours.width < full.width:
+        sizes.append(f"their width is {ours.width}, where a ResNet-18 has {full.width}")
+    if images < CIFAR_TRAINING:
+        sizes.append(f"they have seen {images:,} training images of {CIFAR_TRAINING:,}")
+    if ours.epochs < full.epochs:
+        sizes.append(f"for {ours.epochs} epochs, where budget full takes {full.epochs}")
+    said = f"Our rows are of budget **{group[0].budget}**"
+    said += f": {', '.join(sizes)}. They are " if sizes else ", and are "
+    return (
+        f"{said}trained on clean and attacked images alike, and the paper's training attack takes {ours.train_steps} "
+        f"steps of {length(ours.train_step_size)}, so it reaches {length(ours.reach)}, while all are tested at {EPS}. "
+        f"{'Size, data and time' if sizes else 'The training attack'} alone would put them lower; that they stand "
+        "lower says nothing about the techniques. Rows of ours are comparable with each other."
+    )
 
 
-def check(found: list[Figure], known: Mapping[str, Source]) -> tuple[Figure, ...]:
-    """``found``, if each has its sources, a known attack and a share in percent; ValueError, naming it, otherwise."""
-    for one in found:
-        name = f"the figure of {one.paper!r} at {one.place!r}"
-        if absent := {one.paper, one.source} - set(known):
-            raise ValueError(f"{name} has no source {', '.join(sorted(absent))}: add it to leaderboard.toml")
-        if one.attack not in ATTACKS or set(one.weaker) - set(ATTACKS):
-            raise ValueError(f"{name} is under an unknown attack: those known are {', '.join(ATTACKS)}")
-        values = [v for v in (one.robust, one.clean, one.claimed, *one.weaker.values()) if v is not None]
-        if not all(0 <= value <= 100 for value in values):
-            raise ValueError(f"{name} has an accuracy outside 0 to 100: write percent")
-        if one.eps != EPS and not one.note:
-            raise ValueError(f"{name} is of eps {one.eps}, not {EPS}: leave it out, or say so in its note")
-    return tuple(found)
+def board(group: Group | None) -> str:
+    """The table of :func:`lines`, as HTML."""
+    body = [
+        row(
+            line.who,
+            [
+                line.kind,
+                line.digits(line.robust),
+                NO_NUMBER if line.clean is None else line.digits(line.clean),
+                escape(line.what),
+                escape(line.network),
+                escape(line.training),
+            ],
+            "" if line.kind == "published" else "ours",
+        )
+        for line in lines(group)
+    ]
+    caption = (
+        "Accuracy in percent under attacks of 8/255 on CIFAR-10, the most robust first. Numbers under different "
+        "attacks, or of networks of different size, do not rank each other: the columns say which they are."
+    )
+    return table(
+        ["Who", "Kind", "Robust", "Clean", "What the number is", "Network", "Training"], body, caption, "words"
+    )
+
+
+def stronger_attack() -> str:
+    """How much less AutoAttack leaves than a weaker attack on the same networks, as Markdown."""
+    gaps = [value - one.robust for one in figures() for value in one.weaker.values() if one.attack == "AutoAttack"]
+    weaker = {attack for one in figures() for attack in one.weaker if one.attack == "AutoAttack"}
+    return (
+        f"On the {len(gaps)} networks of this table that were tested both ways, AutoAttack leaves {min(gaps):.1f} to "
+        f"{max(gaps):.1f} points less than {' or '.join(sorted(weaker))}. Our rows were not tested by AutoAttack: "
+        "it would leave less of them, too."
+    )
+
+
+def claims_fell() -> str:
+    """What became of papers' own figures when somebody else measured, as Markdown."""
+    fell = [(one.claimed - one.robust, one) for one in figures() if one.claimed is not None]
+    lower = [(gap, one) for gap, one in fell if round(gap, 2) > 0]
+    most = max(lower, key=lambda pair: pair[0])[1]
+    return (
+        f"Of {len(fell)} figures that a paper claimed and RobustBench measured again, {len(lower)} came out lower, the "
+        f"most that of {sources()[most.paper].label}: {most.claimed:.2f} claimed, {most.robust:.2f} left."
+    )
 
 
 def lines(group: Group | None) -> list[Line]:
@@ -104,6 +149,37 @@ def lines(group: Group | None) -> list[Line]:
         if paper.advprop:
             found.append(_ours(group, key, paper.label, ":aux"))
     return sorted(found, key=lambda line: -line.robust)
+
+
+@cache
+def figures() -> tuple[Figure, ...]:
+    """The published figures. Raises ValueError or TypeError on an entry that cannot be meant."""
+    return check([Figure(**entry) for entry in _file()["figure"]], sources())
+
+
+@cache
+def sources() -> dict[str, Source]:
+    return {key: Source(**entry) for key, entry in _file()["sources"].items()}
+
+
+def check(found: list[Figure], known: Mapping[str, Source]) -> tuple[Figure, ...]:
+    """``found``, if each has its sources, a known attack and a share in percent; ValueError, naming it, otherwise."""
+    for one in found:
+        name = f"the figure of {one.paper!r} at {one.place!r}"
+        if absent := {one.paper, one.source} - set(known):
+            raise ValueError(f"{name} has no source {', '.join(sorted(absent))}: add it to leaderboard.toml")
+        if one.attack not in KNOWN_ATTACKS or set(one.weaker) - set(KNOWN_ATTACKS):
+            raise ValueError(f"{name} is under an unknown attack: those known are {', '.join(KNOWN_ATTACKS)}")
+        values = [v for v in (one.robust, one.clean, one.claimed, *one.weaker.values()) if v is not None]
+        if not all(0 <= value <= 100 for value in values):
+            raise ValueError(f"{name} has an accuracy outside 0 to 100: write percent")
+        if one.eps != EPS and not one.note:
+            raise ValueError(f"{name} is of eps {one.eps}, not {EPS}: leave it out, or say so in its note")
+    return tuple(found)
+
+
+def _file() -> dict:
+    return tomllib.loads((files("study.findings.numbers") / "leaderboard.toml").read_text(encoding="utf-8"))
 
 
 def _published(one: Figure) -> Line:
@@ -138,84 +214,7 @@ def _ours(group: Group, key: str, label: str, branch: str) -> Line:
     )
 
 
-def board(group: Group | None) -> str:
-    """The table of :func:`lines`, as HTML."""
-    body = [
-        row(
-            line.who,
-            [
-                line.kind,
-                f"{line.robust:.2f}" if line.kind == "published" else f"{line.robust:.1f}",
-                NO_NUMBER
-                if line.clean is None
-                else f"{line.clean:.2f}"
-                if line.kind == "published"
-                else f"{line.clean:.1f}",
-                escape(line.what),
-                escape(line.network),
-                escape(line.training),
-            ],
-            "" if line.kind == "published" else "ours",
-        )
-        for line in lines(group)
-    ]
-    caption = (
-        "Accuracy in percent under attacks of 8/255 on CIFAR-10, the most robust first. Numbers under different "
-        "attacks, or of networks of different size, do not rank each other: the columns say which they are."
-    )
-    return table(
-        ["Who", "Kind", "Robust", "Clean", "What the number is", "Network", "Training"], body, caption, "words"
-    )
-
-
-def why_lower(group: Group) -> str:
-    """What separates our rows from the published ones, from the values of our configs, as Markdown."""
-    ours, full = runs_of(group, *_first(group))[0].as_config(), Config()
-    images = group[0].data["train_images"]
-    sizes = []
-    if ours.width < full.width:
-        sizes.append(f"their width is {ours.width}, where a ResNet-18 has {full.width}")
-    if images < CIFAR_TRAINING:
-        sizes.append(f"they have seen {images:,} training images of {CIFAR_TRAINING:,}")
-    if ours.epochs < full.epochs:
-        sizes.append(f"for {ours.epochs} epochs, where budget full takes {full.epochs}")
-    said = f"Our rows are of budget **{group[0].budget}**"
-    said += f": {', '.join(sizes)}. They are " if sizes else ", and are "
-    return (
-        f"{said}trained on clean and attacked images alike, and the paper's training attack takes {ours.train_steps} "
-        f"steps of {length(ours.train_step_size)}, so it reaches {length(ours.reach)}, while all are tested at {EPS}. "
-        f"{'Size, data and time' if sizes else 'The training attack'} alone would put them lower; that they stand "
-        "lower says nothing about the techniques. Rows of ours are comparable with each other."
-    )
-
-
 def _first(group: Group) -> tuple[str, str]:
     """A row of Table 1 with adversarial training, under the corrected protocol, or any row if there is none."""
     keys = [key for key, paper in rows_run(group, "corrected").items() if paper.adversarial]
     return (keys[0], "corrected") if keys else (group[0].key, group[0].protocol)
-
-
-def stronger_attack() -> str:
-    """How much less AutoAttack leaves than a weaker attack on the same networks, as Markdown."""
-    gaps = [value - one.robust for one in figures() for value in one.weaker.values() if one.attack == "AutoAttack"]
-    weaker = {attack for one in figures() for attack in one.weaker if one.attack == "AutoAttack"}
-    return (
-        f"On the {len(gaps)} networks of this table that were tested both ways, AutoAttack leaves {min(gaps):.1f} to "
-        f"{max(gaps):.1f} points less than {' or '.join(sorted(weaker))}. Our rows were not tested by AutoAttack: "
-        "it would leave less of them, too."
-    )
-
-
-def claims_fell() -> str:
-    """What became of papers' own figures when somebody else measured, as Markdown."""
-    fell = [(one.claimed - one.robust, one) for one in figures() if one.claimed is not None]
-    lower = [(gap, one) for gap, one in fell if round(gap, 2) > 0]
-    most = max(lower, key=lambda pair: pair[0])[1]
-    return (
-        f"Of {len(fell)} figures that a paper claimed and RobustBench measured again, {len(lower)} came out lower, the "
-        f"most that of {sources()[most.paper].label}: {most.claimed:.2f} claimed, {most.robust:.2f} left."
-    )
-
-
-def _file() -> dict:
-    return tomllib.loads((files("study.findings.numbers") / "leaderboard.toml").read_text(encoding="utf-8"))

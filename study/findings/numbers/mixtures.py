@@ -1,10 +1,10 @@
-"""The full factorial of AdvProp, ALS and SAT as tables: what each adds, and what they add together. No torch."""
+"""The full factorial of AdvProp, ALS and SAT: what each adds, and what they add together. No torch."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons
-from study.evidence.comparisons import HEADINGS, STRONG
+from study.evidence.comparisons import FOUR_COLUMNS, HEADINGS, STRONG
 from study.evidence.selection import Group, runs_of
 from study.plan import catalogue
 from study.presentation.figures import style
@@ -18,49 +18,21 @@ def protocols(group: Group) -> list[str]:
     return [p for p in catalogue.PROTOCOLS if comparisons.factorial(group, p, "clean") is not None]
 
 
-def effects(group: Group, protocol: str) -> str:
-    """Main effects and interactions on every column under one protocol, as HTML, in percentage points."""
-    by_column = [comparisons.factorial(group, protocol, column) for column in HEADINGS]
-    body = [row(" × ".join(chosen), [points(effects[chosen]) for effects in by_column]) for chosen in by_column[0]]
-    shown = by_column[0]["AdvProp",]
-    noun = "training" if shown.seeds == 1 else "trainings"
-    caption = (
-        f"Effects on accuracy on top of adversarial training, {protocol} protocol, in percentage points, of "
-        f"{shown.seeds} {noun} a row and {shown.n:,} images. Intervals are "
-        "95 %, bold where they exclude 0; of so many, one in twenty does by chance alone."
-    )
-    return table(["Effect", *HEADINGS.values()], body, caption)
-
-
-def missing(group: Group) -> str:
-    """The rows of the design that were not run, as a sentence of Markdown; empty if none is missing."""
-    absent = [
-        f"{catalogue.rows()[key].label} ({protocol}, `{key}`)"
-        for protocol in catalogue.PROTOCOLS
-        for key in catalogue.factorial().values()
-        if not runs_of(group, key, protocol)
-    ]
-    return f"Not run yet, and needed for the design: {', '.join(absent)}." if absent else ""
-
-
-EFFECT_COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)
-
-
 def factorial(group: Group) -> Figure:
     """Effects of AdvProp, ALS and SAT on top of adversarial training, and their interactions, in percentage points.
 
     Raises ValueError while a row of the 2x2x2 is missing under both protocols.
     """
     with style():
-        figure, panels = plt.subplots(1, len(EFFECT_COLUMNS), figsize=(9.8, 4.0), sharey=True)
+        figure, panels = plt.subplots(1, len(FOUR_COLUMNS), figsize=(9.8, 4.0), sharey=True)
         names: list[str] = []
-        for panel, column in zip(panels, EFFECT_COLUMNS, strict=True):
+        for panel, column in zip(panels, FOUR_COLUMNS, strict=True):
             panel.axvline(0, color="black", lw=1)
             for protocol, (side, *looks) in SIDE_BY_SIDE.items():
-                effects = comparisons.factorial(group, protocol, column) or {}
-                for position, estimate in enumerate(effects.values()):
+                found = comparisons.factorial(group, protocol, column) or {}
+                for position, estimate in enumerate(found.values()):
                     dot(panel, estimate, position + 0.15 * side, *looks, protocol if position == 0 else None)
-                names = names or [" x ".join(chosen) for chosen in effects]
+                names = names or [" x ".join(chosen) for chosen in found]
             panel.set(title=HEADINGS[column], xlabel="effect (points)")
         if not names:
             raise ValueError(
@@ -87,3 +59,28 @@ def factorial_words(group: Group) -> Words:
         "alt": "Dots with intervals, an effect a line, a column a panel. Effects in points whose intervals exclude "
         f"zero: {'; '.join(found) or 'none'}.",
     }
+
+
+def effects(group: Group, protocol: str) -> str:
+    """Main effects and interactions on every column under one protocol, as HTML, in percentage points."""
+    by_column = [comparisons.factorial(group, protocol, column) for column in HEADINGS]
+    body = [row(" × ".join(chosen), [points(of_column[chosen]) for of_column in by_column]) for chosen in by_column[0]]
+    shown = by_column[0]["AdvProp",]
+    noun = "training" if shown.seeds == 1 else "trainings"
+    caption = (
+        f"Effects on accuracy on top of adversarial training, {protocol} protocol, in percentage points, of "
+        f"{shown.seeds} {noun} a row and {shown.n:,} images. Intervals are "
+        "95 %, bold where they exclude 0; of so many, one in twenty does by chance alone."
+    )
+    return table(["Effect", *HEADINGS.values()], body, caption)
+
+
+def missing(group: Group) -> str:
+    """The rows of the design that were not run, as a sentence of Markdown; empty if none is missing."""
+    absent = [
+        f"{catalogue.rows()[key].label} ({protocol}, `{key}`)"
+        for protocol in catalogue.PROTOCOLS
+        for key in catalogue.factorial().values()
+        if not runs_of(group, key, protocol)
+    ]
+    return f"Not run yet, and needed for the design: {', '.join(absent)}." if absent else ""

@@ -1,5 +1,6 @@
-"""The paper's tables, measured: tables, the plane of accuracy and robustness, and what is missing."""
+"""The paper's tables, measured: as tables, as a plane of accuracy and robustness, and what is missing. No torch."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -8,17 +9,107 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from study.evidence import comparisons, selection
+from study.evidence import comparisons
 from study.evidence.comparisons import HEADINGS, STRONG
-from study.evidence.estimates import Estimate, rank_correlation
+from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, rows_run, runs_of
+from study.findings.masking import checks, judge
 from study.findings.numbers.training import trained_in
 from study.plan import catalogue
+from study.presentation import sentences
 from study.presentation.figures import style
 from study.presentation.marks import accuracy_under, look
 from study.presentation.markup import NO_NUMBER, NO_SEED, accuracy, group_title, length, links, points, row, table
-from study.presentation.sentences import title
 from study.presentation.words import Words, percent, source
+
+
+def headline(group: Group) -> str:
+    """The cover's table as HTML: clean accuracy three times, and accuracy under the one strong attack, row by row."""
+    body = []
+    for key, paper in catalogue.part(1).items():
+        measured = [
+            comparisons.accuracy(group, key, protocol, column)
+            for column in ("clean", STRONG)
+            for protocol in catalogue.PROTOCOLS
+        ]
+        if any(measured):
+            body.append(row(escape(paper.label), [f"{paper.published['clean']:.1f}", *map(accuracy, measured)]))
+    heads = ["Row", "Clean: paper", "published", "corrected", f"{HEADINGS[STRONG]}: published", "corrected"]
+    return table(
+        heads,
+        body,
+        "Accuracy in percent, with 95 % intervals. The attack of the last two columns is the same: pixels, restarts, "
+        "true and surrogate gradients. The protocol is that of the training.",
+    )
+
+
+def also_here(groups: Sequence[Group], best: Sequence[Group]) -> str:
+    """The groups of records that the paper is not judged by, as a sentence of Markdown; empty if there are none."""
+    others = [group for group in groups if group not in best]
+    return f"Also run, and not what this book judges the paper by: {sentences.named(others)}." if others else ""
+
+
+def paper_table(group: Group, part: int | None = 1, *, page: str = "book", root: Path | None = None) -> str:
+    """One of the paper's tables as HTML: for each of its rows that was run, the paper's numbers and ours.
+
+    ``part`` is 1, 2, or None for the rows of neither table. ``page`` is the folder of the page that shows it, for the
+    links to the run pages. Raises FileNotFoundError where a record has lost its notebook, ValueError where the group
+    has no row of that part.
+    """
+    heads = ["Protocol", *HEADINGS.values()]
+    body = []
+    for key, paper in catalogue.part(part).items():
+        lines = []
+        for protocol in catalogue.PROTOCOLS:
+            if runs := runs_of(group, key, protocol):
+                cells = [comparisons.accuracy(group, key, protocol, column) for column in HEADINGS]
+                planned = _planned(runs) if part == 1 else ""
+                notes = planned + trained_in(runs)
+                head = f'{protocol}<span class="interval">{notes}{links(runs, page, root)}</span>'
+                lines.append(row(head, [accuracy(cell) for cell in cells], protocol))
+        if lines:
+            printed = [*(f"{paper.published[column]:.1f}" for column in catalogue.COLUMNS), NO_NUMBER]
+            head = group_title(sentences.title(paper), len(heads))
+            body.append(f"<tbody>{head}{row('paper', printed, 'paper')}{''.join(lines)}</tbody>")
+    if not body:
+        raise ValueError(f"this group of records has no row of {catalogue.PARTS[part]}: run one first")
+    caption = (
+        f"Accuracy in percent. Paper: as printed there. Published and corrected: measured here, at budget "
+        f"{group[0].budget} on {group[0].data['title']}, with the 95 % interval of each number below it. "
+        f"{HEADINGS[STRONG]} is not in the paper, and is the same attack for both protocols."
+    )
+    return table(heads, body, caption)
+
+
+def missing(group: Group, part: int | None) -> str:
+    """The rows of a part of the paper that a group has not run, as a sentence of Markdown; empty if none is missing."""
+    absent = [
+        f"{row.label} ({protocol}, `{key}`)"
+        for key, row in catalogue.part(part).items()
+        for protocol in catalogue.PROTOCOLS
+        if not runs_of(group, key, protocol)
+    ]
+    return f"Not run yet: {', '.join(absent)}." if absent else ""
+
+
+def red_flags(group: Group) -> str:
+    """The rows that a larger attack of the paper leaves more accurate than a smaller one, as Markdown, or nothing.
+
+    By the check "size" of :mod:`masking.checks`, for the columns that the tables show: each protocol's own rule.
+    """
+    found = [
+        f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}: {100 * finding.accuracies[1]:.1f} % under "
+        f"{_heading(finding.after)} and {100 * finding.accuracies[0]:.1f} % under {_heading(finding.before)}"
+        for verdict in judge.verdicts(group)
+        for finding in verdict.result("size").findings
+        if finding.outcome == checks.FAILS and _in_the_tables(finding, catalogue.rule(verdict.protocol))
+    ]
+    if not found:
+        return ""
+    return (
+        "**A red flag.** Whatever a small attack finds, a larger one could find as well. Where accuracy is higher "
+        f"under the larger one, the attack has failed, and the network need not be robust: {'; '.join(found)}."
+    )
 
 
 def tradeoff(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part: int = 1) -> Figure:
@@ -47,21 +138,6 @@ def tradeoff(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part
     return figure
 
 
-def _cross(panel, x: Estimate, y: Estimate, look: dict) -> None:
-    """A point with both of its intervals, in percent."""
-    panel.errorbar(
-        100 * x.value,
-        100 * y.value,
-        xerr=[[100 * (x.value - x.low)], [100 * (x.high - x.value)]],
-        yerr=[[100 * (y.value - y.low)], [100 * (y.high - y.value)]],
-        fmt=look["marker"],
-        color=look["color"],
-        ms=8,
-        capsize=2,
-        lw=0.9,
-    )
-
-
 def tradeoff_words(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part: int = 1) -> Words:
     sentences = []
     for protocol, column in zip(catalogue.PROTOCOLS, columns, strict=True):
@@ -77,113 +153,6 @@ def tradeoff_words(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG)
         f"panel has its own axes. {source(group, catalogue.part(part), *catalogue.PROTOCOLS)}",
         "alt": f"Scatter plot in panels, a point a row of Table {part}. {' '.join(sentences)}",
     }
-
-
-def missing(group: Group, part: int | None) -> str:
-    """The rows of a part of the paper that a group has not run, as a sentence of Markdown; empty if none is missing."""
-    absent = [
-        f"{row.label} ({protocol}, `{key}`)"
-        for key, row in catalogue.part(part).items()
-        for protocol in catalogue.PROTOCOLS
-        if not runs_of(group, key, protocol)
-    ]
-    return f"Not run yet: {', '.join(absent)}." if absent else ""
-
-
-def headline(group: Group) -> str:
-    """The cover's table as HTML: clean accuracy three times, and accuracy under the one strong attack, row by row."""
-    body = []
-    for key, paper in catalogue.part(1).items():
-        measured = [
-            comparisons.accuracy(group, key, protocol, column)
-            for column in ("clean", STRONG)
-            for protocol in catalogue.PROTOCOLS
-        ]
-        if any(measured):
-            body.append(row(escape(paper.label), [f"{paper.published['clean']:.1f}", *map(accuracy, measured)]))
-    heads = ["Row", "Clean: paper", "published", "corrected", f"{HEADINGS[STRONG]}: published", "corrected"]
-    return table(
-        heads,
-        body,
-        "Accuracy in percent, with 95 % intervals. The attack of the last two columns is the same: pixels, restarts, "
-        "true and surrogate gradients. The protocol is that of the training.",
-    )
-
-
-def results(group: Group, part: int | None = 1, *, page: str = "book", root: Path | None = None) -> str:
-    """One of the paper's tables as HTML: for each of its rows that was run, the paper's numbers and ours.
-
-    ``part`` is 1, 2, or None for the rows of neither table. ``page`` is the folder of the page that shows it, for the
-    links to the run pages. Raises FileNotFoundError where a record has lost its notebook, ValueError where the group
-    has no row of that part.
-    """
-    heads = ["Protocol", *HEADINGS.values()]
-    body = []
-    for key, paper in catalogue.part(part).items():
-        lines = []
-        for protocol in catalogue.PROTOCOLS:
-            if runs := runs_of(group, key, protocol):
-                cells = [comparisons.accuracy(group, key, protocol, column) for column in HEADINGS]
-                planned = _planned(runs) if part == 1 else ""
-                notes = planned + trained_in(runs)
-                head = f'{protocol}<span class="interval">{notes}{links(runs, page, root)}</span>'
-                lines.append(row(head, [accuracy(cell) for cell in cells], protocol))
-        if lines:
-            printed = [*(f"{paper.published[column]:.1f}" for column in catalogue.COLUMNS), NO_NUMBER]
-            head = group_title(title(paper), len(heads))
-            body.append(f"<tbody>{head}{row('paper', printed, 'paper')}{''.join(lines)}</tbody>")
-    if not body:
-        raise ValueError(f"this group of records has no row of {catalogue.PARTS[part]}: run one first")
-    caption = (
-        f"Accuracy in percent. Paper: as printed there. Published and corrected: measured here, at budget "
-        f"{group[0].budget} on {group[0].data['title']}, with the 95 % interval of each number below it. "
-        f"{HEADINGS[STRONG]} is not in the paper, and is the same attack for both protocols."
-    )
-    return table(heads, body, caption)
-
-
-def frame(group: Group, part: int | None, protocol: str) -> pd.DataFrame:
-    """One of the paper's tables under one protocol, in percent: row -> column, with low and high of each interval.
-
-    Columns are pairs (column, "value" | "low" | "high" | "paper"); rows that were not run hold the paper's number
-    alone, and rows that no switch of the protocol changes are left out. Raises ValueError on an unknown table or
-    protocol.
-    """
-    lines = {}
-    for key, paper in _under(part, protocol).items():
-        cells = {}
-        for column, heading in HEADINGS.items():
-            measured = comparisons.accuracy(group, key, protocol, column)
-            if column in paper.published:
-                cells[heading, "paper"] = paper.published[column]
-            for name in ("value", "low", "high"):
-                cells[heading, name] = round(100 * getattr(measured, name), 2) if measured else np.nan
-        lines[key] = cells
-    return pd.DataFrame.from_dict(lines, orient="index")
-
-
-def _under(part: int | None, protocol: str) -> dict[str, catalogue.Row]:
-    """The rows of a part that a protocol is for. Raises ValueError if there is none, or no such protocol."""
-    rows = catalogue.part(part)
-    found = {key: row for key, row in rows.items() if row.has(protocol)}
-    for paper in (found or rows).values():
-        paper.changes(protocol)
-    return found
-
-
-def plain(group: Group, part: int | None, protocol: str) -> str:
-    """The same table as text for a terminal: measured accuracy with its interval, and the paper's number below it."""
-    lines = []
-    for key, paper in _under(part, protocol).items():
-        runs = runs_of(group, key, protocol)
-        measured = {"row": paper.label, "by": f"here, {len(runs)} seed(s)" if runs else "here: not run"}
-        printed = {"row": "", "by": "the paper"}
-        for column, heading in HEADINGS.items():
-            cell = comparisons.accuracy(group, key, protocol, column)
-            measured[heading] = f"{100 * cell.value:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]" if cell else ""
-            printed[heading] = f"{paper.published[column]:.2f}" if column in paper.published else ""
-        lines += [measured, printed]
-    return pd.DataFrame(lines).to_string(index=False)
 
 
 def columns(group: Group) -> str:
@@ -215,13 +184,12 @@ def extensions(group: Group, *, page: str = "book", root: Path | None = None) ->
     for key, extension in catalogue.extensions().items():
         if found := runs_of(group, key, "corrected"):
             cells = []
-            for column in (*catalogue.COLUMNS, STRONG):
+            for column in HEADINGS:
                 places = [(name, "corrected", f"corrected:{column}") for name in (key, extension.base)]
                 difference = comparisons.difference(group, *places)
-                beside = (
-                    points(difference) if difference or not runs_of(group, extension.base, "corrected") else NO_SEED
-                )
-                cells.append(f"{accuracy(comparisons.accuracy(group, key, 'corrected', column))}<br>{beside}")
+                apart = difference is None and runs_of(group, extension.base, "corrected")
+                gain = NO_SEED if apart else points(difference)
+                cells.append(f"{accuracy(comparisons.accuracy(group, key, 'corrected', column))}<br>{gain}")
             head = f'{escape(extension.label)}<span class="interval wrap">{escape(extension.question)}</span>'
             body.append(row(head, [escape(catalogue.rows()[extension.base].label), links(found, page, root), *cells]))
     caption = (
@@ -232,41 +200,75 @@ def extensions(group: Group, *, page: str = "book", root: Path | None = None) ->
     return table(["Experiment", "Extends", "Runs", *HEADINGS.values()], body, caption) if body else ""
 
 
-def beside(group: Group) -> dict[str, tuple[list[float], list[float]]]:
-    """Heading of a column -> accuracies in percent of the rows of Table 1: ours, published protocol, and the paper's.
+def frame(group: Group, part: int | None, protocol: str) -> pd.DataFrame:
+    """One of the paper's tables under one protocol, in percent: row -> column, with low and high of each interval.
 
-    Empty below five rows: of three, chance puts one in six in the same order.
+    Columns are pairs (column, "value" | "low" | "high" | "paper"); rows that were not run hold the paper's number
+    alone, and rows that no switch of the protocol changes are left out. Raises ValueError on an unknown table or
+    protocol.
     """
-    found = selection.rows_run(group, "published")
-    if len(found) < 5:
-        return {}
-    return {
-        heading: (
-            [100 * comparisons.accuracy(group, key, "published", column).value for key in found],
-            [paper.published[column] for paper in found.values()],
-        )
-        for column, heading in catalogue.COLUMNS.items()
-    }
+    lines = {}
+    for key, paper in _under(part, protocol).items():
+        cells = {}
+        for column, heading in HEADINGS.items():
+            measured = comparisons.accuracy(group, key, protocol, column)
+            if column in paper.published:
+                cells[heading, "paper"] = paper.published[column]
+            for name in ("value", "low", "high"):
+                cells[heading, name] = round(100 * getattr(measured, name), 2) if measured else np.nan
+        lines[key] = cells
+    return pd.DataFrame.from_dict(lines, orient="index")
 
 
-def order(group: Group) -> str:
-    """Does our published protocol put the rows of Table 1 in the paper's order? As HTML; empty below 5 rows."""
-    body = []
-    for heading, (ours, theirs) in beside(group).items():
-        agreement = f"{rank_correlation(ours, theirs):+.2f}" if len(set(ours)) > 1 else NO_NUMBER
-        spread = [f"{max(values) - min(values):.1f}" for values in (theirs, ours)]
-        body.append(row(escape(heading), [agreement, f"{np.mean(np.subtract(ours, theirs)):+.1f}", *spread]))
-    if not body:
-        return ""
-    caption = (
-        f"The paper's numbers and the published protocol here, over {len(ours)} rows of Table 1. Order: Spearman's "
-        "rank correlation of the rows. Gap: ours minus the paper's, on average, in percentage points. Spread: best row "
-        "minus worst row."
-    )
-    return table(["Column", "Order", "Gap", "Spread: paper", "here"], body, caption)
+def plain(group: Group, part: int | None, protocol: str) -> str:
+    """The same table as text for a terminal: measured accuracy with its interval, and the paper's number below it."""
+    lines = []
+    for key, paper in _under(part, protocol).items():
+        runs = runs_of(group, key, protocol)
+        measured = {"row": paper.label, "by": f"here, {len(runs)} seed(s)" if runs else "here: not run"}
+        printed = {"row": "", "by": "the paper"}
+        for column, heading in HEADINGS.items():
+            cell = comparisons.accuracy(group, key, protocol, column)
+            measured[heading] = f"{100 * cell.value:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]" if cell else ""
+            printed[heading] = f"{paper.published[column]:.2f}" if column in paper.published else ""
+        lines += [measured, printed]
+    return pd.DataFrame(lines).to_string(index=False)
+
+
+def _under(part: int | None, protocol: str) -> dict[str, catalogue.Row]:
+    """The rows of a part that a protocol is for. Raises ValueError if there is none, or no such protocol."""
+    rows = catalogue.part(part)
+    found = {key: row for key, row in rows.items() if row.has(protocol)}
+    for paper in (found or rows).values():
+        paper.changes(protocol)
+    return found
 
 
 def _planned(runs: Group) -> str:
     """ "1 of 3 seeds: " while a row of Table 1 has fewer runs than it is meant to have."""
     planned = catalogue.SEEDS[runs[0].budget]
     return f"{len(runs)} of {planned} seeds: " if len(runs) < planned else ""
+
+
+def _in_the_tables(finding: checks.Finding, rule: str) -> bool:
+    attacked = [f"{rule}:{column}" for column in catalogue.COLUMNS if column != "clean"]
+    return finding.before in attacked and finding.after in attacked
+
+
+def _heading(measurement: str) -> str:
+    return catalogue.COLUMNS[measurement.split(":")[1]]
+
+
+def _cross(panel, x: Estimate, y: Estimate, look: dict) -> None:
+    """A point with both of its intervals, in percent."""
+    panel.errorbar(
+        100 * x.value,
+        100 * y.value,
+        xerr=[[100 * (x.value - x.low)], [100 * (x.high - x.value)]],
+        yerr=[[100 * (y.value - y.low)], [100 * (y.high - y.value)]],
+        fmt=look["marker"],
+        color=look["color"],
+        ms=8,
+        capsize=2,
+        lw=0.9,
+    )

@@ -1,10 +1,9 @@
-"""Accuracy against the size and the steps of an attack, and by class."""
+"""Networks under stronger attacks: against the attack's size and steps, by branch and by class. No torch."""
 
 import re
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons
@@ -13,8 +12,15 @@ from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, rows_run, runs_of
 from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
-from study.presentation.marks import look
+from study.presentation.marks import dot, look, rows_on_y, shades
 from study.presentation.words import Words, percent, source
+
+READABLE = 20  # classes side by side in a figure; of more, the hardest and the easiest are shown
+BRANCHES = (  # what is asked of either batch norm: heading, column of the main one, column of the auxiliary one
+    ("clean", "clean", "clean:aux"),
+    ("PGD-20, through itself", STRONG, f"{STRONG}:aux"),
+    ("PGD-20, through the other", f"{STRONG}:aux-to-main", f"{STRONG}:main-to-aux"),
+)
 
 
 def against_eps(group: Group, protocol: str = "corrected") -> Figure:
@@ -43,6 +49,16 @@ def against_eps(group: Group, protocol: str = "corrected") -> Figure:
     return figure
 
 
+def against_eps_words(group: Group, protocol: str = "corrected") -> Words:
+    values = _by_row(group, protocol, {"FGSM": "fgsm-8/255", "PGD-10": "pgd-10-8/255"})
+    return {
+        "caption": "Accuracy against the size of the attack. An honest curve falls towards 0 as eps grows, and PGD "
+        f"lies below FGSM. Uniform noise of the same size is the control. Networks of the {protocol} protocol. "
+        f"{source(group, catalogue.part(1), protocol)}",
+        "alt": f"A small panel for each row of Table 1, accuracy falling with eps. At eps 8/255: {values}.",
+    }
+
+
 def against_steps(group: Group, protocol: str = "corrected") -> Figure:
     """Accuracy against the number of PGD steps at eps 8/255: a curve that still falls says the attack was too short."""
     with style():
@@ -59,6 +75,55 @@ def against_steps(group: Group, protocol: str = "corrected") -> Figure:
     return figure
 
 
+def against_steps_words(group: Group, protocol: str = "corrected") -> Words:
+    values = _by_row(group, protocol, {"after 2 steps": "steps-2", "after 50": "steps-50"})
+    return {
+        "caption": "Accuracy against the number of steps of PGD at eps 8/255. Where a curve is flat, more steps of "
+        f"this attack find nothing more. The paper's PGD takes two. Networks of the {protocol} protocol. "
+        f"{source(group, catalogue.part(1), protocol, intervals='')}",
+        "alt": f"A falling line for each row of Table 1. {values}.",
+    }
+
+
+def by_branch(group: Group, protocol: str = "corrected") -> Figure:
+    """AdvProp's two batch norms: accuracy of each, clean and attacked through itself and through the other one."""
+    rows = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}
+    columns = [column for _, *both in BRANCHES for column in both]
+    measured = {key: comparisons.by_corrected_rule(group, key, protocol, columns) for key in rows}
+    with style():
+        figure, panels = plt.subplots(1, len(BRANCHES), figsize=(9.6, 1.6 + 0.42 * len(rows)), sharey=True)
+        for panel, (heading, main, auxiliary) in zip(panels, BRANCHES, strict=True):
+            for position, key in enumerate(rows):
+                for offset, column, name, colour, marker in [
+                    (-0.13, main, "main", PALETTE[0], "o"),
+                    (0.13, auxiliary, "auxiliary", PALETTE[1], "s"),
+                ]:
+                    estimate = measured[key][column]
+                    dot(panel, estimate, position + offset, colour, marker, name if position == 0 else None)
+            panel.set(title=heading, xlabel="accuracy (%)", xlim=(0, None))
+        rows_on_y(panels[0], [row.label for row in rows.values()])
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def by_branch_words(group: Group, protocol: str = "corrected") -> Words:
+    values = []
+    found = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}
+    columns = [column for _, *both in BRANCHES for column in both]
+    for key, paper in found.items():
+        measured = comparisons.by_corrected_rule(group, key, protocol, columns)
+        main, auxiliary = (percent(measured[column]) for column in (STRONG, f"{STRONG}:aux"))
+        values.append(f"{paper.label} main {main}, auxiliary {auxiliary}")
+    return {
+        "caption": "The two batch norms of AdvProp's networks, each classifying clean images, images attacked through "
+        "itself, and images attacked through the other one. Through itself, an image is lost at the first error of two "
+        "starts, under the surrogate gradient too where there is one; through the other, what counts is the last step "
+        "of one start, under the true gradient. A network's dots are over the same images. "
+        f"{protocol.capitalize()} protocol. {source(group, found, protocol)}",
+        "alt": f"Three panels with two dots a network. Under PGD-20 through itself: {'; '.join(values)}.",
+    }
+
+
 def per_class(group: Group, labels: np.ndarray, protocol: str = "corrected", columns=("clean", STRONG)) -> Figure:
     """Accuracy of each class, a panel a column, a line a row of Table 1. ``labels``: int (n,), of the test images.
 
@@ -69,46 +134,28 @@ def per_class(group: Group, labels: np.ndarray, protocol: str = "corrected", col
     grids = [
         np.array([_by_class(group, key, protocol, column, labels, len(classes)) for key in rows]) for column in columns
     ]
-    shown = np.arange(len(classes))
-    if len(classes) > READABLE:
-        order = np.argsort(np.nan_to_num(grids[0], nan=50.0).mean(axis=0), kind="stable")
-        shown = np.concatenate([order[: READABLE // 2], order[-READABLE // 2 :]])
+    shown = _readable(grids[0])
     with style():
         size = (9.8, 1.6 + 0.36 * len(rows)) if len(shown) <= 10 else (16, 2.4 + 0.36 * len(rows))
         figure, panels = plt.subplots(1, len(columns), figsize=size, sharey=True)
         for panel, column, grid in zip(panels, columns, grids, strict=True):
-            sns.heatmap(
-                grid[:, shown],
-                ax=panel,
-                vmin=0,
-                vmax=100,
-                cmap="cividis",
-                annot=True,
-                fmt=".0f",
-                annot_kws={"size": 7},
-                cbar=False,
-                xticklabels=classes[shown],
-                yticklabels=[row.label for row in rows.values()],
-            )
+            shades(panel, grid[:, shown], classes[shown], [row.label for row in rows.values()], vmin=0, vmax=100)
             panel.set_title(f"{HEADINGS[column]} (%)")
             panel.tick_params(axis="x", rotation=60)
             panel.tick_params(axis="y", rotation=0)
     return figure
 
 
-def _by_class(group: Group, key: str, protocol: str, column: str, labels: np.ndarray, classes: int) -> list[float]:
-    """Accuracy of a row on each class, in percent; nan for a class without an image."""
-    masks = [comparisons.worst_mask(run, f"corrected:{column}") for run in runs_of(group, key, protocol)]
-    of = labels[: masks[0].size]
-    return [100 * np.mean([mask[of == k] for mask in masks]) if (of == k).any() else np.nan for k in range(classes)]
-
-
-def _band(panel, points: dict[int, Estimate], **line) -> None:
-    x = list(points)
-    estimates = points.values()
-    value, low, high = (np.array([100 * getattr(e, name) for e in estimates]) for name in ("value", "low", "high"))
-    panel.plot(x, value, ms=4, lw=1.5, **line)
-    panel.fill_between(x, low, high, color=line["color"], alpha=0.15, lw=0)
+def per_class_words(group: Group, protocol: str = "corrected") -> Words:
+    names = group[0].data["classes"]
+    few = len(names) <= READABLE
+    classes = ", ".join(names) if few else f"the {READABLE // 2} hardest and the {READABLE // 2} easiest"
+    chosen = "" if few else f" Of {len(names)} classes {classes}, by the mean of the left panel's rows."
+    return {
+        "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}."
+        f"{chosen} {source(group, catalogue.part(1), protocol, intervals='')}",
+        "alt": f"Two tables as shades and numbers: a line for each row of Table 1, a column for each class: {classes}.",
+    }
 
 
 def _sweep(group: Group, key: str, protocol: str, pattern: str, start: str | None = None) -> dict[int, Estimate]:
@@ -125,39 +172,12 @@ def _sweep(group: Group, key: str, protocol: str, pattern: str, start: str | Non
     return {k: measured[column] for k, column in found.items()}
 
 
-READABLE = 20  # classes side by side in a figure; of more, the hardest and the easiest are shown
-
-
-def against_eps_words(group: Group, protocol: str = "corrected") -> Words:
-    values = _by_row(group, protocol, {"FGSM": "fgsm-8/255", "PGD-10": "pgd-10-8/255"})
-    return {
-        "caption": "Accuracy against the size of the attack. An honest curve falls towards 0 as eps grows, and PGD "
-        f"lies below FGSM. Uniform noise of the same size is the control. Networks of the {protocol} protocol. "
-        f"{source(group, catalogue.part(1), protocol)}",
-        "alt": f"A small panel for each row of Table 1, accuracy falling with eps. At eps 8/255: {values}.",
-    }
-
-
-def against_steps_words(group: Group, protocol: str = "corrected") -> Words:
-    values = _by_row(group, protocol, {"after 2 steps": "steps-2", "after 50": "steps-50"})
-    return {
-        "caption": "Accuracy against the number of steps of PGD at eps 8/255. Where a curve is flat, more steps of "
-        f"this attack find nothing more. The paper's PGD takes two. Networks of the {protocol} protocol. "
-        f"{source(group, catalogue.part(1), protocol, intervals='')}",
-        "alt": f"A falling line for each row of Table 1. {values}.",
-    }
-
-
-def per_class_words(group: Group, protocol: str = "corrected") -> Words:
-    names = group[0].data["classes"]
-    few = len(names) <= READABLE
-    classes = ", ".join(names) if few else f"the {READABLE // 2} hardest and the {READABLE // 2} easiest"
-    chosen = "" if few else f" Of {len(names)} classes {classes}, by the mean of the left panel's rows."
-    return {
-        "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}."
-        f"{chosen} {source(group, catalogue.part(1), protocol, intervals='')}",
-        "alt": f"Two tables as shades and numbers: a line for each row of Table 1, a column for each class: {classes}.",
-    }
+def _band(panel, points: dict[int, Estimate], **line) -> None:
+    x = list(points)
+    estimates = points.values()
+    value, low, high = (np.array([100 * getattr(e, name) for e in estimates]) for name in ("value", "low", "high"))
+    panel.plot(x, value, ms=4, lw=1.5, **line)
+    panel.fill_between(x, low, high, color=line["color"], alpha=0.15, lw=0)
 
 
 def _by_row(group: Group, protocol: str, columns: dict[str, str]) -> str:
@@ -168,3 +188,18 @@ def _by_row(group: Group, protocol: str, columns: dict[str, str]) -> str:
         ]
         values.append(f"{row.label} {' and '.join(measured)}")
     return ", ".join(values)
+
+
+def _by_class(group: Group, key: str, protocol: str, column: str, labels: np.ndarray, classes: int) -> list[float]:
+    """Accuracy of a row on each class, in percent; nan for a class without an image."""
+    masks = [comparisons.survivors(run, f"corrected:{column}") for run in runs_of(group, key, protocol)]
+    of = labels[: masks[0].size]
+    return [100 * np.mean([mask[of == k] for mask in masks]) if (of == k).any() else np.nan for k in range(classes)]
+
+
+def _readable(grid: np.ndarray) -> np.ndarray:
+    """Which of the classes, the columns of ``grid``, are shown: all, or the hardest and the easiest."""
+    if grid.shape[1] <= READABLE:
+        return np.arange(grid.shape[1])
+    order = np.argsort(np.nan_to_num(grid, nan=50.0).mean(axis=0), kind="stable")
+    return np.concatenate([order[: READABLE // 2], order[-READABLE // 2 :]])

@@ -1,4 +1,4 @@
-"""How the networks learn, and what that costs."""
+"""How the networks learn, and what that costs. No torch."""
 
 from html import escape
 

@@ -1,4 +1,4 @@
-"""Watched trainings as they are read: a table and a figure."""
+"""Watched trainings as they are read: a figure with its words, and a table. No torch."""
 
 import math
 from collections.abc import Sequence
@@ -8,26 +8,40 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from study.findings.overfitting import judge
-from study.findings.overfitting.judge import (
-    HEADINGS,
-    MANY,
-    ONE,
-    OVERFITS,
-    RECOVERS,
-    SPARED,
-    Watched,
-    label,
-    overfitted,
-    size,
-    verdict,
-)
-from study.presentation import figures, markup
+from study.findings.overfitting.judge import Watched
+from study.presentation import markup
+from study.presentation.figures import PALETTE, style
 from study.presentation.markup import counts, row, table
 from study.presentation.words import Words, percent
 from study.records import Record
 
+SAYS = {
+    judge.OVERFITS: "overfits: epochs {epochs}",
+    judge.RECOVERS: "recovers: overfitted in epochs {epochs}",
+    judge.SPARED: "spared",
+}
 
-def watched_words(found: Sequence[tuple[Record, judge.Watched]]) -> Words:
+
+def by_epoch(found: Sequence[tuple[Record, Watched]]) -> Figure:
+    """A panel a network: accuracy in percent after every epoch under the training's attack, one step and ten."""
+    across = min(4, len(found))
+    down = math.ceil(len(found) / across)
+    with style():
+        size = (2.45 * across, 2.1 * down + 0.4)
+        figure, panels = plt.subplots(down, across, figsize=size, sharex=True, sharey=True, squeeze=False)
+        for panel, (record, watched) in zip(panels.flat, found, strict=False):
+            _training(panel, record, watched)
+        for panel in panels.flat[len(found) :]:
+            panel.set_visible(False)
+        for panel in panels.flat[max(0, len(found) - across) : len(found)]:  # nothing stands below these
+            panel.tick_params(labelbottom=True)
+        figure.supxlabel("epoch", fontsize=10)
+        figure.supylabel("accuracy, %", fontsize=10)
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def by_epoch_words(found: Sequence[tuple[Record, Watched]]) -> Words:
     """``found``: as :func:`judge.collect` has it."""
     sentences = []
     for record, seen in found:
@@ -45,27 +59,20 @@ def watched_words(found: Sequence[tuple[Record, judge.Watched]]) -> Words:
     }
 
 
-SAYS = {
-    OVERFITS: "overfits: epochs {epochs}",
-    RECOVERS: "recovers: overfitted in epochs {epochs}",
-    SPARED: "spared",
-}
-
-
 def summary(found: Sequence[tuple[Record, Watched]]) -> str:
     """A line a network, HTML: after its best epoch and its last, and the verdict; empty if none was watched."""
     body = []
     for record, watched in found:
         last = len(watched.epochs)
-        best = max(range(1, last + 1), key=lambda epoch: watched.accuracy(MANY, epoch).value)
+        best = max(range(1, last + 1), key=lambda epoch: watched.accuracy(judge.MANY, epoch).value)
         cells = [
-            f"{size(record.as_config())}/255",
+            f"{judge.size(record.as_config())}/255",
             f"{100 * record.curve[-1]['adversarial_accuracy']:.1f}",
-            *(markup.accuracy(watched.accuracy(method, last)) for method in (ONE, MANY)),
-            f"{markup.accuracy(watched.accuracy(MANY, best))} <small>epoch {best}</small>",
-            SAYS[verdict(watched, record)].format(epochs=", ".join(map(str, overfitted(watched, record)))),
+            *(markup.accuracy(watched.accuracy(method, last)) for method in (judge.ONE, judge.MANY)),
+            f"{markup.accuracy(watched.accuracy(judge.MANY, best))} <small>epoch {best}</small>",
+            SAYS[judge.verdict(watched, record)].format(epochs=", ".join(map(str, judge.overfitted(watched, record)))),
         ]
-        body.append(row(escape(label(record)), [*cells, markup.links([record])]))
+        body.append(row(escape(judge.label(record)), [*cells, markup.links([record])]))
     if not body:
         return ""
     return table(
@@ -76,33 +83,16 @@ def summary(found: Sequence[tuple[Record, Watched]]) -> str:
     )
 
 
-def draw(found: Sequence[tuple[Record, Watched]]) -> Figure:
-    """A panel a network: accuracy in percent after every epoch under the training's attack, one step and ten."""
-    across = min(4, len(found))
-    down = math.ceil(len(found) / across)
-    with figures.style():
-        figure, panels = plt.subplots(
-            down, across, figsize=(2.45 * across, 2.1 * down + 0.4), sharex=True, sharey=True, squeeze=False
-        )
-        for panel, (record, watched) in zip(panels.flat, found, strict=False):
-            epochs = range(1, len(watched.epochs) + 1)
-            training = [100 * line["adversarial_accuracy"] for line in record.curve]
-            panel.plot(epochs, training, color="black", ls="--", lw=1.5, label="attack of the training")
-            for method, colour, marker in ((ONE, figures.PALETTE[1], "s"), (MANY, figures.PALETTE[0], "o")):
-                seen = [watched.accuracy(method, epoch) for epoch in epochs]
-                panel.plot(
-                    epochs, [100 * e.value for e in seen], color=colour, marker=marker, ms=4, label=HEADINGS[method]
-                )
-                low, high = ([100 * getattr(e, end) for e in seen] for end in ("low", "high"))
-                panel.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
-            panel.set_title(f"{label(record)}\nε = {size(record.as_config())}/255", fontsize=8)
-            panel.set(ylim=(0, 100))
-            panel.xaxis.get_major_locator().set_params(integer=True)
-        for panel in panels.flat[len(found) :]:
-            panel.set_visible(False)
-        for panel in panels.flat[max(0, len(found) - across) : len(found)]:  # nothing stands below these
-            panel.tick_params(labelbottom=True)
-        figure.supxlabel("epoch", fontsize=10)
-        figure.supylabel("accuracy, %", fontsize=10)
-        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return figure
+def _training(panel, record: Record, watched: Watched) -> None:
+    """One network's accuracies, epoch by epoch."""
+    epochs = range(1, len(watched.epochs) + 1)
+    training = [100 * line["adversarial_accuracy"] for line in record.curve]
+    panel.plot(epochs, training, color="black", ls="--", lw=1.5, label="attack of the training")
+    for method, colour, marker in ((judge.ONE, PALETTE[1], "s"), (judge.MANY, PALETTE[0], "o")):
+        seen = [watched.accuracy(method, epoch) for epoch in epochs]
+        value, low, high = ([100 * getattr(e, part) for e in seen] for part in ("value", "low", "high"))
+        panel.plot(epochs, value, color=colour, marker=marker, ms=4, label=judge.HEADINGS[method])
+        panel.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
+    panel.set_title(f"{judge.label(record)}\nε = {judge.size(record.as_config())}/255", fontsize=8)
+    panel.set(ylim=(0, 100))
+    panel.xaxis.get_major_locator().set_params(integer=True)

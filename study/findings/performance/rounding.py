@@ -3,14 +3,12 @@
 from html import escape
 
 from study.evidence import comparisons
-from study.evidence.comparisons import HEADINGS, STRONG
+from study.evidence.comparisons import FOUR_COLUMNS, HEADINGS
 from study.evidence.selection import Group, runs_of
 from study.presentation import markup
-from study.presentation.markup import row, table
 
 EXACT = "adversarial-float32"
 MODES = {EXACT: "float32", "adversarial": "by default", "adversarial-fast": "fast"}  # key -> how its training rounds
-COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)
 
 
 def comparison(group: Group) -> str:
@@ -20,30 +18,20 @@ def comparison(group: Group) -> str:
         runs = runs_of(group, key, "corrected")
         if not runs:
             continue
-        accuracies = comparisons.by_corrected_rule(group, key, "corrected", COLUMNS)
-        cells = [markup.accuracy(accuracies[column]) for column in COLUMNS]
-        body.append(row(escape(mode), [str(len(runs)), _rate(runs), *cells, markup.links(runs)]))
+        accuracies = comparisons.by_corrected_rule(group, key, "corrected", FOUR_COLUMNS)
+        cells = [markup.accuracy(accuracies[column]) for column in FOUR_COLUMNS]
+        body.append(markup.row(escape(mode), [str(len(runs)), _rate(runs), *cells, markup.links(runs)]))
         if key != EXACT and (found := differences(group, key)):
-            cells = [markup.points(found[column]) for column in COLUMNS]
-            body.append(row(f"{escape(mode)} minus float32", ["", "", *cells, ""], "quiet"))
+            cells = [markup.points(found[column]) for column in FOUR_COLUMNS]
+            body.append(markup.row(f"{escape(mode)} minus float32", ["", "", *cells, ""], "quiet"))
     if not body:
         return ""
-    return table(
-        ["Training", "Seeds", "Images a second", *(HEADINGS[column] for column in COLUMNS), "Runs"],
+    return markup.table(
+        ["Training", "Seeds", "Images a second", *(HEADINGS[column] for column in FOUR_COLUMNS), "Runs"],
         body,
         "Adversarial, corrected protocol, trained in three ways. Accuracies in percent and differences in points, with "
         "95 % intervals, bold where 0 lies outside. The rates were taken beside other work and do not compare.",
     )
-
-
-def differences(group: Group, key: str, confidence: float = 0.95) -> dict | None:
-    """Column -> accuracy of the mode minus that of float32, paired by seed and image; None if they share no seed."""
-    places = {
-        column: ((key, "corrected", f"corrected:{column}"), (EXACT, "corrected", f"corrected:{column}"))
-        for column in COLUMNS
-    }
-    found = {column: comparisons.difference(group, *both, confidence) for column, both in places.items()}
-    return None if None in found.values() else found
 
 
 def said(group: Group) -> str:
@@ -51,7 +39,7 @@ def said(group: Group) -> str:
 
     By intervals that hold for all columns of both modes together (Bonferroni).
     """
-    sentences, together = [], 1 - 0.05 / (len(COLUMNS) * (len(MODES) - 1))
+    sentences, together = [], 1 - 0.05 / (len(FOUR_COLUMNS) * (len(MODES) - 1))
     for key, mode in MODES.items():
         found = differences(group, key, together) if key != EXACT else None
         if not found:
@@ -66,6 +54,16 @@ def said(group: Group) -> str:
         )
         sentences.append(f"Training {mode} {verdict} ({seeds} seed{'s' if seeds > 1 else ''}).")
     return " ".join(sentences)
+
+
+def differences(group: Group, key: str, confidence: float = 0.95) -> dict | None:
+    """Column -> accuracy of the mode minus that of float32, paired by seed and image; None if they share no seed."""
+    places = {
+        column: ((key, "corrected", f"corrected:{column}"), (EXACT, "corrected", f"corrected:{column}"))
+        for column in FOUR_COLUMNS
+    }
+    found = {column: comparisons.difference(group, *both, confidence) for column, both in places.items()}
+    return None if None in found.values() else found
 
 
 def _rate(runs: Group) -> str:

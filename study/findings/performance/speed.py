@@ -87,27 +87,6 @@ def read(folder: Path | None = None) -> list[Measured]:
     return found
 
 
-def faster(line: dict, reference: dict) -> Ratio:
-    """How many times as fast as ``reference`` the contestant of ``line`` is. Both must be of one race."""
-    ratios = [theirs / own for theirs, own in zip(reference["rounds"], line["rounds"], strict=True)]
-    return Ratio(median(ratios), min(ratios), max(ratios))
-
-
-def fastest_peer(race: Mapping[str, dict]) -> str:
-    """The contestant that is not ours and needs the least time."""
-    return min((name for name in race if name not in OURS), key=lambda name: median(race[name]["rounds"]))
-
-
-def share_of_peak(measured: Measured, question: str, line: dict) -> float:
-    """The share of the device's measured matrix product, in the step's own precision, that a training step reaches."""
-    width = int(line["setting"].split()[1].rstrip(","))
-    operations = arithmetic.training(catalogue.config("adversarial", width=width, epochs=1), 1)
-    exact = line["contestant"] in (COMMON, "ours, float32", "without bfloat16")
-    peaks = measured.answers[question]["machine"]["matrix_product_tflops"]
-    peak = peaks["float32"] if exact else next(rate for name, rate in peaks.items() if name != "float32")
-    return operations * line["images_per_second"] / (1e12 * peak)
-
-
 def summary(measured: Measured) -> str:
     """The ratios, a line a race, as a list in Markdown: what a reader wants first."""
     said = []
@@ -139,134 +118,6 @@ def question(measured: Measured, name: str) -> str:
     return "".join(_race(measured, name, setting, race) for setting, race in measured.races(name).items())
 
 
-def _half(rows: Sequence[dict]) -> str:
-    times = sorted({line["times"] for line in rows})
-    heads = [f"{what}, × {k}" for what in ("Zeros (%)", "Signs (%)") for k in times]
-    body, shares = [], {(line["network"], line["way"], line["times"]): line for line in rows}
-    for network in dict.fromkeys(line["network"] for line in rows):
-        body.append(group_title(escape(catalogue.unique_name(network)), 1 + len(heads)))
-        for way in dict.fromkeys(line["way"] for line in rows):
-            lines = [shares[network, way, k] for k in times]
-            cells = [f"{100 * line['zeros']:.2f}" for line in lines] + [f"{100 * line['signs']:.1f}" for line in lines]
-            body.append(row(escape(way), cells))
-    note = (
-        f"Gradients by {rows[0]['images']:,} test images of three networks of the small budget, with logits as they "
-        "are and multiplied to stand for a longer training. Zeros: entries that became 0. Signs: entries whose sign is "
-        "that in float64. What is 0 in float64 does not count."
-    )
-    return table(["", *heads], body, f"{TITLES['half']}. {note}")
-
-
-def left_of_the_gradient(measured: Measured) -> str:
-    """The worst of the networks at the largest logits, by each way, in sentences; empty if it was not asked there."""
-    rows = measured.rows("half")
-    largest = max((line["times"] for line in rows), default=0)
-
-    def worst(way: str, what: str) -> str:
-        found = [line[what] for line in rows if line["way"] == way and line["times"] == largest]
-        return f"{100 * (max(found) if what == 'zeros' else min(found)):.1f} %"
-
-    if not rows:
-        return ""
-    plain, times, odds = "float16, cross-entropy", "float16, cross-entropy × 1,024", "float16, log-odds"
-    return (
-        f"With logits {largest} times as large, up to {worst(plain, 'zeros')} of the gradient's entries are 0 in "
-        f"float16, and as few as {worst(plain, 'signs')} of the signs are right; a loss times 1,024 still leaves "
-        f"{worst(times, 'zeros')} zeros. Of the log-odds' entries {worst(odds, 'zeros')} are 0, and at least "
-        f"{worst(odds, 'signs')} of the signs are right. In float32 cross-entropy keeps "
-        f"{worst('float32, cross-entropy', 'signs')} of them and in bfloat16 "
-        f"{worst('bfloat16, cross-entropy', 'signs')}: for a sure network 1 - p is itself lost in rounding."
-    )
-
-
-def _race(measured: Measured, name: str, setting: str, race: Mapping[str, dict]) -> str:
-    heads, cells, note = _columns(measured, name, race)
-    body = [row(escape(contestant), cells(line)) for contestant, line in race.items()]
-    return table(["", *heads], body, f"{setting[0].upper()}{setting[1:]}. {note}")
-
-
-def _columns(measured: Measured, name: str, race: Mapping[str, dict]):
-    """Headings, a line's cells, and the caption of a race's table: what is compared with what."""
-
-    def ratio(line: dict, to: str) -> str:
-        if line["contestant"] == to:
-            return "1"
-        found = faster(line, race[to])
-        return f'{found.value:.2f}<span class="interval">{found.low:.2f} to {found.high:.2f}</span>'
-
-    def rate(line: dict) -> list[str]:
-        return [f"{line['images_per_second']:,.0f}", f"{line['peak_memory_gb']:.2f}"]
-
-    rates = ["Images a second", "Peak memory (GB)"]
-    spread = "Below each ratio, the smallest and the largest of the rounds."
-    if name == "crafting":
-        peer = fastest_peer(race)
-        return (
-            [f"Times as fast as {peer}", *rates, "Largest difference to ours"],
-            lambda line: [ratio(line, peer), *rate(line), f"{line.get('largest_difference', 0):.2g}"],
-            f"The fastest library of the four is {peer}. {spread}",
-        )
-    if name == "training":
-        return (
-            [f"Times as fast as {COMMON}", *rates, "Share of the matrix peak (%)"],
-            lambda line: [ratio(line, COMMON), *rate(line), f"{100 * share_of_peak(measured, name, line):.0f}"],
-            f"The peak is the device's own matrix product, in float32 for what trains in float32. {spread}",
-        )
-    first = next(iter(race))
-    return (
-        [f"Times as fast as “{first}”", *rates],
-        lambda line: [ratio(line, first), *rate(line)],
-        spread,
-    )
-
-
-def text(measured: Measured) -> str:
-    """For a terminal: every answer, a line a contestant."""
-    lines = [measured.device]
-    for name, title in TITLES.items():
-        if not measured.rows(name):
-            continue
-        lines += ["", title]
-        if name == "start-up":
-            lines += [f"  {line['what']:50s} {line['seconds']:8.3f} s" for line in measured.rows(name)]
-        if name == "curves":
-            for line in measured.rows(name):
-                rate = f"{line['images_per_second']:10,.1f} images/s {line['peak_memory_gb']:6.2f} GB"
-                lines.append(f"  {line['contestant']:24s} {rate}")
-        if name == "where":
-            lines += [f"  {line['kind']:50s} {100 * line['share']:8.1f} %" for line in measured.rows(name)]
-        if name == "half":
-            for line in measured.rows(name):
-                kept = f"{100 * line['zeros']:6.2f} % zeros, {100 * line['signs']:5.1f} % signs"
-                lines.append(f"  {line['network']:20s} x {line['times']:<3d} {line['way']:34s} {kept}")
-        for setting, race in measured.races(name).items():
-            to = fastest_peer(race) if name == "crafting" else next(iter(race))
-            lines.append(
-                f"  {setting} (times as fast as {to}, smallest to largest of {len(race[to]['rounds'])} rounds)"
-            )
-            for contestant, line in race.items():
-                rate = f"{line['images_per_second']:10,.1f} images/s {line['peak_memory_gb']:6.2f} GB"
-                lines.append(f"    {contestant:75s} {faster(line, race[to])!s:24s} {rate}")
-    return "\n".join(lines) + "\n"
-
-
-def helped(measured: Measured) -> str:
-    """Which levers that are not part of the fast mode helped and which did not, at each setting, in sentences."""
-    said = []
-    for setting, race in measured.races("levers").items():
-        base = race["fast"]
-        added = {name: faster(line, base) for name, line in race.items() if name.startswith("with ")}
-        gains = [f"{name[5:]} ({ratio.value:.2f})" for name, ratio in added.items() if ratio.low > 1]
-        losses = [f"{name[5:]} ({ratio.value:.2f})" for name, ratio in added.items() if ratio.low <= 1]
-        title = f"{setting[0].upper()}{setting[1:]}"
-        said.append(f"{title}: faster in every round with {_listed(gains)}; not with {_listed(losses)}.")
-    return " ".join(said)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "none of them"
-
-
 def bars(measured: Measured) -> Figure:
     """What each lever gives: how many times as fast as the fast mode a step is without it, or with it added."""
     races = measured.races("levers")
@@ -283,9 +134,22 @@ def bars(measured: Measured) -> Figure:
             panel.axvline(1, color="black", lw=1)
             panel.set(title=setting, xlabel="times as fast as the fast mode", xlim=(0, None))
             panel.grid(visible=False, axis="y")
-        panels[0, 0].set_yticks(range(len(names)), [_wrapped(name) for name in names])
+        panels[0, 0].set_yticks(range(len(names)), [textwrap.fill(name, 46) for name in names])
         panels[0, 0].invert_yaxis()
     return figure
+
+
+def helped(measured: Measured) -> str:
+    """Which levers that are not part of the fast mode helped and which did not, at each setting, in sentences."""
+    said = []
+    for setting, race in measured.races("levers").items():
+        base = race["fast"]
+        added = {name: faster(line, base) for name, line in race.items() if name.startswith("with ")}
+        gains = [f"{name[5:]} ({ratio.value:.2f})" for name, ratio in added.items() if ratio.low > 1]
+        losses = [f"{name[5:]} ({ratio.value:.2f})" for name, ratio in added.items() if ratio.low <= 1]
+        title = f"{setting[0].upper()}{setting[1:]}"
+        said.append(f"{title}: faster in every round with {_listed(gains)}; not with {_listed(losses)}.")
+    return " ".join(said)
 
 
 def lines(measured: Measured) -> Figure:
@@ -330,5 +194,137 @@ def spent(measured: Measured) -> Figure:
     return figure
 
 
-def _wrapped(name: str) -> str:
-    return textwrap.fill(name, 46)
+def left_of_the_gradient(measured: Measured) -> str:
+    """The worst of the networks at the largest logits, by each way, in sentences; empty if it was not asked there."""
+    rows = measured.rows("half")
+    largest = max((line["times"] for line in rows), default=0)
+
+    def extreme(way: str, what: str) -> str:
+        found = [line[what] for line in rows if line["way"] == way and line["times"] == largest]
+        return f"{100 * (max(found) if what == 'zeros' else min(found)):.1f} %"
+
+    if not rows:
+        return ""
+    plain, times, odds = "float16, cross-entropy", "float16, cross-entropy × 1,024", "float16, log-odds"
+    return (
+        f"With logits {largest} times as large, up to {extreme(plain, 'zeros')} of the gradient's entries are 0 in "
+        f"float16, and as few as {extreme(plain, 'signs')} of the signs are right; a loss times 1,024 still leaves "
+        f"{extreme(times, 'zeros')} zeros. Of the log-odds' entries {extreme(odds, 'zeros')} are 0, and at least "
+        f"{extreme(odds, 'signs')} of the signs are right. In float32 cross-entropy keeps "
+        f"{extreme('float32, cross-entropy', 'signs')} of them and in bfloat16 "
+        f"{extreme('bfloat16, cross-entropy', 'signs')}: for a sure network 1 - p is itself lost in rounding."
+    )
+
+
+def text(measured: Measured) -> str:
+    """For a terminal: every answer, a line a contestant."""
+    lines = [measured.device]
+    for name, title in TITLES.items():
+        if not measured.rows(name):
+            continue
+        lines += ["", title]
+        if name == "start-up":
+            lines += [f"  {line['what']:50s} {line['seconds']:8.3f} s" for line in measured.rows(name)]
+        if name == "curves":
+            for line in measured.rows(name):
+                rate = f"{line['images_per_second']:10,.1f} images/s {line['peak_memory_gb']:6.2f} GB"
+                lines.append(f"  {line['contestant']:24s} {rate}")
+        if name == "where":
+            lines += [f"  {line['kind']:50s} {100 * line['share']:8.1f} %" for line in measured.rows(name)]
+        if name == "half":
+            for line in measured.rows(name):
+                kept = f"{100 * line['zeros']:6.2f} % zeros, {100 * line['signs']:5.1f} % signs"
+                lines.append(f"  {line['network']:20s} x {line['times']:<3d} {line['way']:34s} {kept}")
+        for setting, race in measured.races(name).items():
+            to = fastest_peer(race) if name == "crafting" else next(iter(race))
+            lines.append(
+                f"  {setting} (times as fast as {to}, smallest to largest of {len(race[to]['rounds'])} rounds)"
+            )
+            for contestant, line in race.items():
+                rate = f"{line['images_per_second']:10,.1f} images/s {line['peak_memory_gb']:6.2f} GB"
+                lines.append(f"    {contestant:75s} {faster(line, race[to])!s:24s} {rate}")
+    return "\n".join(lines) + "\n"
+
+
+def faster(line: dict, reference: dict) -> Ratio:
+    """How many times as fast as ``reference`` the contestant of ``line`` is. Both must be of one race."""
+    ratios = [theirs / own for theirs, own in zip(reference["rounds"], line["rounds"], strict=True)]
+    return Ratio(median(ratios), min(ratios), max(ratios))
+
+
+def fastest_peer(race: Mapping[str, dict]) -> str:
+    """The contestant that is not ours and needs the least time."""
+    return min((name for name in race if name not in OURS), key=lambda name: median(race[name]["rounds"]))
+
+
+def share_of_peak(measured: Measured, question: str, line: dict) -> float:
+    """The share of the device's measured matrix product, in the step's own precision, that a training step reaches."""
+    width = int(line["setting"].split()[1].rstrip(","))
+    operations = arithmetic.training(catalogue.config("adversarial", width=width, epochs=1), 1)
+    exact = line["contestant"] in (COMMON, "ours, float32", "without bfloat16")
+    peaks = measured.answers[question]["machine"]["matrix_product_tflops"]
+    peak = peaks["float32"] if exact else next(rate for name, rate in peaks.items() if name != "float32")
+    return operations * line["images_per_second"] / (1e12 * peak)
+
+
+def _race(measured: Measured, name: str, setting: str, race: Mapping[str, dict]) -> str:
+    heads, cells, note = _columns(measured, name, race)
+    body = [row(escape(contestant), cells(line)) for contestant, line in race.items()]
+    return table(["", *heads], body, f"{setting[0].upper()}{setting[1:]}. {note}")
+
+
+def _columns(measured: Measured, name: str, race: Mapping[str, dict]):
+    """Headings, a line's cells, and the caption of a race's table: what is compared with what."""
+
+    def ratio(line: dict, to: str) -> str:
+        if line["contestant"] == to:
+            return "1"
+        found = faster(line, race[to])
+        return f'{found.value:.2f}<span class="interval">{found.low:.2f} to {found.high:.2f}</span>'
+
+    def rate(line: dict) -> list[str]:
+        return [f"{line['images_per_second']:,.0f}", f"{line['peak_memory_gb']:.2f}"]
+
+    rates = ["Images a second", "Peak memory (GB)"]
+    spread = "Below each ratio, the smallest and the largest of the rounds."
+    if name == "crafting":
+        peer = fastest_peer(race)
+        return (
+            [f"Times as fast as {peer}", *rates, "Largest difference to ours"],
+            lambda line: [ratio(line, peer), *rate(line), f"{line.get('largest_difference', 0):.2g}"],
+            f"The fastest library of the four is {peer}. {spread}",
+        )
+    if name == "training":
+        return (
+            [f"Times as fast as {COMMON}", *rates, "Share of the matrix peak (%)"],
+            lambda line: [ratio(line, COMMON), *rate(line), f"{100 * share_of_peak(measured, name, line):.0f}"],
+            f"The peak is the device's own matrix product, in float32 for what trains in float32. {spread}",
+        )
+    first = next(iter(race))
+    return (
+        [f"Times as fast as “{first}”", *rates],
+        lambda line: [ratio(line, first), *rate(line)],
+        spread,
+    )
+
+
+def _half(rows: Sequence[dict]) -> str:
+    times = sorted({line["times"] for line in rows})
+    heads = [f"{what}, × {k}" for what in ("Zeros (%)", "Signs (%)") for k in times]
+    body, shares = [], {(line["network"], line["way"], line["times"]): line for line in rows}
+    for network in dict.fromkeys(line["network"] for line in rows):
+        body.append(group_title(escape(catalogue.unique_name(network)), 1 + len(heads)))
+        for way in dict.fromkeys(line["way"] for line in rows):
+            lines = [shares[network, way, k] for k in times]
+            cells = [f"{100 * line['zeros']:.2f}" for line in lines] + [f"{100 * line['signs']:.1f}" for line in lines]
+            body.append(row(escape(way), cells))
+    note = (
+        f"Gradients by {rows[0]['images']:,} test images of three networks of the small budget, with logits as they "
+        "are and multiplied to stand for a longer training. Zeros: entries that became 0. Signs: entries whose sign is "
+        "that in float64. What is 0 in float64 does not count."
+    )
+    return table(["", *heads], body, f"{TITLES['half']}. {note}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "none of them"

@@ -1,4 +1,4 @@
-"""Every run: what it took, which command makes it, what is still to be made."""
+"""Every run: what it took, which command makes it, what a full one would take. No torch."""
 
 from collections.abc import Iterable, Sequence
 from html import escape

@@ -7,20 +7,53 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons
-from study.evidence.comparisons import HEADINGS, STRONG
+from study.evidence.comparisons import FOUR_COLUMNS, HEADINGS, STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, runs_of
 from study.findings.performance import rounding
 from study.plan import catalogue
 from study.plan.catalogue import Extension
 from study.presentation import markup
-from study.presentation import sentences as tables
 from study.presentation.figures import PALETTE, style
 from study.presentation.marks import dot, rows_on_y
-from study.presentation.markup import row, table
+from study.presentation.sentences import title
+from study.presentation.words import Words
 
-COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)
 ANSWERED = ("clean", STRONG)  # what a sentence is about
+
+
+def lines(group: Group) -> list[tuple[Extension, dict[str, Estimate]]]:
+    """Every experiment that was run beside its row, question by question, with its :func:`differences`."""
+    found = [(extension, differences(group, extension)) for asked in questions().values() for extension in asked]
+    return [(extension, gains) for extension, gains in found if gains]
+
+
+def settings(group: Group) -> Figure:
+    """Every experiment beyond the paper against its row: what it adds on clean images and under PGD-20, a line each."""
+    measured = lines(group)
+    names = [f"{extension.label}\n− {catalogue.rows()[extension.base].label}" for extension, _ in measured]
+    with style():
+        figure, panels = plt.subplots(1, 2, figsize=(8.4, 1.0 + 0.48 * len(measured)), sharey=True)
+        for panel, column, colour in zip(panels, ANSWERED, PALETTE, strict=False):
+            for position, (_, found) in enumerate(measured):
+                dot(panel, found[column], position, colour, "o", None)
+            panel.axvline(0, color="black", lw=1)
+            panel.set(title=HEADINGS[column], xlabel="difference (points)")
+        rows_on_y(panels[0], names)
+    return figure
+
+
+def settings_words(group: Group) -> Words:
+    said = [
+        f"{extension.label} against {catalogue.rows()[extension.base].label}: "
+        + ", ".join(f"{100 * found[column].value:+.1f} {_place(column)}" for column in ANSWERED)
+        for extension, found in lines(group)
+    ]
+    return {
+        "caption": "What each setting adds to the row that it changes, in percentage points, paired by seed and image: "
+        "on clean images and under PGD-20 8/255. Corrected protocol; 95 % intervals, each by itself.",
+        "alt": f"Two panels of differences with intervals, a line an experiment. {'; '.join(said)}.",
+    }
 
 
 def questions() -> dict[str, list[Extension]]:
@@ -47,52 +80,12 @@ def comparison(group: Group, asked: Sequence[Extension]) -> str:
                 body.append(_line(group, extension.key, extension.label, differences(group, extension)))
     if not body:
         return ""
-    return table(
-        ["Row", *(HEADINGS[column] for column in COLUMNS), "Runs"],
+    return markup.table(
+        ["Row", *(HEADINGS[column] for column in FOUR_COLUMNS), "Runs"],
         body,
         "Corrected protocol and its evaluation: accuracies in percent with 95 % intervals. Below them, small, the "
         "difference to the first row in points, paired by seed and image.",
     )
-
-
-def _line(group: Group, key: str, label: str, beside: dict[str, Estimate] | None = None) -> str:
-    found = comparisons.by_corrected_rule(group, key, "corrected", COLUMNS)
-    cells = [markup.accuracy(found[column]) + (markup.change(beside[column]) if beside else "") for column in COLUMNS]
-    return row(escape(label), [*cells, markup.links(runs_of(group, key, "corrected"))])
-
-
-def differences(group: Group, extension: Extension, confidence: float = 0.95) -> dict[str, Estimate] | None:
-    """Column -> accuracy of the experiment minus that of its row; None while they share no seed."""
-    found = {
-        column: comparisons.difference(
-            group,
-            (extension.key, "corrected", f"corrected:{column}"),
-            (extension.base, "corrected", f"corrected:{column}"),
-            confidence,
-        )
-        for column in COLUMNS
-    }
-    return None if None in found.values() else found
-
-
-def lines(group: Group) -> list[tuple[Extension, dict[str, Estimate]]]:
-    """Every experiment that was run beside its row, question by question, with its :func:`differences`."""
-    beside = [(extension, differences(group, extension)) for asked in questions().values() for extension in asked]
-    return [(extension, found) for extension, found in beside if found]
-
-
-def words(group: Group) -> dict[str, str]:
-    """Caption and alternative text of :func:`report.settings`."""
-    said = [
-        f"{extension.label} against {catalogue.rows()[extension.base].label}: "
-        + ", ".join(f"{100 * found[column].value:+.1f} {_place(column)}" for column in ANSWERED)
-        for extension, found in lines(group)
-    ]
-    return {
-        "caption": "What each setting adds to the row that it changes, in percentage points, paired by seed and image: "
-        "on clean images and under PGD-20 8/255. Corrected protocol; 95 % intervals, each by itself.",
-        "alt": f"Two panels of differences with intervals, a line an experiment. {'; '.join(said)}.",
-    }
 
 
 def answer(group: Group, asked: Sequence[Extension]) -> str:
@@ -109,24 +102,6 @@ def answer(group: Group, asked: Sequence[Extension]) -> str:
     if missing and len(missing) < len(asked):
         sentences.append(f"Not run yet: {', '.join(missing)}.")
     return " ".join(sentences)
-
-
-def _verdict(found: dict[str, Estimate]) -> str:
-    said = []
-    for column, estimate in found.items():
-        place = _place(column)
-        value = f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
-        if estimate.low > 0:
-            said.append(f"gains {place}: {value}")
-        elif estimate.high < 0:
-            said.append(f"loses {place}: {value}")
-        else:
-            said.append(f"is undecided {place}: {value}")
-    return "; ".join(said)
-
-
-def _place(column: str) -> str:
-    return "on clean images" if column == "clean" else f"under {HEADINGS[column]}"
 
 
 def gap(group: Group, keys: Sequence[str]) -> str:
@@ -146,12 +121,12 @@ def gap(group: Group, keys: Sequence[str]) -> str:
         falls = comparisons.difference(group, one, many)
         trained = 100 * sum(run.curve[-1]["adversarial_accuracy"] for run in runs) / len(runs)
         rows = catalogue.rows()
-        label = tables.title(rows[key]) if key in rows else escape(catalogue.extensions()[key].label)
+        label = title(rows[key]) if key in rows else escape(catalogue.extensions()[key].label)
         cells = [f"{trained:.1f}", *(markup.accuracy(found[name]) for name in names), markup.points(falls)]
-        body.append(row(label, [*cells, markup.links(runs)]))
+        body.append(markup.row(label, [*cells, markup.links(runs)]))
     if not body:
         return ""
-    return table(
+    return markup.table(
         ["Row", "Training attack, last epoch", "FGSM 8/255", "PGD-10 8/255", "FGSM minus PGD-10", "Runs"],
         body,
         "Right under the attack of the training, on training images; and on test images under one step and under ten. "
@@ -159,16 +134,41 @@ def gap(group: Group, keys: Sequence[str]) -> str:
     )
 
 
-def settings(group: Group) -> Figure:
-    """Every experiment beyond the paper against its row: what it adds on clean images and under PGD-20, a line each."""
-    measured = lines(group)
-    names = [f"{extension.label}\n− {catalogue.rows()[extension.base].label}" for extension, _ in measured]
-    with style():
-        figure, panels = plt.subplots(1, 2, figsize=(8.4, 1.0 + 0.48 * len(measured)), sharey=True)
-        for panel, column, colour in zip(panels, ANSWERED, PALETTE, strict=False):
-            for position, (_, found) in enumerate(measured):
-                dot(panel, found[column], position, colour, "o", None)
-            panel.axvline(0, color="black", lw=1)
-            panel.set(title=HEADINGS[column], xlabel="difference (points)")
-        rows_on_y(panels[0], names)
-    return figure
+def differences(group: Group, extension: Extension, confidence: float = 0.95) -> dict[str, Estimate] | None:
+    """Column -> accuracy of the experiment minus that of its row; None while they share no seed."""
+    found = {
+        column: comparisons.difference(
+            group,
+            (extension.key, "corrected", f"corrected:{column}"),
+            (extension.base, "corrected", f"corrected:{column}"),
+            confidence,
+        )
+        for column in FOUR_COLUMNS
+    }
+    return None if None in found.values() else found
+
+
+def _line(group: Group, key: str, label: str, gains: dict[str, Estimate] | None = None) -> str:
+    found = comparisons.by_corrected_rule(group, key, "corrected", FOUR_COLUMNS)
+    cells = [markup.accuracy(found[column]) for column in FOUR_COLUMNS]
+    if gains:
+        cells = [cell + markup.change(gains[column]) for cell, column in zip(cells, FOUR_COLUMNS, strict=True)]
+    return markup.row(escape(label), [*cells, markup.links(runs_of(group, key, "corrected"))])
+
+
+def _verdict(found: dict[str, Estimate]) -> str:
+    said = []
+    for column, estimate in found.items():
+        place = _place(column)
+        value = f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
+        if estimate.low > 0:
+            said.append(f"gains {place}: {value}")
+        elif estimate.high < 0:
+            said.append(f"loses {place}: {value}")
+        else:
+            said.append(f"is undecided {place}: {value}")
+    return "; ".join(said)
+
+
+def _place(column: str) -> str:
+    return "on clean images" if column == "clean" else f"under {HEADINGS[column]}"

@@ -118,7 +118,7 @@ def test_records_of_other_data_feed_no_table_of_cifar_10(tmp_path):
     assert [group[0].config["dataset"] for group in selection.best(tmp_path)] == ["cifar10-jpeg"]
     for dataset, share in shares.items():
         assert comparisons.accuracy(groups[dataset], "als", "corrected", "clean").value == share
-        shown = results.results(groups[dataset], 1, root=tmp_path)
+        shown = results.paper_table(groups[dataset], 1, root=tmp_path)
         assert f"{100 * share:.1f}<" in shown and groups[dataset][0].data["title"] in re.sub("<[^>]+>", "", shown)
         for other in shares.keys() - {dataset}:
             assert f"<td>{100 * shares[other]:.1f}<" not in shown

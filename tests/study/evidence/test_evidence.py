@@ -44,7 +44,7 @@ def test_an_image_must_survive_the_true_and_the_surrogate_gradient():
 
 def test_gradients_measured_on_different_numbers_of_images_are_compared_on_those_that_both_have():
     record = fake.record("sat-advprop")
-    mask = comparisons.worst_mask(record, "corrected:pgd-20-8/255:aux")  # its surrogate is part of the sweep
+    mask = comparisons.survivors(record, "corrected:pgd-20-8/255:aux")  # its surrogate is part of the sweep
     assert len(mask) == fake.SWEEP < fake.IMAGES
 
 

@@ -7,12 +7,12 @@ import pytest
 from places import ROOT
 
 from study.experiment.evaluate import suite
-from study.findings.as_published import contrasts, points
-from study.findings.as_published.contrasts import CONTRASTS
+from study.findings.as_published import points, report
+from study.findings.as_published.points import COMPARISONS
 from study.plan import catalogue
 
 PAGE = (ROOT / "book" / "as-published.md").read_text()
-MEASURED = [point for point in points.POINTS if point.switch or point.contrasts]
+MEASURED = [point for point in points.POINTS if point.switch or point.comparisons]
 
 
 @pytest.fixture
@@ -29,39 +29,39 @@ def test_the_nineteen_points_are_all_there_in_order():
     assert [point.number for point in points.POINTS] == list(range(1, 20))
     assert [int(n) for n in re.findall(r"^\(point-(\d+)\)=\n### \1\. ", PAGE, re.MULTILINE)] == list(range(1, 20))
     for point in points.POINTS:
-        assert f'href="#{point.anchor}"' in points.overview()
+        assert f'href="#{point.anchor}"' in report.overview()
 
 
 def test_every_switch_stands_for_one_point_and_every_measurable_point_shows_its_effect():
     assert sorted(point.switch for point in points.POINTS if point.switch) == sorted(catalogue.SWITCHES)
-    shown = {int(n) for n in re.findall(r"quirks\.effects\(RESULTS, (\d+)\)", PAGE)}
+    shown = {int(n) for n in re.findall(r"report\.effects\(RESULTS, (\d+)\)", PAGE)}
     assert shown == {point.number for point in MEASURED}
     for point in points.POINTS:
-        assert bool(point.always) != bool(point.switch or point.contrasts), point.name
+        assert bool(point.always) != bool(point.switch or point.comparisons), point.name
 
 
-@pytest.mark.parametrize("name", CONTRASTS)
-def test_the_evaluation_measures_what_a_contrast_compares(name):
-    contrast = CONTRASTS[name]
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_the_evaluation_measures_what_is_compared(name):
+    comparison = COMPARISONS[name]
     for row in catalogue.rows().values():
-        if contrast.applies(row):
+        if comparison.applies(row):
             names = {attack.name for attack in suite(dual=row.advprop, surrogate=row.sat)} | {
                 f"corrected:steps-{k}" for k in (1, 2, 5, 10, 20, 50)
             }
-            for _, before, after in contrast.pairs:
+            for _, before, after in comparison.pairs:
                 assert {before, after} <= names, row.label
 
 
-def test_every_contrast_is_shown_somewhere():
+def test_every_comparison_is_shown_somewhere():
     book = "\n".join(path.read_text() for path in (ROOT / "book").rglob("*.md"))
-    used = {name for point in points.POINTS for name in point.contrasts}
-    assert used | set(re.findall(r'contrasts\.table\(\S+, "([\w-]+)"\)', book)) == CONTRASTS.keys()
+    used = {name for point in points.POINTS for name in point.comparisons}
+    assert used | set(re.findall(r'report\.comparison\(\S+, "([\w-]+)"\)', book)) == COMPARISONS.keys()
 
 
 @pytest.mark.parametrize("point", MEASURED, ids=lambda point: point.name)
 def test_effects_come_from_records_and_say_what_is_missing(point, results):
-    html = points.effects(results, point.number)
-    assert html.count("<figure") == len(point.contrasts)
+    html = report.effects(results, point.number)
+    assert html.count("<figure") == len(point.comparisons)
     assert ("Not run yet" in html) == bool(point.switch)
     if point.switch:
         key = re.search(r"study run (\S+) --protocol", html).group(1)
@@ -69,43 +69,43 @@ def test_effects_come_from_records_and_say_what_is_missing(point, results):
 
 
 def test_without_records_a_point_says_so(tmp_path):
-    assert "There is no result yet" in points.effects(tmp_path, 1)
+    assert "There is no result yet" in report.effects(tmp_path, 1)
     with pytest.raises(ValueError, match="the same SGD"):
-        points.effects(tmp_path, 11)
+        report.effects(tmp_path, 11)
 
 
 def test_the_published_rows_that_are_one_experiment_train_alike_and_are_set_side_by_side():
     configs = [catalogue.config(key, protocol="published") for key in points.REPLICATE]
     assert configs[0].differences(configs[1]) == {"train_eps": (0.1, 0.5)}
     assert {config.reach for config in configs} == {4 / 255}
-    html = points.replicate()
+    html = report.replicate()
     assert all(f"<td>{value}</td>" in html for value in ("+0.17", "+0.35", "-0.38", "+1.06", "+0.99", "+1.11"))
 
 
 def test_the_published_tables_have_the_shorter_attack_stronger_in_most_rows():
-    html = points.weaker_and_stronger()
+    html = report.weaker_and_stronger()
     assert "in 14 of the 18 published rows (6 of the 9 of Table 1)" in html
     assert "Only Adversarial, SAT, ALS + SAT, ALS + Adversarial" in html
 
 
 def test_a_switch_that_was_run_fills_its_table(results):
     fake.put(fake.record("adversarial", "published-space", **{"published:clean": 0.5}), results)
-    html = contrasts.switch_table(results, "space")
+    html = report.switch_moved(results, "space")
     before = 100 * fake.record("adversarial", "published").measurement("published:clean").accuracy
     assert f"{before:.1f} → 50.0" in html and "Not run yet" not in html
     assert html.count('<th scope="row">') == 1
     with pytest.raises(ValueError, match="unknown switch"):
-        contrasts.switch_table(results, "tuesday")
+        report.switch_moved(results, "tuesday")
 
 
 def test_a_record_that_lacks_what_is_compared_fails(results):
     fake.put(fake.record("advprop", "published", drop=["published:clamp-alone"]), results)
     with pytest.raises(KeyError, match="clamp-alone"):
-        contrasts.table(results, "clamp")
+        report.comparison(results, "clamp")
 
 
 def test_two_measurements_of_different_length_are_compared_on_the_images_they_share(results):
     record = fake.record("sat", "corrected", **{"corrected:steps-20": 1.0, "corrected:pgd-20-8/255": 0.3})
     fake.put(record, results)
-    (line,) = re.findall(r'<th scope="row">SAT</th>(.*?)</tr>', contrasts.table(results, "random-start"))
+    (line,) = re.findall(r'<th scope="row">SAT</th>(.*?)</tr>', report.comparison(results, "random-start"))
     assert "100.0 → 60.0" in line, "the first 60 of 200 images are the first 60 of the sweep's 100"

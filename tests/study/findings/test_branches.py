@@ -239,7 +239,7 @@ def test_a_committed_file_is_of_its_record_and_of_the_records_attacks(path):
         assert one.attack == theirs.attack
     for pair, mark in ((MAIN, ""), (AUX, ":aux")):
         for column in COLUMNS:
-            theirs = comparisons.worst_mask(record, f"corrected:{column}{mark}")
+            theirs = comparisons.survivors(record, f"corrected:{column}{mark}")
             ours = found.mask(KEPT, pair, column)[: len(theirs)]
             assert (ours == theirs[: len(ours)]).mean() > 0.95, "the weights are rounded, and no more"
 
@@ -324,21 +324,21 @@ def test_the_tables_show_the_numbers_of_the_file(record):
 
 def test_the_figure_shows_each_network_each_way_and_its_words_say_the_numbers(record):
     found = crossing(record, {(ANEW, ("main", "aux"), COLUMNS[-1]): 0.724})
-    figure = report.combined([found, found])
+    figure = report.crossed([found, found])
     plt.close(figure)
     assert len(figure.axes) == 2 * len(COLUMNS)
     for axes, column in zip(figure.axes[: len(COLUMNS)], COLUMNS, strict=True):
         drawn = [container.lines[0].get_xdata()[0] for container in axes.containers]
         assert drawn == [100 * found.accuracy(way, pair, column).value for way in WAYS for pair in PAIRS]
-    words = report.combined_words([found], [record])
+    words = report.crossed_words([found], [record])
     assert "statistics measured anew: main + main 50.0 %, main + aux 72.4 %" in words["alt"]
     with pytest.raises(ValueError, match="python -m study measure branches"):
-        report.combined([])
+        report.crossed([])
 
 
 def test_the_branches_of_every_row_with_two_are_compared_over_the_same_images():
     group = [fake.record(key, protocol) for key in ("advprop", "sat-advprop", "sat") for protocol in ("corrected",)]
-    found = report.beside(group)
+    found = report.two_branches(group)
     assert set(found) == {("advprop", "corrected"), ("sat-advprop", "corrected")}
     for (key, protocol), columns in found.items():
         (record,) = selection.runs_of(group, key, protocol)

@@ -1,4 +1,4 @@
-"""The ledger: its data are the paper's, its rules are the written ones, and what was not run has no verdict."""
+"""The claims: their data are the paper's, their rules are the written ones, and what was not run has no verdict."""
 
 import json
 import re
@@ -8,9 +8,7 @@ import pytest
 
 from study.evidence.comparisons import STRONG
 from study.evidence.estimates import Estimate
-from study.findings.claims import judge as claims
-from study.findings.claims import report
-from study.findings.claims.judge import judge
+from study.findings.claims import judge, report
 from study.plan import catalogue
 
 
@@ -24,7 +22,7 @@ def group():
 
 
 def test_the_numbers_that_a_sentence_prints_are_differences_of_the_papers_tables():
-    for claim in claims.claims():
+    for claim in judge.claims():
         differences = [round(100 * comparison.published, 2) for comparison in claim.comparisons]
         for stated in claim.stated:
             assert stated in differences, claim.id
@@ -32,13 +30,13 @@ def test_the_numbers_that_a_sentence_prints_are_differences_of_the_papers_tables
             assert float(printed) in claim.stated, f"{claim.id}: {printed} is in the sentence and not in `stated`"
 
 
-def test_every_number_of_the_papers_abstract_is_in_the_ledger():
-    stated = {abs(number) for claim in claims.claims() for number in claim.stated}
+def test_every_number_of_the_papers_abstract_is_in_a_claim():
+    stated = {abs(number) for claim in judge.claims() for number in claim.stated}
     assert {1.29, 6.79, 15.19, 3.21, 1.26, 3.67, 0.56} <= stated
 
 
-def test_the_ledger_knows_where_the_papers_own_numbers_do_not_support_a_sentence():
-    unsupported = {claim.id for claim in claims.claims() if not claims.supported_by_the_paper(claim)}
+def test_a_claim_knows_where_the_papers_own_numbers_do_not_support_a_sentence():
+    unsupported = {claim.id for claim in judge.claims() if not judge.supported_by_the_paper(claim)}
     assert unsupported == {"als-all-attackers", "mixtures-robustness"}  # FGSM 0.5 fell; ALS + SAT rose by 4.78
 
 
@@ -62,14 +60,14 @@ def test_the_ledger_knows_where_the_papers_own_numbers_do_not_support_a_sentence
     ],
 )
 def test_a_verdict_follows_the_written_rules(interval, published, direction, verdict):
-    assert judge(estimate(*interval), published, direction) == verdict
+    assert judge.verdict(estimate(*interval), published, direction) == verdict
 
 
-@pytest.mark.parametrize("direction", claims.SIGN)
+@pytest.mark.parametrize("direction", judge.SIGN)
 @pytest.mark.parametrize("interval", [(0.005, 0.001, 0.009), (0.0, -0.003, 0.003), (-0.005, -0.009, -0.001)])
 def test_where_an_attack_leaves_next_to_nothing_to_either_network_there_is_no_room_for_a_verdict(interval, direction):
-    assert judge(estimate(*interval), 0.03, direction, higher=0.009) == "no room"
-    assert judge(estimate(*interval), 0.03, direction, higher=0.010) != "no room"
+    assert judge.verdict(estimate(*interval), 0.03, direction, higher=0.009) == "no room"
+    assert judge.verdict(estimate(*interval), 0.03, direction, higher=0.010) != "no room"
 
 
 def test_two_networks_that_lost_every_image_are_not_compared():
@@ -77,7 +75,7 @@ def test_two_networks_that_lost_every_image_are_not_compared():
         fake.record(key, "corrected", **{"corrected:pgd-0.5": accuracy})
         for key, accuracy in {"als": 0.005, "traditional": 0.0}.items()
     ]
-    found = {r.claim.id: r for r in claims.ledger(group) if r.trial == "corrected"}
+    found = {r.claim.id: r for r in judge.rulings(group) if r.trial == "corrected"}
     assert found["als-robustness"].verdict == "no room"
     assert [f.verdict for f in found["als-all-attackers"].findings].count("no room") == 1
     assert found["als-all-attackers"].verdict != "no room"
@@ -95,8 +93,8 @@ def test_two_networks_that_lost_every_image_are_not_compared():
     ],
 )
 def test_a_claim_is_as_good_as_its_worst_comparison(verdicts, verdict):
-    assert claims.overall(verdicts) == verdict
-    assert claims.overall(verdicts[::-1]) == verdict
+    assert judge.overall(verdicts) == verdict
+    assert judge.overall(verdicts[::-1]) == verdict
 
 
 def test_a_claim_cites_the_runs_that_its_estimate_rests_on_and_no_others(tmp_path):
@@ -104,7 +102,7 @@ def test_a_claim_cites_the_runs_that_its_estimate_rests_on_and_no_others(tmp_pat
     group += [fake.record("traditional", "published", seed=seed) for seed in (1, 2)]
     for record in group:
         fake.put(record, tmp_path)
-    rulings = claims.ledger(group)
+    rulings = judge.rulings(group)
     (plain,) = next(e for e in report.as_json(rulings, group) if e["id"] == "advprop-accuracy")["comparisons"]
     assert plain["seeds"] == 1
     assert plain["records"] == [record.where for record in group if record.seed == 1]
@@ -116,10 +114,10 @@ def test_a_claim_cites_the_runs_that_its_estimate_rests_on_and_no_others(tmp_pat
 
 def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group):
     part = [record for record in group if record.key in ("advprop", "traditional")]
-    for ruling in claims.ledger(part):
+    for ruling in judge.rulings(part):
         verdicts = {finding.verdict for finding in ruling.findings}
-        assert (claims.NOT_RUN in verdicts) <= (ruling.verdict == claims.NOT_RUN), ruling.claim.id
-    assert {r.verdict for r in claims.ledger(part) if r.claim.id == "separate-norms-accuracy"} <= {
+        assert (judge.NOT_RUN in verdicts) <= (ruling.verdict == judge.NOT_RUN), ruling.claim.id
+    assert {r.verdict for r in judge.rulings(part) if r.claim.id == "separate-norms-accuracy"} <= {
         "not run",
         "not asked",
     }
@@ -128,10 +126,10 @@ def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group):
 def test_a_sentence_of_ours_is_not_shown_as_a_quotation(group, tmp_path):
     for record in group:
         fake.put(record, tmp_path)
-    sections = report.details(claims.ledger(group), group, root=tmp_path).split('<section class="claim"')[1:]
-    for claim, section in zip(claims.claims(), sections, strict=True):
+    sections = report.details(judge.rulings(group), group, root=tmp_path).split('<section class="claim"')[1:]
+    for claim, section in zip(judge.claims(), sections, strict=True):
         assert ("<blockquote>" in section) == claim.quoted
-    assert [claim.id for claim in claims.claims() if not claim.quoted] == ["pgd-above-fgsm"]
+    assert [claim.id for claim in judge.claims() if not claim.quoted] == ["pgd-above-fgsm"]
 
 
 def test_a_gain_in_every_column_reproduces_a_claim_of_more_robustness():
@@ -140,14 +138,14 @@ def test_a_gain_in_every_column_reproduces_a_claim_of_more_robustness():
         fake.record("advprop", "published", **{f"published:{c}": 0.6 for c in columns}),
         fake.record("traditional", "published", **{f"published:{c}": 0.3 for c in columns}),
     ]
-    verdicts = {ruling.claim.id: ruling.verdict for ruling in claims.ledger(group) if ruling.trial == "published"}
+    verdicts = {ruling.claim.id: ruling.verdict for ruling in judge.rulings(group) if ruling.trial == "published"}
     assert verdicts["advprop-robustness"] == "reproduced"
     assert verdicts["advprop-less-robust"] == "not run"
 
 
 def test_more_comparisons_ask_for_wider_intervals():
     group = [fake.record(key, "published") for key in ("advprop", "traditional")]
-    by_claim = {ruling.claim.id: ruling for ruling in claims.ledger(group) if ruling.trial == "published"}
+    by_claim = {ruling.claim.id: ruling for ruling in judge.rulings(group) if ruling.trial == "published"}
     (alone,) = by_claim["advprop-accuracy"].findings
     among_four = by_claim["separate-norms-accuracy"].findings[0]
     assert alone.estimate.value == among_four.estimate.value
@@ -155,19 +153,19 @@ def test_more_comparisons_ask_for_wider_intervals():
 
 
 def test_a_stronger_attack_is_asked_about_robustness_only(group):
-    for ruling in claims.ledger(group):
+    for ruling in judge.rulings(group):
         if ruling.trial != "stronger attack":
             continue
         columns = {comparison.column for comparison in ruling.claim.comparisons}
         if columns == {"clean"} or ruling.claim.weak:
-            assert ruling.verdict == claims.NOT_ASKED
+            assert ruling.verdict == judge.NOT_ASKED
         for finding in ruling.findings:
             assert finding.a[2] == finding.b[2] == f"corrected:{STRONG}"
 
 
-def test_the_ledger_of_no_runs_judges_nothing():
-    verdicts = {ruling.verdict for ruling in claims.ledger([])}
-    assert verdicts == {claims.NOT_RUN, claims.NOT_ASKED}
+def test_a_ruling_of_no_runs_judges_nothing():
+    verdicts = {ruling.verdict for ruling in judge.rulings([])}
+    assert verdicts == {judge.NOT_RUN, judge.NOT_ASKED}
 
 
 @pytest.mark.parametrize(
@@ -183,13 +181,13 @@ def test_a_claim_about_what_does_not_exist_is_refused(change, message):
     good = {"id": "x", "title": "", "sentence": "", "where": "", "direction": "more"}
     good["comparisons"] = [{"row": "sat", "against": "adversarial", "columns": ["clean"]}]
     with pytest.raises(ValueError, match=message):
-        claims._claim(**good | change)
+        judge.claim(**good | change)
 
 
 def test_the_summary_counts_every_claim_that_a_trial_asks(group):
-    rulings = claims.ledger(group)
-    for line, trial in zip(report.summary(rulings).splitlines(), claims.TRIALS, strict=True):
-        asked = [r.verdict for r in rulings if r.trial == trial and r.verdict != claims.NOT_ASKED]
+    rulings = judge.rulings(group)
+    for line, trial in zip(report.summary(rulings).splitlines(), judge.TRIALS, strict=True):
+        asked = [r.verdict for r in rulings if r.trial == trial and r.verdict != judge.NOT_ASKED]
         total, *counts = map(int, re.findall(r"\d+", line))
         assert total == sum(counts) == len(asked)
         for verdict in set(asked):
@@ -199,10 +197,10 @@ def test_the_summary_counts_every_claim_that_a_trial_asks(group):
 def test_page_terminal_and_json_tell_the_same(group, tmp_path):
     for record in group:
         fake.put(record, tmp_path)
-    rulings = claims.ledger(group)
+    rulings = judge.rulings(group)
     page = report.details(rulings, group, root=tmp_path)
     text, plain = report.text(rulings), json.loads(json.dumps(report.as_json(rulings, group)))
-    assert len(plain) == 3 * len(claims.claims())
+    assert len(plain) == 3 * len(judge.claims())
     for entry in plain:
         if entry["trial"] == "stronger attack":
             assert all(c["column"] == STRONG and "paper" not in c for c in entry["comparisons"])

@@ -11,8 +11,7 @@ from places import ROOT
 
 from study import records
 from study.evidence import estimates, selection
-from study.findings.masking import checks, judge, report
-from study.findings.masking import probes as masking
+from study.findings.masking import checks, judge, probes, report
 from study.findings.masking.checks import CHECKS
 from study.findings.masking.probes import Probe
 from study.plan import catalogue
@@ -41,8 +40,8 @@ def network(key="sat-advprop", protocol="corrected", seed=0, drop=(), **changes)
     return dataclasses.replace(fake.record(key, protocol, seed=seed), measurements=tuple(measured))
 
 
-def judged(*group, **probes):
-    (verdict,) = judge.judge(list(group), probes)
+def judged(*group, **beside_them):
+    (verdict,) = judge.verdicts(list(group), beside_them)
     return verdict
 
 
@@ -197,8 +196,8 @@ def test_too_little_measured_leaves_a_network_undecided_unless_something_fails()
 
 
 def test_rows_that_were_not_run_have_no_verdict():
-    assert judge.judge([]) == []
-    found = judge.judge([network("als"), network("als", "published"), network("traditional", "published")])
+    assert judge.verdicts([]) == []
+    found = judge.verdicts([network("als"), network("als", "published"), network("traditional", "published")])
     assert [(v.key, v.protocol) for v in found] == [
         ("traditional", "published"),
         ("als", "published"),
@@ -273,7 +272,7 @@ def test_a_probe_is_judged_by_the_written_rules(what):
 
 def test_a_probe_comes_back_as_it_was_written(tmp_path):
     path = beside.write_beside(probe(RECORD), tmp_path / "probe.json")
-    assert masking.read_probe(path, RECORD) == probe(RECORD)
+    assert probes.read_probe(path, RECORD) == probe(RECORD)
     assert [file.name for file in tmp_path.iterdir()] == ["probe.json"]
 
 
@@ -289,28 +288,28 @@ def test_a_probe_comes_back_as_it_was_written(tmp_path):
 def test_a_probe_of_another_network_is_refused(changes, message, tmp_path):
     path = beside.write_beside(probe(RECORD, **changes), tmp_path / "probe.json")
     with pytest.raises(ValueError, match=f"{message}.*python -m study measure masking sat"):
-        masking.read_probe(path, RECORD)
+        probes.read_probe(path, RECORD)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"record": 1}', "null"])
 def test_a_damaged_probe_is_refused_with_a_remedy(text, tmp_path):
     (tmp_path / "probe.json").write_text(text)
     with pytest.raises(ValueError, match=r"probe\.json is no probe.*python -m study measure masking sat"):
-        masking.read_probe(tmp_path / "probe.json", RECORD)
+        probes.read_probe(tmp_path / "probe.json", RECORD)
 
 
 def test_probes_are_found_beside_their_records(tmp_path):
     other = network("als")
     for record in (RECORD, other):
         fake.put(record, tmp_path)
-    beside.write_beside(probe(RECORD), tmp_path / RECORD.where / masking.NAME)
-    assert masking.probes(tmp_path, [RECORD, other]) == {RECORD.where: probe(RECORD)}
+    beside.write_beside(probe(RECORD), tmp_path / RECORD.where / probes.NAME)
+    assert probes.probes(tmp_path, [RECORD, other]) == {RECORD.where: probe(RECORD)}
 
 
 def test_every_committed_probe_belongs_to_the_record_beside_it():
-    found = sorted((ROOT / "results").glob(f"*/*/*/*/seed*/{masking.NAME}"))
+    found = sorted((ROOT / "results").glob(f"*/*/*/*/seed*/{probes.NAME}"))
     for path in found:
-        assert masking.read_probe(path, records.read(path.with_name("record.json"))).images >= 100
+        assert probes.read_probe(path, records.read(path.with_name("record.json"))).images >= 100
 
 
 # what is said of them
@@ -324,7 +323,7 @@ def told(tmp_path_factory):
     group[-3] = network("adversarial-large-eps", **{"corrected:pgd-0.1": 0.0, "corrected:pgd-0.5": 0.35})
     for record in group:
         fake.put(record, root)
-    return judge.judge(group, {RECORD.where: probe(RECORD)}), group, root
+    return judge.verdicts(group, {RECORD.where: probe(RECORD)}), group, root
 
 
 def test_page_terminal_and_json_tell_the_same(told):
@@ -402,7 +401,7 @@ def test_no_check_compares_a_network_with_itself_or_twice():
 
 def test_the_committed_results_are_judged_without_an_error():
     for group in selection.best(ROOT / "results"):
-        found = judge.judge(group, masking.probes(ROOT / "results", group))
+        found = judge.verdicts(group, probes.probes(ROOT / "results", group))
         assert {verdict.verdict for verdict in found} <= set(judge.VERDICTS)
         of_the_paper = [r for r in group if r.key in catalogue.rows() and r.protocol in catalogue.PROTOCOLS]
         assert len(found) == len({(r.key, r.protocol) for r in of_the_paper})

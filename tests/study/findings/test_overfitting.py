@@ -246,12 +246,12 @@ def test_the_table_and_the_figure_show_the_numbers_of_the_file(monkeypatch):
     table = report.summary(found)
     for number in ("90.0", "95.0", "0.0", "25.0", "epoch 1", "overfits: epochs 2", "spared"):
         assert number in table, number
-    figure = report.draw(found)
+    figure = report.by_epoch(found)
     panel = figure.axes[0]
     assert [list(line.get_ydata()) for line in panel.lines] == [[30, 90], [40, 95], [25, 0]]
     assert panel.get_title("left") == "AdvProp\nε = 4/255"
     plt.close(figure)
-    words = report.watched_words(found)
+    words = report.by_epoch_words(found)
     assert "AdvProp, overfits: PGD-10 4/255 25.0 %, 0.0 %." in words["alt"]
     assert "first 200 test images" in words["caption"]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from functools import partial
 from itertools import pairwise
 
 import fake_records as fake
@@ -10,17 +11,13 @@ import numpy as np
 import pytest
 
 from study.drawings import diagrams
-from study.evidence import comparisons as evidence
+from study.evidence import comparisons
 from study.evidence.comparisons import STRONG
-from study.findings.branches import report
-from study.findings.claims import judge
-from study.findings.claims import report as plots
-from study.findings.dissection import judge as dissection
-from study.findings.dissection import report as dissection_report
-from study.findings.numbers import mixtures, results, robustness
+from study.findings.claims import judge, report
+from study.findings.dissection.judge import path
+from study.findings.dissection.report import waterfall, waterfall_words
+from study.findings.numbers import mixtures, results, robustness, training
 from study.plan import catalogue
-from study.presentation import marks
-from study.presentation import words as captions
 from study.presentation.page import show
 
 
@@ -56,23 +53,23 @@ def test_a_figure_of_no_record_is_refused():
     with pytest.raises(ValueError, match="the factorial needs"):
         mixtures.factorial([fake.record()])
     with pytest.raises(ValueError, match="has a gap for advprop"):
-        dissection_report.waterfall([fake.record(), fake.record(protocol="published")], "advprop", "clean")
+        waterfall([fake.record(), fake.record(protocol="published")], "advprop", "clean")
 
 
 def test_a_waterfall_leads_from_one_protocol_to_the_other(group):
     """Ends and steps are over the same images, so the bars add up, though some rules saw half of the images only."""
-    panel = dissection_report.waterfall(group, "advprop", "clean").axes[0]
+    panel = waterfall(group, "advprop", "clean").axes[0]
     first, *steps, last = [bar.get_width() for bar in panel.patches]
     assert first + sum(steps) == pytest.approx(last)
     for end, protocol in ((first, "published"), (last, "corrected")):
         run = next(r for r in group if (r.key, r.protocol) == ("advprop", protocol))
         assert end == pytest.approx(100 * run.measurement(f"{protocol}:clean").mask[: fake.SWEEP].mean())
-    assert f"the same {fake.SWEEP} images" in dissection_report.waterfall_words(group, "advprop", "clean")["caption"]
+    assert f"the same {fake.SWEEP} images" in waterfall_words(group, "advprop", "clean")["caption"]
 
 
 def test_a_waterfall_is_over_the_seeds_that_every_step_has(group):
     more = [*group, fake.record("advprop", "published", seed=1, **{"published:clean": 0.1})]
-    panels = [dissection_report.waterfall(g, "advprop", "clean").axes[0] for g in (group, more)]
+    panels = [waterfall(g, "advprop", "clean").axes[0] for g in (group, more)]
     widths = [[bar.get_width() for bar in panel.patches] for panel in panels]
     assert widths[0] == widths[1]
 
@@ -86,14 +83,14 @@ def test_a_curve_against_eps_starts_on_the_images_that_it_goes_on_with():
 
 def test_the_dots_of_a_network_with_two_branches_are_over_the_same_images():
     record = fake.record("advprop", **{"corrected:clean": 0.5, f"corrected:{STRONG}": 0.4})
-    clean, itself, _ = report.branches([record]).axes
+    clean, itself, _ = robustness.by_branch([record]).axes
     assert clean.containers[0].lines[0].get_xdata()[0] == 100
     assert itself.containers[0].lines[0].get_xdata()[0] == 80
 
 
 def test_the_way_from_published_to_corrected_moves_every_switch_once():
     for key in catalogue.DISSECTED:
-        steps = dissection.path(key, "clean")
+        steps = path(key, "clean")
         assert len(steps) == 2 + len(catalogue.rows()[key].switches())
         assert steps[0].before[1:] == ("published", "published:clean")
         assert steps[-1].after[1:] == ("corrected", "corrected:clean")
@@ -101,19 +98,19 @@ def test_the_way_from_published_to_corrected_moves_every_switch_once():
             assert before.after == after.before
 
 
-def test_every_comparison_of_the_ledger_is_drawn(group):
-    panels = plots.forest(judge.ledger(group)).axes
-    comparisons = {comparison for claim in judge.claims() for comparison in claim.comparisons}
+def test_every_comparison_of_the_claims_is_drawn(group):
+    panels = report.forest(judge.rulings(group)).axes
+    compared = {comparison for claim in judge.claims() for comparison in claim.comparisons}
     for panel, column in zip(panels, catalogue.COLUMNS, strict=True):
         drawn = sorted(line.get_xdata()[0] for line in panel.lines if line.get_marker() == "D")
-        of_column = [comparison for comparison in comparisons if comparison.column == column]
+        of_column = [comparison for comparison in compared if comparison.column == column]
         assert drawn == pytest.approx(sorted(100 * comparison.published for comparison in of_column))
         assert len(panel.containers) == 2 * len(of_column)
 
 
 def test_a_comparison_that_several_claims_rest_on_is_drawn_with_the_widest_interval(group):
     """ALS against Traditional under PGD 0.5 is a claim alone, and one of four comparisons of another."""
-    panels = plots.forest(judge.ledger(group)).axes
+    panels = report.forest(judge.rulings(group)).axes
     position = [text.get_text() for text in panels[0].get_yticklabels()].index("ALS − Traditional")
     drawn = [
         tuple(bars.get_segments()[0][:, 0])
@@ -121,7 +118,7 @@ def test_a_comparison_that_several_claims_rest_on_is_drawn_with_the_widest_inter
         for bars in container.lines[2]
         if round(container.lines[0].get_ydata()[0]) == position
     ]
-    by_claim = {r.claim.id: r for r in judge.ledger(group) if r.trial == "published"}
+    by_claim = {r.claim.id: r for r in judge.rulings(group) if r.trial == "published"}
     alone, (*_, among_four) = (by_claim[id].findings for id in ("als-robustness", "als-all-attackers"))
     assert among_four.estimate.low < alone[0].estimate.low
     assert drawn[0] == pytest.approx((100 * among_four.estimate.low, 100 * among_four.estimate.high))
@@ -153,36 +150,33 @@ def test_of_a_hundred_classes_the_hardest_and_the_easiest_are_drawn():
 
 
 def test_what_a_figure_says_in_words_has_the_records_numbers(group):
-    accuracy = 100 * evidence.accuracy(group, "sat", "corrected", "clean").value
+    accuracy = 100 * comparisons.accuracy(group, "sat", "corrected", "clean").value
     words = results.tradeoff_words(group)
     assert f"SAT {accuracy:.1f} % clean" in words["alt"] and "lite" in words["caption"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "tradeoff",
-        "learning",
-        "against_eps",
-        "against_steps",
-        "branches",
-        "factorial",
-        "per_class",
-        "waterfall",
-        "forest",
-    ],
-)
+LABELS = np.arange(fake.IMAGES) % len(fake.CLASSES)
+DRAWN = {  # figure -> how it is drawn from the records, and its words
+    "tradeoff": (results.tradeoff, results.tradeoff_words),
+    "learning": (training.learning, training.learning_words),
+    "against_eps": (robustness.against_eps, robustness.against_eps_words),
+    "against_steps": (robustness.against_steps, robustness.against_steps_words),
+    "by_branch": (robustness.by_branch, robustness.by_branch_words),
+    "per_class": (lambda group: robustness.per_class(group, LABELS), robustness.per_class_words),
+    "factorial": (mixtures.factorial, mixtures.factorial_words),
+    "waterfall": tuple(partial(f, key="adversarial", column="clean") for f in (waterfall, waterfall_words)),
+    "forest": (
+        lambda group: report.forest(judge.rulings(group)),
+        lambda group: report.forest_words(judge.rulings(group), group),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
 def test_every_figure_can_be_shown_and_is_described(group, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    more = {
-        "waterfall": (("adversarial", "clean"),) * 2,
-        "per_class": ((np.arange(fake.IMAGES) % len(fake.CLASSES),), ()),
-        "forest": ((), (group,)),
-    }
-    for_figure, for_words = more.get(name, ((), ()))
-    first = judge.ledger(group) if name == "forest" else group
-    words = getattr(captions, name)(first, *for_words)
-    html = show(getattr(marks, name)(first, *for_figure), name, **words).data
+    draw, words = DRAWN[name]
+    html = show(draw(group), name, **words(group)).data
     assert (tmp_path / f"static/figures/{name}.svg").stat().st_size > 1000
     assert (tmp_path / f"static/figures/{name}.png").stat().st_size > 1000
     alt = re.search('alt="([^"]*)"', html).group(1)

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from study.evidence.comparisons import STRONG
+from study.evidence.comparisons import FOUR_COLUMNS, STRONG
 from study.findings.performance import rounding
 from study.findings.sweeps import report
 from study.plan import catalogue
@@ -46,7 +46,10 @@ def test_the_figure_and_its_words_have_a_line_for_every_experiment_that_stands_b
         "ALS, alpha 0.2\n− ALS",
     ]
     plt.close(figure)
-    assert "ALS, alpha 0.02 against ALS: +20.0 on clean images, -20.0 under PGD-20 8/255" in report.words(group)["alt"]
+    assert (
+        "ALS, alpha 0.02 against ALS: +20.0 on clean images, -20.0 under PGD-20 8/255"
+        in report.settings_words(group)["alt"]
+    )
 
 
 def test_what_was_not_run_is_named():
@@ -84,7 +87,7 @@ def test_a_gap_between_one_step_and_ten_is_shown(monkeypatch):
 def test_a_mode_that_changes_an_accuracy_is_found_and_one_that_does_not_is_bounded(monkeypatch):
     monkeypatch.setattr("study.presentation.markup.links", lambda runs: "")
     keys = {"adversarial-float32": 0.5, "adversarial-fast": 0.5, "adversarial": 0.8}
-    same = {f"corrected:{column}": 0.2 for column in rounding.COLUMNS}
+    same = {f"corrected:{column}": 0.2 for column in FOUR_COLUMNS}
     found = [record(key, **same | {"corrected:clean": clean}) for key, clean in keys.items()]
     said = rounding.said(found)
     assert "Training by default differs from float32 for certain in Test accuracy (1 seed)." in said

@@ -2,32 +2,28 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 
 import fake_records as fake
 import numpy as np
 import pytest
 
 from study.evidence import selection
-from study.findings.claims import report
-from study.findings.claims.judge import ledger as judged
+from study.findings.claims import judge, report
 from study.findings.dissection import report as dissection
-from study.findings.numbers import mixtures, remarks, training
-from study.findings.numbers import results as tables
-from study.findings.runs import report as runs_report
+from study.findings.numbers import mixtures, order, results, training
+from study.findings.runs import report as runs
 from study.plan import catalogue
 from study.presentation import markup, sentences
 from study.records import packing
 
 
 @pytest.fixture
-def results(tmp_path):
+def folder(tmp_path):
     return tmp_path / "results"
 
 
 @pytest.fixture
-def everything(results):
+def everything(folder):
     """Every row under both protocols and all steps between them, as (group, results folder)."""
     group = [fake.record(key, protocol) for key in catalogue.rows() for protocol in catalogue.PROTOCOLS]
     group += [
@@ -36,36 +32,36 @@ def everything(results):
         for protocol in catalogue.rows()[key].dissection()[1:-1]
     ]
     for record in group:
-        fake.put(record, results)
-    return group, results
+        fake.put(record, folder)
+    return group, folder
 
 
 def test_a_row_that_was_not_run_is_named_as_missing():
     group = [fake.record("advprop")]
-    assert "SAT (corrected, `sat`)" in tables.missing(group, 1)
-    assert "AdvProp (corrected, `advprop`)" not in tables.missing(group, 1)
-    assert "`sat-large-eps`" in tables.missing(group, 2) and "`als-adversarial`" in tables.missing(group, None)
+    assert "SAT (corrected, `sat`)" in results.missing(group, 1)
+    assert "AdvProp (corrected, `advprop`)" not in results.missing(group, 1)
+    assert "`sat-large-eps`" in results.missing(group, 2) and "`als-adversarial`" in results.missing(group, None)
 
 
-def test_a_run_that_lacks_a_measurement_fails_instead_of_leaving_a_gap(results):
+def test_a_run_that_lacks_a_measurement_fails_instead_of_leaving_a_gap(folder):
     record = fake.record(drop=["corrected:pgd-0.5"])
-    fake.put(record, results)
+    fake.put(record, folder)
     with pytest.raises(KeyError, match="pgd-0.5"):
-        tables.results([record], root=results)
+        results.paper_table([record], root=folder)
 
 
 def test_a_part_of_the_paper_without_a_run_is_refused_and_so_is_a_table_that_it_does_not_have():
     with pytest.raises(ValueError, match="no row of Table 2"):
-        tables.results([fake.record("advprop")], 2)
+        results.paper_table([fake.record("advprop")], 2)
     with pytest.raises(ValueError, match="no table 3"):
         catalogue.part(3)
 
 
-def test_the_results_table_has_each_number_of_paper_and_records(results):
+def test_the_results_table_has_each_number_of_paper_and_records(folder):
     group = [fake.record("advprop", protocol) for protocol in catalogue.PROTOCOLS]
     for record in group:
-        fake.put(record, results)
-    html = tables.results(group, root=results)
+        fake.put(record, folder)
+    html = results.paper_table(group, root=folder)
     for value in catalogue.rows()["advprop"].published.values():
         assert f"<td>{value:.1f}</td>" in html
     for record in group:
@@ -75,11 +71,11 @@ def test_the_results_table_has_each_number_of_paper_and_records(results):
     assert "CIFAR-10, JPEG copy" in html and "budget lite" in html
 
 
-def test_a_number_changes_with_the_mask_that_it_is_computed_from(results):
+def test_a_number_changes_with_the_mask_that_it_is_computed_from(folder):
     """The tables hold no number of their own: alter one image of one record, and the digits follow."""
     record = fake.record("traditional", **{"corrected:clean": 0.6})
-    fake.put(record, results)
-    before = tables.results([record], root=results)
+    fake.put(record, folder)
+    before = results.paper_table([record], root=folder)
     mask = record.measurement("corrected:clean").mask
     mask[-20:] = True
     packed = packing.pack_mask(mask)
@@ -89,17 +85,17 @@ def test_a_number_changes_with_the_mask_that_it_is_computed_from(results):
             dataclasses.replace(m, correct=packed) if m.name == "corrected:clean" else m for m in record.measurements
         ),
     )
-    after = tables.results([altered], root=results)
+    after = results.paper_table([altered], root=folder)
     assert "<td>60.0<" in before and "<td>70.0<" in after and "<td>60.0<" not in after
 
 
-def test_without_its_record_a_row_has_no_number_and_is_called_missing(results):
+def test_without_its_record_a_row_has_no_number_and_is_called_missing(folder):
     for key in ("traditional", "advprop"):
-        fake.put(fake.record(key), results)
-    (results / fake.record("advprop").where / "record.json").unlink()
-    (group,) = selection.groups(results)
-    assert "AdvProp" not in tables.results(group, root=results)
-    assert "AdvProp (corrected, `advprop`)" in tables.missing(group, 1)
+        fake.put(fake.record(key), folder)
+    (folder / fake.record("advprop").where / "record.json").unlink()
+    (group,) = selection.groups(folder)
+    assert "AdvProp" not in results.paper_table(group, root=folder)
+    assert "AdvProp (corrected, `advprop`)" in results.missing(group, 1)
 
 
 def test_every_table_recomputed_from_the_masks_has_the_same_digits(everything):
@@ -108,12 +104,12 @@ def test_every_table_recomputed_from_the_masks_has_the_same_digits(everything):
     import json
     import zlib
 
-    group, results = everything
+    group, folder = everything
     for part in (1, 2):
         for protocol in catalogue.PROTOCOLS:
-            shown = tables.frame(group, part, protocol)
+            shown = results.frame(group, part, protocol)
             for key in catalogue.part(part):
-                raw = json.loads((results / f"lite/cifar10-jpeg/{protocol}/{key}/seed0/record.json").read_text())
+                raw = json.loads((folder / f"lite/cifar10-jpeg/{protocol}/{key}/seed0/record.json").read_text())
                 bits = {
                     m["name"]: np.unpackbits(
                         np.frombuffer(zlib.decompress(base64.b85decode(m["correct"])), np.uint8), count=m["n"]
@@ -126,33 +122,33 @@ def test_every_table_recomputed_from_the_masks_has_the_same_digits(everything):
                     assert shown.loc[key, (heading, "paper")] == catalogue.rows()[key].published[column]
 
 
-def test_a_row_says_how_many_of_its_seeds_are_there(results):
+def test_a_row_says_how_many_of_its_seeds_are_there(folder):
     group = [fake.record(seed=seed) for seed in (0, 1)]
     for record in group:
-        fake.put(record, results)
-    assert "2 of 3 seeds" in tables.results(group, root=results)
+        fake.put(record, folder)
+    assert "2 of 3 seeds" in results.paper_table(group, root=folder)
     third = fake.record(seed=2)
-    fake.put(third, results)
-    assert "of 3 seeds" not in tables.results([*group, third], root=results)
+    fake.put(third, folder)
+    assert "of 3 seeds" not in results.paper_table([*group, third], root=folder)
 
 
 def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
-    group, results = everything
-    for key in runs_report.SMOKE_ROWS:
-        fake.put(fake.record(key, budget="smoke"), results)
-    rulings = judged(group)
+    group, folder = everything
+    for key in runs.SMOKE_ROWS:
+        fake.put(fake.record(key, budget="smoke"), folder)
+    rulings = judge.rulings(group)
     pages = [
-        *(tables.results(group, part, root=results) for part in (1, 2, None)),
-        tables.headline(group),
-        tables.columns(group),
-        tables.order(group),
+        *(results.paper_table(group, part, root=folder) for part in (1, 2, None)),
+        results.headline(group),
+        results.columns(group),
+        order.comparison(group),
         training.cost(group),
-        runs_report.smoke(results),
-        runs_report.runs(group, root=results),
+        runs.smoke(folder),
+        runs.runs(group, root=folder),
         *(dissection.effects(group, key) for key in catalogue.DISSECTED),
         *(mixtures.effects(group, protocol) for protocol in catalogue.PROTOCOLS),
         report.brief(rulings),
-        *re.findall("<figure.*?</figure>", report.details(rulings, group, root=results), re.DOTALL),
+        *re.findall("<figure.*?</figure>", report.details(rulings, group, root=folder), re.DOTALL),
     ]
     assert len(pages) > 30
     for html in pages:
@@ -163,22 +159,22 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
             assert len(re.findall(r"<t[hd]", line)) == heads or f'colspan="{heads}"' in line
 
 
-def test_a_record_without_its_notebook_is_refused(results):
-    (fake.put(fake.record(), results) / "run.ipynb").unlink()
+def test_a_record_without_its_notebook_is_refused(folder):
+    (fake.put(fake.record(), folder) / "run.ipynb").unlink()
     with pytest.raises(FileNotFoundError, match="no run.ipynb"):
-        tables.results(selection.groups(results)[0], root=results)
+        results.paper_table(selection.groups(folder)[0], root=folder)
 
 
-def test_a_folder_without_results_says_so(results):
-    fake.put(fake.record(budget="smoke"), results)
-    assert "There is no result yet" in sentences.status(results) and "1 smoke run " in sentences.status(results)
+def test_a_folder_without_results_says_so(folder):
+    fake.put(fake.record(budget="smoke"), folder)
+    assert "There is no result yet" in sentences.status(folder) and "1 smoke run " in sentences.status(folder)
 
 
-def test_stale_records_are_counted_and_the_command_that_says_why_is_named(results):
-    assert sentences.left_out(results) == ""
+def test_stale_records_are_counted_and_the_command_that_says_why_is_named(folder):
+    assert sentences.left_out(folder) == ""
     old = fake.record(seed=3)
-    fake.put(dataclasses.replace(old, config=old.config | {"lr": 0.2}), results)
-    assert ": 1 corrected. `python -m study status --budget lite --seeds 3` says why" in sentences.left_out(results)
+    fake.put(dataclasses.replace(old, config=old.config | {"lr": 0.2}), folder)
+    assert ": 1 corrected. `python -m study status --budget lite --seeds 3` says why" in sentences.left_out(folder)
 
 
 def test_a_published_row_that_was_not_trained_in_float32_says_so_in_tables_and_in_the_dissection(tmp_path):
@@ -187,26 +183,24 @@ def test_a_published_row_that_was_not_trained_in_float32_says_so_in_tables_and_i
     corrected = fake.record("adversarial", "corrected")
     for record in (moved, corrected):
         record.provenance["precision"] = "bfloat16"
-    assert "trained in" not in tables.results([exact, corrected], root=None)
+    assert "trained in" not in results.paper_table([exact, corrected], root=None)
     assert "what the device does best instead of float32, here bfloat16" in dissection.effects(
         [exact, moved, corrected], "adversarial"
     )
     exact.provenance["precision"] = "bfloat16"
-    assert tables.results([exact, corrected], root=None).count("trained in bfloat16: ") == 1
+    assert results.paper_table([exact, corrected], root=None).count("trained in bfloat16: ") == 1
 
 
 def test_the_runs_are_counted_by_protocol_and_their_hours_added_up():
     found = [fake.record(protocol=p) for p in ("published", "corrected", "published-space")]
-    assert runs_report.totals(found).startswith(
-        "**3 runs** (1 published, 1 corrected, 1 in between; seed 0) took 0.0 hours"
-    )
+    assert runs.totals(found).startswith("**3 runs** (1 published, 1 corrected, 1 in between; seed 0) took 0.0 hours")
 
 
-def test_the_machinery_table_names_a_row_that_did_not_run(results):
-    for key in runs_report.SMOKE_ROWS[:-1]:
-        fake.put(fake.record(key, budget="smoke"), results)
+def test_the_machinery_table_names_a_row_that_did_not_run(folder):
+    for key in runs.SMOKE_ROWS[:-1]:
+        fake.put(fake.record(key, budget="smoke"), folder)
     with pytest.raises(FileNotFoundError, match="als-sat-advprop.*make smoke"):
-        runs_report.smoke(results)
+        runs.smoke(folder)
 
 
 def test_a_description_counts_images_and_seeds():
@@ -223,8 +217,8 @@ def test_where_only_other_data_were_run_a_page_says_so_and_does_not_deny_the_run
 
 def test_groups_that_the_paper_is_not_judged_by_are_named():
     best, other = [fake.record()], [fake.record(budget="full")]
-    assert sentences.also_here([best], [best]) == ""
-    assert "full on CIFAR-10, JPEG copy (1 run)" in sentences.also_here([best, other], [best])
+    assert results.also_here([best], [best]) == ""
+    assert "full on CIFAR-10, JPEG copy (1 run)" in results.also_here([best, other], [best])
 
 
 def test_an_extension_that_shares_no_seed_with_its_row_says_so(tmp_path):
@@ -232,7 +226,7 @@ def test_an_extension_that_shares_no_seed_with_its_row_says_so(tmp_path):
     grown = dataclasses.replace(fake.record("als", seed=1), key="als-0.2", config=config)
     for record in (fake.record("als"), grown):
         fake.put(record, tmp_path)
-    html = tables.extensions([fake.record("als"), grown], root=tmp_path)
+    html = results.extensions([fake.record("als"), grown], root=tmp_path)
     assert "no seed in common" in html and "not run" not in html
 
 
@@ -252,22 +246,20 @@ def test_the_order_of_the_rows_is_compared_with_the_papers_column_by_column():
     paper = {key: catalogue.rows()[key].published for key in keys}
     alike = {key: {f"published:{column}": value / 100 for column, value in paper[key].items()} for key in keys}
     group = [fake.record(key, "published", **alike[key]) for key in keys]
-    lines = tables.order(group).split("<tr>")[2:]
+    lines = order.comparison(group).split("<tr>")[2:]
     assert len(lines) == len(catalogue.COLUMNS)
     assert all("<td>+1.00</td>" in line for line in lines)
     reverse = [fake.record(key, "published", **alike[other]) for key, other in zip(keys, keys[::-1], strict=True)]
-    assert "<td>+1.00</td>" not in tables.order(reverse)
-    assert tables.order(group[:4]) == ""
-    assert "They do not" not in remarks.agreement(group) and "They do not in Test accuracy" in remarks.agreement(
-        reverse
-    )
-    assert remarks.agreement(group[:4]) == ""
+    assert "<td>+1.00</td>" not in order.comparison(reverse)
+    assert order.comparison(group[:4]) == ""
+    assert "They do not" not in order.agreement(group) and "They do not in Test accuracy" in order.agreement(reverse)
+    assert order.agreement(group[:4]) == ""
 
 
 def test_a_row_that_gains_from_a_larger_attack_is_flagged_unless_it_only_guesses():
     def flags(large: float, small: float) -> str:
         rates = {"corrected:pgd-0.1": small, "corrected:pgd-0.5": large, "corrected:fgsm-0.5": 0.0}
-        return remarks.red_flags([fake.record("adversarial-large-eps", **rates)])
+        return results.red_flags([fake.record("adversarial-large-eps", **rates)])
 
     assert "Adversarial (Table 2), corrected: 45.0 % under PGD 0.5 and 0.0 % under PGD 0.1" in flags(0.45, 0.0)
     assert flags(0.2, 0.45) == "", "an honest network"
@@ -283,7 +275,7 @@ def test_a_difference_is_bold_only_where_its_interval_excludes_zero():
 
 
 def test_what_a_gpus_budget_costs_is_told_for_each_and_a_short_one_costs_its_share_of_the_epochs():
-    lines = re.findall(r"<tr>.*?</tr>", runs_report.full_cost([fake.record("adversarial")]), re.DOTALL)
+    lines = re.findall(r"<tr>.*?</tr>", runs.full_cost([fake.record("adversarial")]), re.DOTALL)
     operations = {
         line.split(":")[0].rsplit(">", 1)[-1]: float(re.findall(r"<td[^>]*>([\d.]+)</td>", line)[0])
         for line in lines
@@ -291,9 +283,3 @@ def test_what_a_gpus_budget_costs_is_told_for_each_and_a_short_one_costs_its_sha
     }
     assert set(operations) == set(catalogue.GPU_BUDGETS)
     assert operations["brief"] == pytest.approx(8 / 100 * operations["full"], abs=0.1)
-
-
-def test_reading_records_and_drawing_needs_no_torch():
-    modules = "captions, claims, dissection, evidence, figures, ledger, mixtures, passport, plots, show, tables"
-    code = f"import sys; from advlib import {modules}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,8 +17,7 @@ from study.data.pixels import to_pixels
 from study.experiment import run
 from study.experiment.evaluate import PIXEL
 from study.experiment.weights import save_weights
-from study.findings.masking import checks, judge, measure, report, transfer
-from study.findings.masking import probes as masking
+from study.findings.masking import checks, judge, measure, probes, report, transfer
 from study.plan import catalogue
 from study.plan.catalogue import config
 from study.records import Measurement, beside
@@ -80,7 +79,7 @@ def made_up_probe(key="als", n=200, **accuracies):
     none = pack_mask(torch.zeros(n, dtype=torch.bool).numpy())
     loss = {"0": 0.1, "19": 2.0, "20": 2.0}
     digest = run.Config(**record.config).digest()
-    return record, masking.Probe(record.where, digest, "", "cpu", n, measurements, none, none, loss, (0.0, 0.0))
+    return record, probes.Probe(record.where, digest, "", "cpu", n, measurements, none, none, loss, (0.0, 0.0))
 
 
 def of_probe(record, probed) -> dict[str, judge.Result]:
@@ -106,18 +105,18 @@ def test_an_image_that_an_attack_puts_right_does_not_count_against_the_white_box
 def test_all_comparisons_of_all_probes_share_one_error_whether_or_not_they_were_measured(monkeypatch):
     """Each of k has 1 - 0.05 / k, where k counts every other row for each seed that was probed."""
     asked, real = [], checks.pair
-    monkeypatch.setattr(checks, "_pair", lambda *a, **k: asked.append(a[4]) or real(*a, **k))
+    monkeypatch.setattr(checks, "pair", lambda *a, **k: asked.append(a[4]) or real(*a, **k))
     record, bare = made_up_probe()
     _, full = made_up_probe(**{"from-smoke/digits/corrected/sat/seed0": 0.25})
     twin = dataclasses.replace(record, seed=1, config=record.config | {"seed": 1})
     confidences = []
-    for group, probes in (
+    for group, by_place in (
         ([record], {record.where: bare}),
         ([record], {record.where: full}),
         ([record, twin], {record.where: full, twin.where: full}),
     ):
         asked.clear()
-        judge.verdict(group, record.key, record.protocol, probes)
+        judge.verdict(group, record.key, record.protocol, by_place)
         confidences.append(asked[-1])
     row, rule = catalogue.rows()["als"], "corrected"
     of_record = sum(len(check.pairs(row, rule)) for check in checks.CHECKS if check.asked(row))
@@ -147,7 +146,7 @@ def test_images_from_a_network_that_was_trained_anew_are_refused(tmp_path):
         clean = dataclasses.replace(of.measurement("corrected:clean"), correct=pack_mask(one.mask("clean")))
         of = dataclasses.replace(of, measurements=(clean,))
         (tmp_path / of.where).mkdir(parents=True)
-        beside.write_beside(one, tmp_path / of.where / masking.NAME)
+        beside.write_beside(one, tmp_path / of.where / probes.NAME)
     group = [
         dataclasses.replace(
             of,
@@ -160,7 +159,7 @@ def test_images_from_a_network_that_was_trained_anew_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"other weights than .*python -m study measure transfer --budget smoke --dataset digits"
     ):
-        masking.probes(tmp_path, group)
+        probes.probes(tmp_path, group)
 
 
 def test_a_source_is_named_by_its_row():
@@ -171,7 +170,7 @@ def test_the_figure_and_its_words_show_what_is_right_without_attack_and_under_it
     other = "smoke/digits/corrected/sat/seed0"
     record, probed = made_up_probe(**{f"from-{other}": 0.95})
     published = record.where.replace("corrected", "published")
-    found = masking.transfers({record.where: probed, published: probed, record.where.replace("seed0", "seed1"): probed})
+    found = probes.transfers({record.where: probed, published: probed, record.where.replace("seed0", "seed1"): probed})
     assert found.keys() == {("als", "als"), ("sat", "als")}  # of one protocol and seed
     assert found["als", "als"].value == pytest.approx(0.3)
     assert found["sat", "als"].value == pytest.approx(0.9)  # 95 % are right, 5 % of them only under attack
@@ -186,7 +185,7 @@ def test_the_figure_and_its_words_show_what_is_right_without_attack_and_under_it
 
 def test_without_transferred_images_there_is_no_figure():
     record, probed = made_up_probe()
-    assert masking.transfers({record.where: probed}) == {}
+    assert probes.transfers({record.where: probed}) == {}
 
 
 # ---- the smoothed target
@@ -252,7 +251,7 @@ def project(learned, tmp_path_factory):
             dataclasses.replace(record, measurements=(clean, *rest)),
             folder / "results" / record.where / "record.json",
         )
-        beside.write_beside(made, path.with_name(masking.NAME))
+        beside.write_beside(made, path.with_name(probes.NAME))
     (folder / "_config.yml").write_text("")
     return folder
 
@@ -273,16 +272,16 @@ def test_the_command_adds_to_every_probe_what_the_other_rows_images_do(probed, c
     assert command() == 0 and command() == 0  # the second time in the place of the first
     said = capsys.readouterr().out
     assert "under its white box" in said and "under images made on als, the worst of 1" in said
-    path = probed / "smoke" / "digits" / "corrected" / "traditional" / "seed0" / masking.NAME
-    found = masking.read_probe(path, records.read(path.with_name("record.json")))
-    (added,) = [m for m in found.measurements if masking.FROM in m.name]
+    path = probed / "smoke" / "digits" / "corrected" / "traditional" / "seed0" / probes.NAME
+    found = probes.read_probe(path, records.read(path.with_name("record.json")))
+    (added,) = [m for m in found.measurements if probes.FROM in m.name]
     assert added.name == FROM_ALS and added.n == 20 and added.attack["source_weights"]
     assert added.attack["made_by"].keys() == {"commit", "dirty", "versions", "device"}
     assert len(json.loads(path.read_text())["measurements"]) == 5
 
 
 def test_a_probe_of_other_weights_is_refused(probed, capsys):
-    path = probed / "smoke" / "digits" / "corrected" / "als" / "seed0" / masking.NAME
+    path = probed / "smoke" / "digits" / "corrected" / "als" / "seed0" / probes.NAME
     path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
     assert command() == 2
     assert "was probed with other weights" in capsys.readouterr().err
@@ -290,12 +289,12 @@ def test_a_probe_of_other_weights_is_refused(probed, capsys):
 
 def test_probing_again_keeps_the_images_from_other_rows_while_the_weights_are_the_same(probed):
     assert command() == 0
-    path = probed / "smoke" / "digits" / "corrected" / "als" / "seed0" / masking.NAME
-    found = masking.read_probe(path, records.read(path.with_name("record.json")))
-    again = dataclasses.replace(found, measurements=tuple(m for m in found.measurements if masking.FROM not in m.name))
-    assert masking.with_transferred(again, path) == found
-    assert masking.with_transferred(dataclasses.replace(again, weights="new"), path).measurements == again.measurements
-    assert masking.with_transferred(again, path.with_name("none")) == again
+    path = probed / "smoke" / "digits" / "corrected" / "als" / "seed0" / probes.NAME
+    found = probes.read_probe(path, records.read(path.with_name("record.json")))
+    again = dataclasses.replace(found, measurements=tuple(m for m in found.measurements if probes.FROM not in m.name))
+    assert probes.with_transferred(again, path) == found
+    assert probes.with_transferred(dataclasses.replace(again, weights="new"), path).measurements == again.measurements
+    assert probes.with_transferred(again, path.with_name("none")) == again
 
 
 def test_an_experiment_of_our_own_is_refused(probed, capsys):

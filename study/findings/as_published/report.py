@@ -1,0 +1,181 @@
+"""The points as they are read: all of them, what each does to the numbers, two oddities of the paper's. No torch.
+
+What a point does is a table: a line for each row of the paper, in each cell "before → after" and the difference with
+its interval. What has not been run yet is said so; what was run and lacks a measurement raises.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from study.evidence import comparisons, estimates, selection
+from study.evidence.selection import Group, runs_of
+from study.findings.as_published.points import COMPARISONS, OF_A_SWITCH, POINTS, REPLICATE, Point
+from study.plan import catalogue
+from study.presentation import markup
+from study.records import Record
+
+NO_RESULT = (
+    '<p class="generated">There is no result yet, so there is nothing to compare. '
+    "<code>python -m study run advprop --protocol published --budget lite</code> makes one.</p>"
+)
+
+
+def overview() -> str:
+    """All points as an HTML table: what the code does, what is intended, and what moves one to the other here."""
+    lines = [
+        markup.row(
+            f'<a href="#{point.anchor}">{point.number}. {escape(point.name)}</a>',
+            [escape(point.published), escape(point.corrected), _where(point)],
+        )
+        for point in POINTS
+    ]
+    caption = (
+        "The points in which code, text and the techniques' own papers differ. Training: the switch, and the field of "
+        "the config. Test: measured by the evaluation of every network."
+    )
+    return markup.table(["Point", "Released code", "Intended", "Here"], lines, caption, "words")
+
+
+def effects(root: Path, number: int) -> str:
+    """What a point does to the numbers, from the records in ``root``, as HTML: its comparisons, then its switch."""
+    point = POINTS[number - 1]
+    shown = [comparison(root, name) for name in point.comparisons]
+    if point.switch:
+        shown.append(switch_moved(root, point.switch))
+    if not shown:
+        raise ValueError(f"point {number} has nothing to measure: both protocols have {point.always}")
+    return "".join(shown)
+
+
+def comparison(root: Path, name: str) -> str:
+    """One of :data:`points.COMPARISONS` as HTML, over the best group of records in ``root``."""
+    compared = COMPARISONS[name]
+    found = selection.best(root)
+    if not found:
+        return NO_RESULT
+    rows = {key: row for key, row in catalogue.rows().items() if compared.applies(row)}
+    lines = {
+        _title(row): [_pair(runs, before, after) for _, before, after in compared.pairs]
+        for key, row in rows.items()
+        if (runs := runs_of(found[0], key, compared.protocol))
+    }
+    if not lines:
+        labels = ", ".join(row.label for row in rows.values() if row.paper_table == 1)
+        return f'<p class="generated">Not run yet under the {compared.protocol} protocol: {escape(labels)}.</p>'
+    return _table([heading for heading, _, _ in compared.pairs], lines, compared.caption, found[0])
+
+
+def switch_moved(root: Path, switch: str) -> str:
+    """What moving one switch of the training away from the published protocol does, as HTML, for the rows run so.
+
+    Raises ValueError on a switch that is none of ``catalogue.SWITCHES``.
+    """
+    if switch not in catalogue.SWITCHES:
+        raise ValueError(f"unknown switch {switch!r}: choose one of {', '.join(catalogue.SWITCHES)}")
+    found = selection.best(root)
+    if not found:
+        return NO_RESULT
+    group, moved = found[0], f"published-{switch}"
+    lines = {}
+    for key, row in catalogue.rows().items():
+        pairs = [
+            comparisons.paired(group, [(key, "published", name), (key, moved, name)]) for name in OF_A_SWITCH.values()
+        ]
+        if all(pairs):
+            lines[_title(row)] = pairs
+    if not lines:
+        return _not_moved(group, switch)
+    field, published = catalogue.SWITCHES[switch]
+    caption = f"Training published, then with {field} = {published} given up and nothing else changed"
+    if switch == "precision":  # a device's best may be float32 as well
+        precisions = {record.provenance["precision"] for record in group if record.protocol == moved}
+        caption += f": trained in {', '.join(sorted(precisions))}"
+    return _table(list(OF_A_SWITCH), lines, caption, group)
+
+
+def weaker_and_stronger() -> str:
+    """In how many published rows the attack of the shorter reach leaves less accuracy, as HTML."""
+    rows = catalogue.rows()
+    less = {key for key, row in rows.items() if row.published["pgd-0.1"] < row.published["fgsm-0.1"]}
+    of_table_1 = len(less & set(catalogue.part(1)))
+    others = ", ".join(row.name for key, row in rows.items() if key not in less)
+    return (
+        f'<p class="generated">One thing the code does not explain. "PGD 0.1" moves a value by 4/255 at most, '
+        f'"FGSM 0.1" by 0.1. Yet in {len(less)} of the {len(rows)} published rows ({of_table_1} of the '
+        f"{len(catalogue.part(1))} of Table 1) PGD 0.1 leaves less accuracy. Only {escape(others)} are as one would "
+        "expect.</p>"
+    )
+
+
+def replicate() -> str:
+    """The two published rows that are one experiment, and the lead of ALS + SAT over SAT beside them, as HTML."""
+    rows = catalogue.rows()
+    one, other = (rows[key].published for key in REPLICATE)
+    sat, both = rows["sat"].published, rows["als-sat"].published
+    lines = [
+        markup.row(escape(rows[key].name), [f"{rows[key].published[column]:.2f}" for column in catalogue.COLUMNS])
+        for key in REPLICATE
+    ]
+    for name, a, b in (("their difference", other, one), ("ALS + SAT minus SAT", sat, both)):
+        lines.append(markup.row(name, [f"{b[column] - a[column]:+.2f}" for column in catalogue.COLUMNS]))
+    caption = (
+        "Published accuracies in percent: two trainings of one experiment, and below, for its size, a lead between two "
+        "experiments."
+    )
+    return markup.table(["Row", *catalogue.COLUMNS.values()], lines, caption)
+
+
+def _where(point: Point) -> str:
+    parts = []
+    if point.switch:
+        field, _ = catalogue.SWITCHES[point.switch]
+        parts.append(f"training: <code>{point.switch}</code> (<code>{field}</code>)")
+    if point.comparisons:
+        parts.append("test")
+    return "; ".join(parts) or f"both protocols: {escape(point.always)}"
+
+
+def _not_moved(group: Group, switch: str) -> str:
+    """Why there is no row to show: the switch moves nothing at this budget, or a command would make one."""
+    budget, dataset = group[0].budget, group[0].config["dataset"]
+    concerned = [key for key, row in catalogue.rows().items() if switch in row.switches(budget)]
+    if not concerned:
+        return (
+            f'<p class="generated">At the budget {budget} the published protocol does here what the corrected '
+            "one does, so there is nothing to compare.</p>"
+        )
+    return (
+        '<p class="generated">Not run yet with this one point of the training changed. '
+        f"<code>python -m study run {concerned[0]} --protocol published-{switch} --budget {budget} "
+        f"--dataset {escape(dataset)}</code> fills this table.</p>"
+    )
+
+
+def _pair(runs: list[Record], before: str, after: str) -> list[np.ndarray]:
+    return comparisons.same_images([(runs, name, comparisons.as_measured(runs, name)) for name in (before, after)])
+
+
+def _cell(before: np.ndarray, after: np.ndarray) -> str:
+    change = markup.change(estimates.difference(after, before))
+    return f"{100 * before.mean():.1f} → {100 * after.mean():.1f}{change}"
+
+
+def _title(row: catalogue.Row) -> str:
+    places = {1: "", 2: ' <span class="quiet">Table 2</span>', None: ' <span class="quiet">results file</span>'}
+    return escape(row.label) + places[row.paper_table]
+
+
+def _table(headings: Sequence[str], lines: dict[str, list[list[np.ndarray]]], caption: str, group: Group) -> str:
+    """Lines: title of a row -> a pair of masks for each of the ``headings``."""
+    first = group[0]
+    images = sorted({mask.shape[1] for pairs in lines.values() for pair in pairs for mask in pair})
+    caption = (
+        f"{caption}. Accuracy in percent, before → after; below, the difference with its 95 % interval, paired by "
+        f"image, over the {markup.counts(images)} images compared. "
+        f"Budget {first.budget} on {first.data['title']}."
+    )
+    body = [markup.row(title, [_cell(*pair) for pair in pairs]) for title, pairs in lines.items()]
+    return markup.table(["Row", *headings], body, caption)

@@ -1,0 +1,66 @@
+"""Does the published protocol put the rows of Table 1 in the paper's order? In sentences and as a table. No torch."""
+
+from html import escape
+
+import numpy as np
+
+from study.evidence import comparisons
+from study.evidence.estimates import rank_correlation
+from study.evidence.selection import Group, rows_run
+from study.plan import catalogue
+from study.presentation.markup import NO_NUMBER, row, table
+
+
+def agreement(group: Group, alike: float = 0.7) -> str:
+    """What of the paper's Table 1 the published protocol brings back and what not, as Markdown; empty below 5 rows.
+
+    Rows are called in the paper's order where their rank correlation with it is at least ``alike``.
+    """
+    orders, gaps = {}, {}
+    for heading, (ours, theirs) in side_by_side(group).items():
+        gaps[heading] = float(np.mean(np.subtract(ours, theirs)))
+        orders[heading] = rank_correlation(ours, theirs) if len(set(ours)) > 1 else 0.0
+    if not orders:
+        return ""
+    agree = [f"{heading} ({rho:+.2f})" for heading, rho in orders.items() if rho >= alike]
+    differ = [f"{heading} ({rho:+.2f})" for heading, rho in orders.items() if rho < alike]
+    low, high = min(gaps.values()), max(gaps.values())
+    place = f"{-high:.1f} to {-low:.1f} points below it" if high < 0 else f"{low:+.1f} to {high:+.1f} points from it"
+    sentences = [f"The rows stand in the paper's order in {', '.join(agree)}." if agree else ""]
+    sentences += [f"They do not in {', '.join(differ)}." if differ else ""]
+    sentences += [f"The level is not the paper's: averaged over the rows, our columns lie {place}."]
+    return " ".join(filter(None, sentences))
+
+
+def comparison(group: Group) -> str:
+    """Does our published protocol put the rows of Table 1 in the paper's order? As HTML; empty below 5 rows."""
+    body = []
+    for heading, (ours, theirs) in side_by_side(group).items():
+        same_order = f"{rank_correlation(ours, theirs):+.2f}" if len(set(ours)) > 1 else NO_NUMBER
+        spread = [f"{max(values) - min(values):.1f}" for values in (theirs, ours)]
+        body.append(row(escape(heading), [same_order, f"{np.mean(np.subtract(ours, theirs)):+.1f}", *spread]))
+    if not body:
+        return ""
+    caption = (
+        f"The paper's numbers and the published protocol here, over {len(ours)} rows of Table 1. Order: Spearman's "
+        "rank correlation of the rows. Gap: ours minus the paper's, on average, in percentage points. Spread: best row "
+        "minus worst row."
+    )
+    return table(["Column", "Order", "Gap", "Spread: paper", "here"], body, caption)
+
+
+def side_by_side(group: Group) -> dict[str, tuple[list[float], list[float]]]:
+    """Heading of a column -> accuracies in percent of the rows of Table 1: ours, published protocol, and the paper's.
+
+    Empty below five rows: of three, chance puts one in six in the same order.
+    """
+    found = rows_run(group, "published")
+    if len(found) < 5:
+        return {}
+    return {
+        heading: (
+            [100 * comparisons.accuracy(group, key, "published", column).value for key in found],
+            [paper.published[column] for paper in found.values()],
+        )
+        for column, heading in catalogue.COLUMNS.items()
+    }
