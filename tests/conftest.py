@@ -53,14 +53,11 @@ def batch():
 
 
 @pytest.fixture(scope="session")
-def first_book(tmp_path_factory):
-    """The book of a fresh clone: no result yet. Returns (folder of the pages, output of the build)."""
-    from made_up_book import build, project
+def fresh(tmp_path_factory):
+    """The folder of a project without a result, as after the first command of a fork that cleared them."""
+    from made_up_book import project
 
-    folder = project(tmp_path_factory.mktemp("first book"))  # with a space, as in a reader's folder
-    done = build(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "_build" / "html", done.stdout
+    return project(tmp_path_factory.mktemp("fresh"))
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +68,7 @@ def book(tmp_path_factory):
 
     from study.plan import catalogue
 
-    folder = project(tmp_path_factory.mktemp("book"))
+    folder = project(tmp_path_factory.mktemp("a book"))  # with a space, as in a reader's folder
     for key in LITE_ROWS:
         for protocol in catalogue.PROTOCOLS:
             fake.put(fake.record(key, protocol), folder / "results")

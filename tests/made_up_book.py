@@ -1,5 +1,7 @@
-"""A copy of the project with made-up records, and the build of its book: real, of results that nobody measured."""
+"""A copy of the project with made-up records, and its book: built, or a page at a time without Sphinx."""
 
+import ast
+import contextlib
 import os
 import shutil
 import subprocess
@@ -7,6 +9,9 @@ import sys
 from pathlib import Path
 
 import fake_records as fake
+import jupytext
+import pytest
+from IPython import display
 from places import ROOT
 
 from study.findings.runs import report
@@ -26,6 +31,50 @@ def project(folder: Path) -> Path:
         fake.put(fake.record(key, budget="smoke"), folder / "results")
     fake.put(fake.record(), folder / "results" / ".partial-123")
     return folder
+
+
+def page(folder: Path, name: str) -> str:
+    """The prose of a page of the project in ``folder``, and what its code cells show: without a kernel or Sphinx.
+
+    Run where a build runs it, in the folder of the page.
+    """
+    shown, path = [], folder / f"{name}.md"
+
+    def show(*outputs, **_) -> None:
+        for one in outputs:
+            shown.append(getattr(one, "data", None) or str(one))
+
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.chdir(path.parent)
+        for variable in [variable for variable in os.environ if variable.startswith("ADVLIB_")]:
+            patch.delenv(variable)
+        patch.setattr(display, "display", show)
+        patch.setattr("study.presentation.page.display", show)
+        names: dict = {}
+        for cell in jupytext.read(path).cells:
+            if cell.cell_type != "code":
+                shown.append(cell.source)
+                continue
+            *body, last = ast.parse(cell.source).body
+            if not isinstance(last, ast.Expr):
+                body, last = [*body, last], None
+            exec(compile(ast.Module(body, []), str(path), "exec"), names)  # noqa: S102 - the book's own cells
+            if last and (value := eval(compile(ast.Expression(last.value), str(path), "eval"), names)) is not None:
+                show(value)
+    return "\n".join(shown)
+
+
+def small_book(folder: Path, code: str, prose: str = "Nothing.") -> subprocess.CompletedProcess:
+    """The build of a book of one page, which has that code and prose."""
+    head = (
+        "---\njupytext:\n  text_representation: {extension: .md, format_name: myst}\nkernelspec: {name: python3}\n---\n"
+    )
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/reproduce\nchapters:\n  - file: book/references\n")
+    (folder / "book" / "reproduce.md").write_text(
+        f"{head}\n# A page\n\n{prose}\n\n```{{code-cell}} ipython3\n{code}\n```\n"
+    )
+    return build(folder)
 
 
 def build(folder: Path) -> subprocess.CompletedProcess:

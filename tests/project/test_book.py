@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fake_records as fake
 import pytest
-from made_up_book import LITE_ROWS, build, project
+from made_up_book import LITE_ROWS, build, page, project, small_book
 from places import ROOT
 
 from study.evidence.estimates import Estimate
@@ -44,17 +44,16 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_every_page_of_the_contents_is_written_and_the_build_says_where(first_book):
-    html, output = first_book
-    for page in build_book.pages(ROOT):
-        assert (html / f"{page}.html").is_file(), page
-    assert "Open _build/html/index.html" in output
-    assert 'url=book/index.html"' in text(html, "index")
+def test_every_page_of_the_contents_is_written(book):
+    for name in build_book.pages(ROOT):
+        assert (book / f"{name}.html").is_file(), name
+    assert 'url=book/index.html"' in text(book, "index")
+    assert not list((book / "results" / "smoke").glob("**/*.html")), "a smoke run is no result"
 
 
-def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_book):
-    html, _ = first_book
-    judged = (
+@pytest.mark.parametrize(
+    "name",
+    [
         "claims",
         "results",
         "mixtures",
@@ -66,23 +65,25 @@ def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(first_b
         "autoattack",
         "corruptions",
         "training",
-    )
-    for page in ("index", *judged, "runs"):
-        shown = text(html, f"book/{page}")
-        assert "There is no result yet" in shown, page
-        assert "<td>" not in shown and "scikit-learn" not in shown, page
-    assert not list((html / "results").glob("**/*.html"))
+        "index",
+        "runs",
+    ],
+)
+def test_a_book_without_results_says_so_and_shows_no_smoke_number_as_one(fresh, name):
+    shown = page(fresh, f"book/{name}")
+    assert "There is no result yet" in shown
+    assert "<td>" not in shown and "scikit-learn" not in shown
 
 
-def test_an_explorer_without_data_says_how_to_make_them(first_book):
-    page = text(first_book[0], "book/explorer")
-    assert "The explorer has no data here" in page and "python -m study measure explorer" in page
-    assert 'id="explorer" hidden' in page, "no empty controls"
+def test_an_explorer_without_data_says_how_to_make_them(fresh):
+    shown = page(fresh, "book/explorer")
+    assert "The explorer has no data here" in shown and "python -m study measure explorer" in shown
+    assert 'id="explorer" hidden' in shown, "no empty controls"
 
 
-def test_the_machinery_check_is_labelled_as_no_result(first_book):
-    page = text(first_book[0], "book/first-look")
-    assert "Machinery check, not a result" in page and page.count('<th scope="row">') == len(report.SMOKE_ROWS)
+def test_the_machinery_check_is_labelled_as_no_result(fresh):
+    shown = page(fresh, "book/first-look")
+    assert "Machinery check, not a result" in shown and shown.count('<th scope="row">') == len(report.SMOKE_ROWS)
 
 
 def test_the_results_page_shows_the_numbers_of_the_records_and_links_to_their_notebooks(book):
@@ -97,29 +98,35 @@ def test_the_results_page_shows_the_numbers_of_the_records_and_links_to_their_no
     assert "scikit-learn" not in page, "smoke records stay out of the results"
 
 
-def test_a_removed_record_fails_the_build(tmp_path):
+SMOKE = """from study.findings.runs import report
+from study.machine.folders import results_folder
+print(report.smoke(results_folder()))"""
+TABLE = """from study.evidence import selection
+from study.findings.numbers import results
+from study.machine.folders import results_folder
+print(results.paper_table(selection.groups(results_folder())[0]))"""
+
+
+def test_a_book_of_one_page_is_built_and_the_build_says_where(tmp_path):
     folder = project(tmp_path)
-    (folder / "results" / fake.record("als", budget="smoke").where / "record.json").unlink()
-    done = build(folder)
-    assert done.returncode != 0 and "no smoke record of row 'als'" in done.stdout
+    fake.put(fake.record(), folder / "results")
+    done = small_book(folder, f"{SMOKE}\n{TABLE}")
+    assert done.returncode == 0 and "Open _build/html/index.html" in done.stdout, done.stdout
 
 
-def test_a_missing_number_and_a_missing_reference_fail_the_build(tmp_path):
-    folder = project(tmp_path)
-    fake.put(fake.record(drop=["corrected:fgsm-0.5"]), folder / "results")
-    with open(folder / "book" / "reproduce.md", "a") as page:
-        page.write("\nSee {eq}`eq-that-nobody-wrote`.\n")
-    done = build(folder)
-    assert done.returncode != 0
-    assert "has no measurement 'corrected:fgsm-0.5'" in done.stdout
-
-
-def test_a_missing_reference_alone_fails_the_build(tmp_path):
-    folder = project(tmp_path)
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/reproduce\nchapters:\n  - file: book/references\n")
-    (folder / "book" / "reproduce.md").write_text("# A page\n\nSee {eq}`eq-that-nobody-wrote`.\n")
-    done = build(folder)
-    assert done.returncode != 0 and "eq-that-nobody-wrote" in done.stdout
+def test_a_removed_record_a_missing_number_and_a_missing_reference_each_fail_the_build(tmp_path):
+    """Each alone: beside it the page is that of the test above."""
+    for place, code, prose, said in (
+        ("record", SMOKE, "Nothing.", "no smoke record of row 'als'"),
+        ("number", TABLE, "Nothing.", "has no measurement 'corrected:fgsm-0.5'"),
+        ("reference", "1", "See {eq}`eq-that-nobody-wrote`.", "eq-that-nobody-wrote"),
+    ):
+        folder = project(tmp_path / place)
+        fake.put(fake.record(drop=["corrected:fgsm-0.5"] if place == "number" else []), folder / "results")
+        if place == "record":
+            (folder / "results" / fake.record("als", budget="smoke").where / "record.json").unlink()
+        done = small_book(folder, code, prose)
+        assert done.returncode != 0 and said in done.stdout, place
 
 
 @pytest.mark.parametrize(
@@ -182,7 +189,7 @@ def test_no_page_tells_whose_machine_built_it(book):
 
 def test_every_picture_is_described_in_words(book):
     seen, shown = 0, 0
-    for path in [book / f"{page}.html" for page in build_book.pages(ROOT)]:
+    for path in [book / f"{name}.html" for name in build_book.pages(ROOT)]:
         for tag, attributes in Tags(path).found:
             source = attributes.get("src", "") if tag == "img" else ""
             if "_static/figures" in source:
@@ -197,19 +204,19 @@ def test_every_picture_is_described_in_words(book):
                     f"{path.name}: {alt!r}"
                 )
     assert seen == sum(
-        len(re.findall(r"^ *figure = \w+\.\w+\(", (ROOT / f"{page}.md").read_text(), re.MULTILINE))
-        for page in build_book.pages(ROOT)
-        if (ROOT / f"{page}.md").is_file()
+        len(re.findall(r"^ *figure = \w+\.\w+\(", (ROOT / f"{name}.md").read_text(), re.MULTILINE))
+        for name in build_book.pages(ROOT)
+        if (ROOT / f"{name}.md").is_file()
     ), "a figure that a page draws is not on it"
     assert shown >= 7, "the results pages have lost figures"
 
 
 def test_headings_descend_one_level_at_a_time(book):
-    for page in build_book.pages(ROOT):
-        article = text(book, page).split("<article", 1)[1].split("</article>")[0]
+    for name in build_book.pages(ROOT):
+        article = text(book, name).split("<article", 1)[1].split("</article>")[0]
         levels = [int(level) for level in re.findall(r"<h([1-6])", article)]
-        assert levels[0] == 1 and levels.count(1) == 1, page
-        assert all(after <= before + 1 for before, after in pairwise(levels)), page
+        assert levels[0] == 1 and levels.count(1) == 1, name
+        assert all(after <= before + 1 for before, after in pairwise(levels)), name
 
 
 def test_links_between_pages_lead_somewhere(book):

@@ -82,9 +82,9 @@ def test_axe_finds_a_picture_without_words_and_a_faint_text(html):
 @needs_browser
 @needs_axe
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["book/index", "book/theory/als", "book/claims"])
-def test_a_page_of_the_book_has_no_fault(book, page):
-    assert check_book.check(book, book / f"{page}.html") == []
+def test_a_page_of_the_book_has_no_fault(book):
+    """One that has tables, figures and details; `make check-book` looks at all of them."""
+    assert check_book.check(book, book / "book" / "claims.html") == []
 
 
 @needs_browser

@@ -622,7 +622,7 @@ def test_a_training_saves_once_a_minute_also_within_an_epoch_and_at_its_end(tmp_
         save(path, *arguments)
         saved.append((slow.now, *at(path)))
 
-    monkeypatch.setattr(train, "time", slow)
+    monkeypatch.setattr(training, "time", slow)
     monkeypatch.setattr(training, "save_checkpoint", noted)
     miniature.fit(
         miniature.config(epochs=3, **ADVERSARIAL), miniature.dataset(), step=slow, checkpoint=tmp_path / "c.pt"
@@ -636,7 +636,7 @@ def test_a_training_killed_some_steps_after_it_saved_ends_as_if_it_had_not_been(
     whole, _ = miniature.fit(config, data)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         slow = SlowSteps(killed_after=steps)
-        patch.setattr(train, "time", slow)
+        patch.setattr(training, "time", slow)
         miniature.fit(config, data, step=slow, checkpoint=path)
     assert at(path) == reached
     resumed, curve = miniature.fit(config, data, checkpoint=path)
