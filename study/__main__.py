@@ -460,16 +460,27 @@ def _networks(options, root: Path) -> list:
     """The networks of the rows that are asked for."""
     from study.experiment.network import Network
 
-    weights = options.weights or (project_folder() or Path()) / "models"
-    if weights.is_file() and len(options.keys) > 1:
-        raise ValueError(f"--weights {weights} is one file, and {len(options.keys)} rows are asked for: name one row")
-    return [
-        Network(
-            records.read(root / _where(options, key) / "record.json"),
-            weights if weights.is_file() else weights / f"{key}.safetensors",
-        )
-        for key in options.keys
+    weights, keys = options.weights or (project_folder() or Path()) / "models", dict.fromkeys(options.keys)
+    if weights.is_file() and len(keys) > 1:
+        raise ValueError(f"--weights {weights} is one file, and {len(keys)} rows are asked for: name one row")
+    found = [
+        Network(_record(options, root, key), weights if weights.is_file() else weights / f"{key}.safetensors")
+        for key in keys
     ]
+    if options.kind != "overfitting":  # which trains them itself
+        for network in found:
+            network.refuse_missing()
+    return found
+
+
+def _record(options, root: Path, key: str) -> records.Record:
+    """The record of a row that is asked for. Raises ValueError, with the remedy, where there is none."""
+    path = root / _where(options, key) / "record.json"
+    if not path.exists():
+        dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
+        run = grid.Run(key, options.protocol, options.budget, dataset, options.seed)
+        raise ValueError(f"{path} is not there: run it first: {_shell_line(run, options.results)}")
+    return records.read(path)
 
 
 # ---- a borrowed machine

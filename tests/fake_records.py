@@ -10,6 +10,7 @@ from study import records
 from study.experiment.evaluate import Attack, suite
 from study.plan import catalogue
 from study.records import Measurement, Record
+from study.records.beside import Beside
 from study.records.packing import pack_mask
 
 TITLES = {"digits": "scikit-learn's digits", "cifar10": "CIFAR-10", "cifar10-jpeg": "CIFAR-10, JPEG copy"}
@@ -115,3 +116,22 @@ def put(record: Record, results: Path) -> Path:
     records.write(record, folder / "record.json")
     (folder / "run.ipynb").write_text(json.dumps(NOTEBOOK))
     return folder
+
+
+def about(record: Record, images: int = IMAGES, weights: str = "") -> dict:
+    """The fields of every file beside a record, but for its measurements; ``weights``: a digest."""
+    return {
+        "record": record.where,
+        "record_digest": records.digest(record),
+        "weights": weights,
+        "provenance": record.provenance,
+        "images": images,
+    }
+
+
+def beside(found: Beside, results: Path) -> Path:
+    """Put the file where its record's place is below ``results``, whether or not it belongs to the record there."""
+    path = results / found.record / found.FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(records.as_lines(dataclasses.asdict(found)))
+    return path

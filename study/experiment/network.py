@@ -14,17 +14,28 @@ from study import records
 from study.data import Dataset, load
 from study.experiment.build import device_or_best
 from study.experiment.provenance import provenance
-from study.experiment.weights import load_weights
+from study.experiment.weights import load_weights, reading
+from study.machine.folders import work_folder
 from study.records import Record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """The network of ``record``, whose weights are in the file ``weights``; with ``data_root`` as for :func:`load`."""
 
     record: Record
     weights: Path
     data_root: Path | None = None
+
+    def refuse_missing(self) -> None:
+        """Raises ValueError, with the remedy, unless the file of weights is there."""
+        if not Path(self.weights).is_file():
+            raise ValueError(f"{self.weights} is not there: {self._remedy}")
+
+    @property
+    def _remedy(self) -> str:
+        own = work_folder(self.record.where) / "model.safetensors"
+        return f"name the weights of {self.record.where} with --weights; a run leaves its own at {own}"
 
     @cached_property
     def digest(self) -> str:
@@ -39,13 +50,13 @@ class Network:
     def model(self) -> nn.Module:
         """The network with true gradients, in evaluation mode, on the device.
 
-        Raises ValueError if the file has the weights of another record, and what reading it raises.
+        Raises ValueError, with the remedy, if the file is damaged, or has the weights of another record.
         """
-        with safe_open(self.weights, framework="pt") as file:
+        with reading(self.weights), safe_open(self.weights, framework="pt") as file:
             of = (file.metadata() or {}).get("record", self.record.where)
             channels = file.get_slice("standardise.mean").get_shape()[1]
         if of != self.record.where:
-            raise ValueError(f"{self.weights} has the weights of {of}, not of {self.record.where}: name its own file")
+            raise ValueError(f"{self.weights} has the weights of {of}: {self._remedy}")
         config = self.record.as_config()
         activation = "relu" if config.activation == "surrogate-relu" else config.activation
         classes, alpha = len(self.record.data["classes"]), config.activation_alpha
@@ -60,18 +71,20 @@ class Network:
             raise ValueError(f"{self.record.where} is of other data than {found.name!r} here: their checksums differ")
         return found
 
-    def first(self, images: int | None, usual: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first test images, uint8 (n, C, H, W), and their labels, on the device.
-
-        As many as asked for; if none are, the ``usual`` number, or all that the record was tested on if those are
-        fewer. Raises ValueError if more are asked for.
+    def count(self, images: int | None, usual: int) -> int:
+        """How many test images to measure on: as many as are asked for, else the ``usual`` number, or all that the
+        record was tested on if those are fewer. Raises ValueError if more are asked for, or fewer than one.
         """
         most = self.record.measurement("corrected:clean").n
-        if images and images > most:
+        if images is not None and not 1 <= images <= most:
             raise ValueError(
-                f"{images} images are asked for, and {self.record.where} was tested on {most}: ask for no more"
+                f"{images} images are asked for, and {self.record.where} was tested on {most}: ask for 1 to {most}"
             )
-        n = images or min(usual, most)
+        return images or min(usual, most)
+
+    def first(self, images: int | None, usual: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first test images, uint8 (n, C, H, W), and their labels, on the device. As many as :meth:`count` says."""
+        n = self.count(images, usual)
         return self.dataset.test_images[:n].to(self.device), self.dataset.test_labels[:n].to(self.device)
 
     def about(self, images: int) -> dict:

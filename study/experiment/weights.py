@@ -1,6 +1,8 @@
 """Trained weights as safetensors: a file that says what it is, and that cannot run code when it is read."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -37,19 +39,30 @@ def save_weights(
     return Path(path)
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What safetensors says of a file that it cannot read is raised as ValueError, with the remedy."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no file of a network's weights ({error}): fetch it or make it again") from error
+
+
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Weights from :func:`save_weights` into a model of the same config; returned in evaluation mode."""
-    model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()})
+    with reading(path):
+        kept = load_file(path)
+    model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in kept.items()})
     return model.eval()
 
 
 def load_model(path: Path, activation: str | None = None) -> nn.Module:
     """The whole model from a file that was saved with its record, in float32 and evaluation mode.
 
-    ``activation="relu"`` gives a network with surrogate gradients its true ones. Raises ValueError on a file without a
-    record's description.
+    ``activation="relu"`` gives a network with surrogate gradients its true ones. Raises ValueError on a file that is
+    damaged or without a record's description.
     """
-    with safe_open(path, framework="pt") as file:
+    with reading(path), safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
         channels = file.get_slice("standardise.mean").get_shape()[1]
     if "config" not in about:

@@ -48,6 +48,9 @@ class Beside:
 
     def check(self) -> None:
         """Raises ValueError or KeyError where the file contradicts itself. A kind adds what its own fields must say."""
+        names = [measurement.name for measurement in self.measurements]
+        if len(set(names)) < len(names):
+            raise ValueError("two of its measurements have one name")
         for measurement in self.measurements:
             unpack_mask(measurement.correct, self.images)
             if measurement.n != self.images:
@@ -66,7 +69,7 @@ class Beside:
             if len(there) < self.images:
                 return f"it is of {self.images} images, and the record of {len(there)}"
             agreement = (self.mask(ours) == there).mean()
-            if agreement < SAME_NETWORK:
+            if not agreement >= SAME_NETWORK:  # nor where there is no image to agree on
                 return f"they agree on {agreement:.1%} of images only, {theirs}"
         return None
 
@@ -129,11 +132,15 @@ class Beside:
 def _published(models: Path, record: Record) -> str | None:
     """The digest of the record's weights in ``models``; None if there are none, or another run's.
 
-    Whose they are, a file of safetensors says itself: its first eight bytes are the length of a header in JSON.
+    Whose they are, a file of safetensors says itself: its first eight bytes are the length of a header in JSON. Raises
+    ValueError, with the remedy, where they are not.
     """
     path = models / f"{record.key}.safetensors"
     if not path.is_file():
         return None
     content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return sha256(content).hexdigest() if header.get("__metadata__", {}).get("record") == record.where else None
+    try:
+        of = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {}).get("record")
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is no file of weights ({error}): fetch it again, or move it away") from error
+    return sha256(content).hexdigest() if of == record.where else None

@@ -3,11 +3,15 @@
 import csv
 import io
 import json
+import shlex
+import sys
+from pathlib import Path
 
 import fake_records as fake
 import pytest
 
-from study.__main__ import main
+from study.__main__ import _parser, main
+from study.__main__ import run as runs
 from study.findings.claims import judge
 from study.plan import catalogue
 
@@ -102,3 +106,85 @@ def test_status_shows_a_damaged_record_that_is_alone_in_its_data_set(tmp_path, c
 def test_an_unknown_protocol_of_a_table_is_refused(results, capsys):
     assert main(["table", "1", "--protocol", "publisht", "--results", str(results)]) == 2
     assert "did you mean 'published'" in capsys.readouterr().err
+
+
+# measuring networks
+
+
+def refused(capsys, *arguments) -> str:
+    """What ``measure`` says to somebody who asked for what cannot be: one line."""
+    assert main(["measure", *map(str, arguments)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("study: ") and said.count("\n") == 1
+    return said.strip()
+
+
+MEASURE = ("masking", "autoattack", "corruptions", "branches", "overfitting", "transfer", "explorer")
+
+
+@pytest.mark.parametrize("kind", MEASURE)
+def test_what_was_not_run_is_not_measured_and_the_command_that_runs_it_is_said(kind, tmp_path, capsys):
+    said = refused(capsys, kind, "als", "--protocol", "published", "--seed", "2", "--results", tmp_path / "my results")
+    path = tmp_path / "my results" / "smoke" / "digits" / "published" / "als" / "seed2" / "record.json"
+    begin = f"{path} is not there: run it first: {sys.executable} -m study "
+    assert begin in said
+    options = _parser().parse_args(shlex.split(said.partition(begin)[2]))
+    assert (options.command, options.key, options.protocol, options.seed) == (runs, "als", "published", 2)
+    assert (options.budget, options.dataset, options.results) == ("smoke", "digits", tmp_path / "my results")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MEASURE if kind != "overfitting"])
+@pytest.mark.parametrize(
+    ("weights", "absent"),
+    [
+        ([], "models/als.safetensors"),
+        (["--weights", "folder"], "folder/als.safetensors"),
+        (["--weights", "not there"], "not there/traditional.safetensors"),
+    ],
+)
+def test_without_its_weights_nothing_is_measured_and_their_place_is_said(
+    kind, weights, absent, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)  # outside of any project
+    monkeypatch.setenv("ADVLIB_WORK", "work")
+    for key in ("traditional", "als"):
+        fake.put(fake.record(key, budget="smoke"), tmp_path / "results")
+    for folder in ("models", "folder"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "traditional.safetensors").write_text("nobody reads them")
+    place = fake.record(Path(absent).stem, budget="smoke").where
+    remedy = f"name the weights of {place} with --weights; a run leaves its own at work/{place}/model.safetensors"
+    said = refused(capsys, kind, "traditional", "als", *weights, "--results", "results")
+    assert f"{absent} is not there: {remedy}" in said
+
+
+def test_one_file_of_weights_is_of_one_row(tmp_path, capsys):
+    weights = tmp_path / "als.safetensors"
+    weights.write_text("weights")
+    said = refused(capsys, "masking", "als", "sat", "--weights", weights, "--results", tmp_path)
+    assert f"--weights {weights} is one file, and 2 rows are asked for: name one row" in said
+
+
+def test_rows_without_advprop_have_no_branches_and_none_is_measured_before_they_are_named(tmp_path, capsys):
+    for key in ("advprop", "als", "sat"):
+        fake.put(fake.record(key, budget="smoke"), tmp_path / "results")
+        (tmp_path / f"{key}.safetensors").write_text("nobody reads them")
+    before = sorted(tmp_path.rglob("*"))
+    said = refused(
+        capsys, "branches", "advprop", "als", "sat", "--weights", tmp_path, "--results", tmp_path / "results"
+    )
+    assert "trained without AdvProp, with one batch norm a layer: als, sat: leave them out" in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unknown_row_is_refused_with_the_nearest_name(tmp_path, capsys):
+    assert "did you mean 'advprop'" in refused(capsys, "masking", "advprp", "--results", tmp_path)
+
+
+@pytest.mark.parametrize("images", ["0", "-5", "201"])
+def test_no_image_or_more_than_there_are_are_refused(images, tmp_path, capsys):
+    record = fake.record("als", budget="smoke")
+    fake.put(record, tmp_path)
+    (tmp_path / "als.safetensors").write_text("nobody reads them")
+    said = refused(capsys, "autoattack", "als", "--images", images, "--weights", tmp_path, "--results", tmp_path)
+    assert f"{images} images are asked for, and {record.where} was tested on 200: ask for 1 to 200" in said

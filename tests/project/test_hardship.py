@@ -66,7 +66,7 @@ def notebook(tmp_path, monkeypatch):
     def put(*lines: str) -> None:
         first = nbformat.v4.new_code_cell("\n".join(f"{name} = None" for name in NAMES))
         first.metadata["tags"] = ["parameters"]
-        body = "import os, sys\nfrom advlib import records\nfrom study.machine.folders import results_folder\n"
+        body = "import os, sys\nfrom study import records\nfrom study.machine.folders import results_folder\n"
         body += "\n".join(lines).replace("{made!r}", repr(str(made)))
         cells = [nbformat.v4.new_markdown_cell("# A run"), first, nbformat.v4.new_code_cell(body)]
         nbformat.write(

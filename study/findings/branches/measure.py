@@ -10,7 +10,7 @@ affine parameters in question: on clean training images instead of the main bran
 auxiliary branch's.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -114,11 +114,13 @@ def attacks(surrogate: bool) -> list[Attack]:
     return chosen + [replace(a, gradient="surrogate") for a in chosen if surrogate and a.method != "none"]
 
 
-def measure(networks: Iterable[Network], results: Path, images: int | None = None) -> Iterator[str]:
+def measure(networks: Sequence[Network], results: Path, images: int | None = None) -> Iterator[str]:
     """Attack the four networks inside each on its test images, or the first ``images``, and say what was found.
 
-    Raises ValueError where a network has no second batch norm, and what :class:`Network` raises.
+    Raises ValueError where one has no second batch norm, before any is attacked, and what :class:`Network` raises.
     """
+    if single := [one.record.key for one in networks if one.record.config["norm"] == "shared"]:
+        raise ValueError(f"trained without AdvProp, with one batch norm a layer: {', '.join(single)}: leave them out")
     for network in networks:
         found = crossed(network, images)
         path = found.write(results, network.record)

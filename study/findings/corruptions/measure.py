@@ -49,8 +49,8 @@ def measure(
     One more file of the data set shows an image spoilt in every way. Kinds that a file has already are kept, unless all
     is to be made ``anew``; it grows by one kind at a time, so a command that was killed goes on where it was.
 
-    Raises ValueError on an unknown kind, on records of several data sets, and on data that are not the records' or too
-    small; ImportError without the library.
+    Raises ValueError on an unknown kind, on records of several data sets, on data that are not the records' or too
+    small, and on a file that cannot be gone on from; ImportError without the library.
     """
     kinds, spoil = judge.check_kinds(kinds), library()
     if len(names := sorted({one.record.config["dataset"] for one in networks})) != 1:
@@ -74,13 +74,22 @@ def measure(
 
 
 def _begun(network: Network, results: Path, images: int, anew: bool) -> Corruptions:
-    """What there is of a network already, if it was measured by the same libraries and weights on as many images."""
+    """What there is of a network already, or a beginning.
+
+    Raises ValueError if what there is was measured by other libraries, with other weights or on other images.
+    """
     made_by = {name: version(name) for name in LIBRARIES}
     path = Path(results) / network.record.where / Corruptions.FILE
     if path.is_file() and not anew:
-        there = Corruptions.read(path, network.record)
-        if (there.weights, there.images, there.made_by) == (network.digest, images, made_by):
-            return there
+        there = Corruptions.read(path, network.record, network.digest)
+        if there.images != images:
+            raise ValueError(
+                f"{path} is of {there.images} images, not of {images}: ask for --images {there.images}, or begin again "
+                "with --anew"
+            )
+        if there.made_by != made_by:
+            raise ValueError(f"{path} was made by other versions of {', '.join(made_by)}: begin again with --anew")
+        return there
     clean = _measurement("clean", {"method": "none"}, network, network.first(images, 0)[0].cpu().numpy())
     return Corruptions(**network.about(images), measurements=(clean,), made_by=made_by, pixels={})
 

@@ -41,6 +41,7 @@ def measure(networks: Iterable[Network], results: Path, images: int | None = Non
     What images from other rows did is kept while the weights are the same. Raises what :class:`Network` raises, and
     ImportError without the library that has Square.
     """
+    _square()  # before anything is measured
     for network in networks:
         shown, labels = network.first(images, IMAGES)
         found = probe(network.model, shown, labels, record=network.record, about=network.about(len(shown)))
@@ -138,6 +139,16 @@ def square(model: nn.Module, x: Tensor, y: Tensor, queries: int, seed: int) -> T
 
     It seeds torch's generators: here they are forked, and come back as they were.
     """
+    attack = _square()
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.no_grad():
+        shown = attack(model, eps=SQUARE["eps"], n_queries=queries, seed=seed)(x, y)
+    if (shown - x).abs().max() > SQUARE["eps"] + 1e-6 or shown.min() < 0 or shown.max() > 1:
+        raise RuntimeError("Square of torchattacks left its ball or the pixels: its numbers would mean nothing")
+    return predictions(model, shown) == y
+
+
+def _square() -> type:
+    """Square of torchattacks. ImportError, with the remedy, without it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -146,11 +157,7 @@ def square(model: nn.Module, x: Tensor, y: Tensor, queries: int, seed: int) -> T
             raise ImportError(
                 f"Square needs torchattacks ({error}): pip install --no-deps -r requirements-peers.lock"
             ) from error
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.no_grad():
-        shown = Square(model, eps=SQUARE["eps"], n_queries=queries, seed=seed)(x, y)
-    if (shown - x).abs().max() > SQUARE["eps"] + 1e-6 or shown.min() < 0 or shown.max() > 1:
-        raise RuntimeError("Square of torchattacks left its ball or the pixels: its numbers would mean nothing")
-    return predictions(model, shown) == y
+    return Square
 
 
 def _interval(values: list[float]) -> tuple[float, float]:

@@ -26,7 +26,8 @@ def measure(networks: Iterable[Network], results: Path, images: int | None = Non
     """Train each network once more, see what it does after every epoch, write it beside its record, and say it."""
     for network in networks:
         record = network.record
-        found = watch(record, images=images, work=work_folder(record.where), data_root=network.data_root)
+        n = network.count(images, IMAGES)
+        found = watch(record, images=n, work=work_folder(record.where), data_root=network.data_root)
         path = found.write(results, record)
         epochs = range(1, len(found.epochs) + 1)
         rates = ", ".join(f"{100 * found.accuracy(judge.MANY, epoch).value:.1f}" for epoch in epochs)

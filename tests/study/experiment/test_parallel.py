@@ -199,9 +199,9 @@ LONG = {"epochs": 40, "train_size": 64, "batch_size": 32, "precision": "float32"
 TRAIN = """
 import json, sys
 from pathlib import Path
-from advlib import torchrun
+from study.experiment.fast import launch
 task = {"config": json.loads(sys.argv[1]), "device": "cpu", "data_root": None}
-torchrun.train(task, Path(sys.argv[2]), processes=2, threads=1)
+launch.train(task, Path(sys.argv[2]), processes=2, threads=1)
 """
 
 

@@ -15,6 +15,7 @@ from study.experiment.precision import float32
 from study.findings.autoattack import measure as autoattack
 from study.findings.branches import measure as recombine
 from study.findings.corruptions import measure as corrupt
+from study.findings.explorer import measure as explore
 from study.findings.masking import measure as probe
 from study.findings.masking import transfer
 
@@ -119,14 +120,17 @@ def test_a_network_is_measured_in_float32_whatever_the_caller_has_set(loose, wit
     x = data_pixels.to_pixels(images)
     by("transfer", lambda: transfer.among({"a": witness}, x, labels, seeds={"a": 0}))
     pixels = images.numpy().astype(np.uint8)
-    by("corruptions", lambda: corrupt._measurement("fog", {}, witness, pixels, labels))
+    network = SimpleNamespace(model=witness, dataset=data, device=images.device)
+    by("corruptions", lambda: corrupt._measurement("fog", {}, network, pixels))
     step = train.clean_step
     config = miniature.config(epochs=1)
     by("training", lambda: miniature.fit(config, miniature.dataset(), model=witness.train(), step=step))
     assert all(found == {(False, "highest")} for found in seen.values()), seen
 
 
-@pytest.mark.parametrize("measure", [evaluate, probe.measure, transfer.among, recombine.measure, autoattack.attack])
+@pytest.mark.parametrize(
+    "measure", [evaluate, probe.probe, transfer.among, recombine.crossed, autoattack.attack, explore.explore]
+)
 def test_all_that_measures_does_so_in_the_one_place_that_sets_float32(measure):
     """Those that need a record or a peer's library, by their decorator: it is the one that the test above has run."""
     (wrapper,) = {cell.cell_contents for cell in measure.__closure__ if isinstance(cell.cell_contents, type(float32()))}

@@ -1,11 +1,9 @@
 """AutoAttack finds what there is and no more, is believed nothing, can be cut off, and says where it cannot judge."""
 
 import dataclasses
-import importlib
 import inspect
 import json
 import math
-import os
 import sys
 from itertools import pairwise
 
@@ -14,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from peers import imported
 from places import ROOT
 from torch import nn
 
@@ -24,10 +23,10 @@ from study.experiment import provenance, run
 from study.experiment.evaluate import evaluate, suite
 from study.experiment.weights import save_weights
 from study.findings.autoattack import judge, measure, report
-from study.findings.autoattack.judge import ATTACKS, EPS
-from study.findings.masking import probes
+from study.findings.autoattack.judge import ATTACKS, EPS, AutoAttack
+from study.findings.masking.probes import Probe
 from study.plan.catalogue import config
-from study.records import Measurement, beside
+from study.records import Measurement
 from study.records.packing import pack_mask
 
 FAST = {"steps": 20, "queries": 60}
@@ -35,12 +34,7 @@ FAST = {"steps": 20, "queries": 60}
 
 @pytest.fixture(scope="module")
 def library():
-    try:
-        return importlib.import_module("pyautoattack")
-    except ImportError as error:
-        if os.environ.get("ADVLIB_REQUIRE_PEERS"):
-            raise
-        pytest.skip(f"pyautoattack cannot be imported ({error}): pip install --no-deps -r requirements-peers.lock")
+    return imported("pyautoattack")
 
 
 class Linear(nn.Module):
@@ -116,7 +110,12 @@ def recorded(model, images, labels, **changes):
 def linear(library):
     model, images, labels = linear_problem()
     record = recorded(model, images, labels)
-    return model, images, labels, record, measure.attack(model, images, labels, record=record, **FAST)
+    return model, images, labels, record, attacked(model, images, labels, record)
+
+
+def attacked(model, images, labels, record, **options):
+    about = fake.about(record, len(images), "w" * 64)
+    return measure.attack(model, images, labels, record=record, about=about, **FAST | options)
 
 
 def robust(model, images, labels) -> np.ndarray:
@@ -205,13 +204,13 @@ def test_apgd_finds_the_same_images_as_that_of_another_library(attack, library):
 
 def test_the_specification_says_what_was_run(linear):
     *_, record, found = linear
-    assert [m.name for m in found.measurements] == [f"autoattack:{attack}" for attack in ATTACKS]
-    for measurement in found.measurements:
+    assert [m.name for m in found.measurements] == [f"autoattack:{attack}" for attack in ("clean", *ATTACKS)]
+    for measurement in found.measurements[1:]:
         attack = measurement.attack
         assert (attack["eps"], attack["norm"], attack["seed"]) == (EPS, "linf", record.seed)
         assert attack["library"].startswith("pyautoattack ")
         assert attack.get("steps", attack.get("queries")) in FAST.values()
-    assert found.measurements[1].attack["targets"] == 3, "of four classes"
+    assert found.measurements[2].attack["targets"] == 3, "of four classes"
 
 
 # it is believed nothing, and leaves no trace
@@ -248,7 +247,7 @@ def test_the_model_and_all_generators_are_left_as_they_were(library):
     model, images, labels = linear_problem(8)
     model.train()
     states = torch.get_rng_state(), np.random.get_state()[1].copy()
-    measure.attack(model, images, labels, record=recorded_training(model, images, labels), **FAST)
+    attacked(model, images, labels, recorded_training(model, images, labels))
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1] == states[1]).all()
     assert model.training and model.weight.grad is None and model.weight.requires_grad
@@ -263,8 +262,8 @@ def recorded_training(model, images, labels):
 def test_a_network_of_another_record_is_refused(library):
     model, images, labels = linear_problem(10)
     record = recorded(model, images, labels)
-    with pytest.raises(ValueError, match=r"not that of .*agrees with the record on 0\.0% of clean images only"):
-        measure.attack(model, images, (labels + 1 - (torch.arange(10) < 2) * 1) % 4, record=flipped(record))
+    with pytest.raises(ValueError, match=r"not that of .*they agree on 0\.0% of images only"):
+        attacked(model, images, (labels + 1 - (torch.arange(10) < 2) * 1) % 4, flipped(record))
 
 
 def flipped(record):
@@ -283,14 +282,14 @@ def test_fewer_than_four_classes_are_refused(library):
     model, (_, images, _) = Three(), linear_problem(4)
     labels = model(images / 255).argmax(dim=1)
     with pytest.raises(ValueError, match="3 classes, and the targeted loss of AutoAttack needs 4"):
-        measure.attack(model, images, labels, record=recorded(model, images, labels), **FAST)
+        attacked(model, images, labels, recorded(model, images, labels))
 
 
 def test_without_the_library_the_remedy_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     model, images, labels = linear_problem(4)
     with pytest.raises(ImportError, match=r"pip install --no-deps -r requirements-peers\.lock"):
-        measure.attack(model, images, labels, record=recorded(model, images, labels), **FAST)
+        attacked(model, images, labels, recorded(model, images, labels))
 
 
 # flags
@@ -333,7 +332,7 @@ def test_a_hidden_gradient_raises_its_flag_and_so_does_square_that_needs_none(ki
     model = kind(at=0.11)
     images, labels = torch.full((12, 3, 8, 8), 26, dtype=torch.uint8), torch.zeros(12, dtype=torch.int64)
     record = recorded(model, images, labels)
-    found = measure.attack(model, images, labels, record=record, steps=20, queries=300)
+    found = attacked(model, images, labels, record, queries=300)
     raised = {flag for flag, warning in found.flags.items() if warning}
     if kind is Hidden:
         assert raised == {"zero-gradient", "square"}
@@ -358,91 +357,46 @@ def made_up(record=None, images=200, left=(150, 60, 50, 40, 40), weights="w" * 6
     record = record or fake.record(**{"corrected:clean": 0.75})
     masks = [pack_mask(np.arange(images) < count) for count in left]
     specification = {"method": "pgd", "eps": EPS, "norm": "linf"}
-    return judge.AutoAttack(
-        **{
-            "record": record.where,
-            "record_digest": records.digest(record),
-            "weights": weights,
-            "images": images,
-            "clean": masks[0],
-            "measurements": tuple(
-                Measurement(f"autoattack:{attack}", f"{attack}-8/255", specification, images, mask)
-                for attack, mask in zip(ATTACKS, masks[1:], strict=False)
-            ),
-            "seconds": dict.fromkeys(ATTACKS[: len(left) - 1], 60.0),
-            "flags": dict.fromkeys(judge.FLAGS, ""),
-            "provenance": {"device": "cpu: none"},
-        }
-        | changes
-    )
-
-
-def test_a_file_comes_back_as_it_was_written(linear, tmp_path):
-    *_, record, found = linear
-    path = beside.write_beside(found, tmp_path / "autoattack.json")
-    assert judge.read(path, record, found.weights) == found
-    assert [entry.name for entry in tmp_path.iterdir()] == ["autoattack.json"]
-
-
-def spoil(**changes):
-    return lambda raw: raw | changes
+    fields = {
+        **fake.about(record, images, weights),
+        "measurements": tuple(
+            Measurement(f"autoattack:{attack}", f"{attack}-8/255", specification, images, mask)
+            for attack, mask in zip(("clean", *ATTACKS), masks, strict=False)
+        ),
+        "seconds": dict.fromkeys(ATTACKS[: len(left) - 1], 60.0),
+        "flags": dict.fromkeys(judge.FLAGS, ""),
+    }
+    return AutoAttack(**fields | changes)
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (spoil(remark="x"), r"fields are not those of AutoAttack: \['remark'\]"),
-        (lambda raw: {name: value for name, value in raw.items() if name != "flags"}, r"AutoAttack: \['flags'\]"),
+        (lambda raw: raw["measurements"].clear(), "not the first of autoattack:clean, autoattack:apgd-ce"),
+        (lambda raw: raw["measurements"].pop(0), "not the first of"),
+        (lambda raw: raw["measurements"].pop(1), "not the first of"),
+        (lambda raw: raw["measurements"].reverse(), "not the first of"),
         (
-            lambda raw: raw | {"measurements": [raw["measurements"][0] | {"x": 1}]},
-            "fields are not those of Measurement",
+            lambda raw: raw["measurements"][2].update(correct=raw["measurements"][0]["correct"]),
+            "after apgd-t images are right that were wrong before it",
         ),
-        (spoil(schema=2), "schema 2, this study reads 1"),
-        (lambda raw: raw | {"measurements": raw["measurements"][1:]}, "not the first of"),
-        (lambda raw: raw | {"measurements": raw["measurements"][::-1]}, "not the first of"),
-        (lambda raw: raw | {"clean": raw["measurements"][1]["correct"]}, "right that were wrong before"),
-        (spoil(clean="?"), "is no AutoAttack"),
-        (spoil(images=3), "is no AutoAttack"),
-        (spoil(flags={"odd": "x"}), r"unknown flags or attacks \['odd'\]"),
-        (spoil(record="lite/x/y/z/seed0"), "stale .*it is of lite/x/y/z/seed0"),
-        (spoil(record_digest="0"), "stale .*the record has changed since"),
-        (spoil(weights="0"), "stale .*the weights have changed since"),
+        (lambda raw: raw.update(flags={"odd": "x"}), r"unknown flags or attacks \['odd'\]"),
+        (lambda raw: raw.update(seconds={"odd": 1.0}), r"unknown flags or attacks \['odd'\]"),
     ],
 )
-def test_a_file_that_is_damaged_or_stale_is_refused_with_the_remedy(change, match, tmp_path):
+def test_a_file_whose_attacks_do_not_follow_each_other_is_refused_with_the_remedy(change, match, tmp_path):
     record = fake.record(**{"corrected:clean": 0.75})
-    path = beside.write_beside(made_up(record), tmp_path / "autoattack.json")
-    assert judge.read(path, record, "w" * 64).left.sum() == 40
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    with pytest.raises(ValueError, match=match) as error:
-        judge.read(path, record, "w" * 64)
-    assert "python -m study measure autoattack advprop --protocol corrected --budget lite --seed 0" in str(error.value)
+    path = fake.beside(made_up(record), tmp_path)
+    assert AutoAttack.read(path, record).left.sum() == 40
+    raw = json.loads(path.read_text())
+    change(raw)
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match=f"{match}.*python -m study measure autoattack advprop"):
+        AutoAttack.read(path, record)
 
 
-def test_a_file_that_was_cut_off_is_refused(tmp_path):
-    record = fake.record(**{"corrected:clean": 0.75})
-    path = beside.write_beside(made_up(record), tmp_path / "autoattack.json")
-    path.write_text(path.read_text()[:300])
-    with pytest.raises(ValueError, match="is no AutoAttack of this study"):
-        judge.read(path, record)
-
-
-def test_a_record_that_is_made_again_makes_the_file_stale(tmp_path):
-    record = fake.record(**{"corrected:clean": 0.75})
-    path = beside.write_beside(made_up(record), tmp_path / "autoattack.json")
-    again = dataclasses.replace(record, cost=record.cost | {"training_seconds": 4.0})
-    with pytest.raises(ValueError, match="the record has changed since"):
-        judge.read(path, again)
-
-
-def test_one_image_of_two_hundred_may_flip_by_rounding_and_two_may_not(tmp_path):
-    record = fake.record(**{"corrected:clean": 0.75})
-    path = tmp_path / "autoattack.json"
-    beside.write_beside(made_up(record, left=(151, 60)), path)
-    assert judge.read(path, record).attacks == ("apgd-ce",)
-    beside.write_beside(made_up(record, left=(152, 60)), path)
-    with pytest.raises(ValueError, match="stale .*agrees with the record on 99.0% of clean images only"):
-        judge.read(path, record)
+def test_as_many_attacks_are_finished_as_a_file_has_beyond_the_clean_images():
+    assert [made_up(left=(150, *[60] * k)).attacks for k in range(5)] == [ATTACKS[:k] for k in range(5)]
 
 
 class Cut(BaseException):
@@ -452,19 +406,19 @@ class Cut(BaseException):
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_cut_off_and_continued_is_as_unbroken(after, linear, tmp_path):
     model, images, labels, record, unbroken = linear
-    path, kept = tmp_path / "autoattack.json", []
+    kept = []
 
     def keep(found):
-        beside.write_beside(found, path)
+        found.write(tmp_path, record)
         kept.append(found)
         if len(kept) == after:
             raise Cut
 
     with pytest.raises(Cut):
-        measure.attack(model, images, labels, record=record, keep=keep, **FAST)
-    before = judge.read(path, record)
+        attacked(model, images, labels, record, keep=keep)
+    before = AutoAttack.read(tmp_path / record.where / AutoAttack.FILE, record)
     assert before.attacks == ATTACKS[:after]
-    found = measure.attack(model, images, labels, record=record, before=before, **FAST)
+    found = attacked(model, images, labels, record, before=before)
     assert dataclasses.replace(found, seconds={}) == dataclasses.replace(unbroken, seconds={})
 
 
@@ -481,25 +435,29 @@ def test_the_command_writes_continues_and_refuses(library, tmp_path, capsys, mon
         data=provenance.describe_data(data),
         measurements=tuple(clean),
     )
-    path = fake.put(record, tmp_path) / judge.NAME
+    path = fake.put(record, tmp_path) / AutoAttack.FILE
     weights = save_weights(learnt.model, tmp_path / "model.safetensors", record)
-    asked = ["autoattack", "traditional", "--budget", "smoke", "--results", str(tmp_path), "--weights", str(weights)]
+    place = ["--budget", "smoke", "--results", str(tmp_path), "--weights", str(weights)]
+    asked = ["measure", "autoattack", "traditional", *place]
     assert main([*asked, "--images", "12", "--until", "apgd-ce"]) == 0
     assert "of 12 images right, clean" in capsys.readouterr().out
-    first = judge.read(path, record)
+    first = AutoAttack.read(path, record)
     assert first.attacks == ("apgd-ce",) and first.provenance["precision"] == "float32"
     assert main(asked) == 0
-    found = judge.read(path, record)
-    assert (found.attacks, found.images, found.measurements[:1]) == (ATTACKS, 12, first.measurements)
+    found = AutoAttack.read(path, record)
+    assert (found.attacks, found.images, found.measurements[:2]) == (ATTACKS, 12, first.measurements)
     stamp = path.read_bytes()
     assert main(asked) == 0 and path.read_bytes() == stamp, "nothing is missing: nothing is done"
     assert main([*asked, "--images", "20"]) == 2
-    assert "is of 12 images, not of 20: delete it to begin anew" in capsys.readouterr().err
+    assert "is of 12 images, not of 20: begin again with --anew" in capsys.readouterr().err
     save_weights(learnt.model, weights, record, dtype=torch.float16)
     assert main(asked) == 2
     assert "the weights have changed since" in capsys.readouterr().err
-    assert main([*asked[:2], "adversarial", *asked[2:]]) == 2
+    assert main([*asked[:3], "adversarial", *place]) == 2
     assert "name one row" in capsys.readouterr().err
+    assert main([*asked, "--images", "20", "--until", "apgd-ce", "--anew"]) == 0
+    anew = AutoAttack.read(path, record)
+    assert (anew.attacks, anew.images) == (("apgd-ce",), 20) and anew.weights != found.weights
     path.unlink()
     assert main([*asked, "--images", "101"]) == 2
     assert "101 images are asked for" in capsys.readouterr().err
@@ -508,13 +466,12 @@ def test_the_command_writes_continues_and_refuses(library, tmp_path, capsys, mon
     assert "pip install --no-deps -r requirements-peers.lock" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob(f"results/**/{judge.NAME}")), ids=lambda path: path.parts[-3])
-def test_a_committed_file_is_of_its_record_and_of_the_published_weights(path):
-    record = records.read(path.with_name("record.json"))
-    weights = ROOT / "models" / f"{record.key}.safetensors"
-    found = judge.read(path, record, measure.sha256(weights.read_bytes()).hexdigest())
-    assert found.provenance["precision"] == "float32"
-    assert all(m.attack.get("steps", 100) == 100 and m.attack.get("queries", 5000) == 5000 for m in found.measurements)
+def test_the_committed_files_are_of_the_standard_version():
+    for path in ROOT.glob(f"results/**/{AutoAttack.FILE}"):
+        found = AutoAttack.read(path, records.read(path.with_name("record.json")))
+        assert found.provenance["precision"] == "float32"
+        for measurement in found.measurements:
+            assert measurement.attack.get("steps", 100) == 100 and measurement.attack.get("queries", 5000) == 5000
 
 
 # the worst case
@@ -569,7 +526,8 @@ def test_an_attack_of_the_probe_counts_on_the_images_that_it_saw():
 
 
 def made_probe():
-    return probes.Probe("", "", "", "cpu", 20, (), "", "", {}, (0.0, 0.0))
+    about = fake.about(fake.record(), 20)
+    return Probe(**about, measurements=(), zero_gradient="", vanishing_gradient="", loss={}, last_step=(0.0, 0.0))
 
 
 # the page
@@ -617,7 +575,8 @@ def test_without_a_file_the_page_says_how_to_make_one(tmp_path):
 def test_the_cases_are_those_beside_the_records_in_the_papers_order(tmp_path):
     for key in ("advprop", "traditional"):
         record = fake.record(key, **{"corrected:clean": 0.75})
-        beside.write_beside(made_up(record), fake.put(record, tmp_path) / judge.NAME)
+        fake.put(record, tmp_path)
+        made_up(record).write(tmp_path, record)
     fake.put(fake.record("als"), tmp_path)
     found = judge.cases(tmp_path, records.collect(tmp_path))
     assert [one.record.key for one in found] == ["traditional", "advprop"]

@@ -1,7 +1,7 @@
 """The four networks inside one of AdvProp's: made as they should be, read with care, and judged by the stated rules."""
 
 import dataclasses
-import json
+import re
 
 import fake_records as fake
 import matplotlib.pyplot as plt
@@ -19,13 +19,13 @@ from study.__main__ import main
 from study.evidence import comparisons, selection
 from study.evidence.estimates import Estimate
 from study.experiment import provenance, run
-from study.experiment import weights as probe
 from study.experiment.evaluate import evaluate, suite
+from study.experiment.network import Network
 from study.experiment.weights import save_weights
 from study.findings.branches import judge, measure, report
 from study.findings.branches.judge import ANEW, AUX, COLUMNS, KEPT, MAIN, PAIRS, WAYS, Combinations, measurement
 from study.plan.catalogue import config
-from study.records import Measurement, beside
+from study.records import Measurement
 from study.records.packing import pack_mask
 
 RECORD = ROOT / "results" / "lite" / "cifar10-jpeg" / "corrected" / "advprop" / "seed0" / "record.json"
@@ -97,10 +97,11 @@ def test_what_cannot_be_recombined_is_refused(tiny):
 
 
 def test_the_branches_of_a_published_network_are_its_pure_combinations():
-    record, weights = records.read(RECORD), ROOT / "models" / "advprop.safetensors"
-    model, x = probe.network(record, weights), torch.rand(2, 3, 32, 32)
+    found = Network(records.read(RECORD), ROOT / "models" / "advprop.safetensors")
+    model, x = found.model, torch.rand(2, 3, 32, 32, device=found.device)
     for branch in BRANCHES:
-        alone = measure.combined(model.state_dict(), record, (branch, branch), "relu")
+        alone = measure.combined(model.state_dict(), found.record, (branch, branch), "relu")
+        alone = alone.to(found.device, memory_format=torch.channels_last)
         assert torch.equal(alone(x), model(x, branch)) and not alone.training
 
 
@@ -155,8 +156,7 @@ def made_up(record, accuracies, n=fake.IMAGES) -> Combinations:
         Measurement(measurement(*place), place[2], {}, n, pack_mask(mask(accuracies.get(place, 0.5), n)))
         for place in ((way, pair, column) for way in WAYS for pair in PAIRS for column in COLUMNS)
     ]
-    digest = records.digest(record)
-    return Combinations(record.where, digest, "0" * 64, {"device": "cpu"}, n, 4000, tuple(found))
+    return Combinations(**fake.about(record, n), training_images=4000, measurements=tuple(found))
 
 
 @pytest.fixture
@@ -164,75 +164,31 @@ def record():
     return fake.record("advprop", **{"corrected:clean": 0.5, "corrected:clean:aux": 0.5})
 
 
-def test_a_file_comes_back_as_it_was_written(record, tmp_path):
+@pytest.mark.parametrize("k", [0, 5, -1])
+def test_a_file_that_lacks_one_of_the_four_networks_in_a_column_is_refused_with_the_remedy(record, tmp_path, k):
     found = made_up(record, {})
-    path = beside.write_beside(found, tmp_path / judge.NAME)
-    assert judge.read(path, record) == found
-    assert [p.name for p in tmp_path.iterdir()] == [judge.NAME], "nothing partial stays"
-    fake.put(record, tmp_path)
-    beside.write_beside(found, tmp_path / record.where / judge.NAME)
-    assert judge.collect(tmp_path, [record]) == {record.where: found}
-
-
-REMEDY = r"python -m study measure branches advprop --protocol corrected --budget lite --dataset cifar10-jpeg --seed 0"
-
-
-@pytest.mark.parametrize(
-    ("damage", "why"),
-    [
-        (lambda raw: raw.update(extra=1), "the fields of Combinations are"),
-        (lambda raw: raw.pop("weights"), "the fields of Combinations are"),
-        (lambda raw: raw["measurements"][0].update(extra=1), "the fields of Measurement are"),
-        (lambda raw: raw["measurements"].pop(), "anew:aux\\+aux:pgd-20-8/255"),
-        (lambda raw: raw["measurements"][3].update(correct="%%"), "no file of combinations"),
-        (lambda raw: raw.update(images=199), "is not of 199 images"),
-        (lambda raw: raw.update(schema=2), "schema 2, this study reads 1"),
-        (lambda raw: raw.update(record="lite/other"), "it is of lite/other"),
-        (lambda raw: raw.update(record_digest="0"), "the record has changed since"),
-    ],
-)
-def test_a_file_that_is_damaged_or_stale_is_refused_with_the_remedy(record, tmp_path, damage, why):
-    raw = json.loads(json.dumps(dataclasses.asdict(made_up(record, {}))))
-    damage(raw)
-    path = tmp_path / judge.NAME
-    path.write_text(json.dumps(raw))
-    with pytest.raises(ValueError, match=f"(?s){why}.*{REMEDY}"):
-        judge.read(path, record)
-
-
-def test_a_file_is_stale_once_its_record_or_its_weights_change(record, tmp_path):
-    path = beside.write_beside(made_up(record, {}), tmp_path / judge.NAME)
-    with pytest.raises(ValueError, match="the record has changed since"):
-        judge.read(path, dataclasses.replace(record, cost=record.cost | {"training_seconds": 1.5}))
-    save_weights(nn.Linear(2, 2), tmp_path / "advprop.safetensors", record)
-    with pytest.raises(ValueError, match=r"the weights in advprop\.safetensors have changed"):
-        judge.read(path, record, tmp_path)
-    save_weights(nn.Linear(2, 2), tmp_path / "advprop.safetensors", dataclasses.replace(record, seed=1))
-    assert judge.read(path, record, tmp_path), "another run's weights are no reason"
-
-
-def test_a_file_of_another_network_is_refused(record, tmp_path):
-    found = made_up(record, {(KEPT, AUX, "clean"): 0.3})
-    path = beside.write_beside(found, tmp_path / judge.NAME)
-    with pytest.raises(ValueError, match="they agree on 80% of clean images only, aux branch"):
-        judge.read(path, record)
+    without = [one for one in found.measurements if one != found.measurements[k]]
+    path = fake.beside(dataclasses.replace(found, measurements=tuple(without)), tmp_path)
+    lacking = re.escape(found.measurements[k].name)
+    with pytest.raises(ValueError, match=f"{lacking}.*python -m study measure branches advprop"):
+        Combinations.read(path, record)
 
 
 def test_an_image_must_survive_both_gradients(record):
     found = made_up(record, {(KEPT, MAIN, "pgd-0.1"): 0.5})
     name = f"{measurement(KEPT, MAIN, 'pgd-0.1')}:surrogate"
     more = Measurement(name, "pgd-0.1", {}, fake.IMAGES, pack_mask(mask(0.5, shift=40)))
-    both = dataclasses.replace(found, measurements=(*found.measurements, more)).mask(KEPT, MAIN, "pgd-0.1")
+    both = dataclasses.replace(found, measurements=(*found.measurements, more)).right(KEPT, MAIN, "pgd-0.1")
     assert (both == (mask(0.5) & mask(0.5, shift=40))).all() and both.sum() == 60
 
 
-COMMITTED = sorted((ROOT / "results").glob(f"lite/*/*/*/seed*/{judge.NAME}"))
+COMMITTED = sorted((ROOT / "results").glob(f"lite/*/*/*/seed*/{Combinations.FILE}"))
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=[path.parent.parent.name for path in COMMITTED])
-def test_a_committed_file_is_of_its_record_and_of_the_records_attacks(path):
+def test_a_committed_file_is_of_the_records_attacks_and_says_of_the_branches_what_the_record_says(path):
     record = records.read(path.with_name("record.json"))
-    found = judge.read(path, record, ROOT / "models")
+    found = Combinations.read(path, record)
     for one in found.measurements:
         _, _, column, *surrogate = one.name.split(":")
         theirs = record.measurement(":".join(["corrected", column, *surrogate]))
@@ -240,7 +196,7 @@ def test_a_committed_file_is_of_its_record_and_of_the_records_attacks(path):
     for pair, mark in ((MAIN, ""), (AUX, ":aux")):
         for column in COLUMNS:
             theirs = comparisons.survivors(record, f"corrected:{column}{mark}")
-            ours = found.mask(KEPT, pair, column)[: len(theirs)]
+            ours = found.right(KEPT, pair, column)[: len(theirs)]
             assert (ours == theirs[: len(ours)]).mean() > 0.95, "the weights are rounded, and no more"
 
 
@@ -386,11 +342,11 @@ def test_the_command_attacks_all_four_and_leaves_a_file_beside_the_record(tmp_pa
     )
     folder = fake.put(record, tmp_path)
     weights = save_weights(learned.model, tmp_path / "model.safetensors", record)
-    command = ["combine", "sat-advprop", "--budget", "smoke", "--images", "12", "--results", str(tmp_path)]
+    command = ["measure", "branches", "sat-advprop", "--budget", "smoke", "--images", "12", "--results", str(tmp_path)]
     assert main([*command, "--weights", str(weights)]) == 0
     assert "of 12 images right, statistics+affine: kept:main+main:clean" in capsys.readouterr().out
-    found = judge.read(folder / judge.NAME, record)
+    found = Combinations.read(folder / Combinations.FILE, record)
     assert len(found.measurements) == len(WAYS) * len(PAIRS) * 7, "four columns, three of them under two gradients"
     for pair, mark in ((MAIN, ""), (AUX, ":aux")):
-        assert (found.mask(KEPT, pair, "clean") == record.measurement(f"corrected:clean{mark}").mask[:12]).all()
+        assert (found.right(KEPT, pair, "clean") == record.measurement(f"corrected:clean{mark}").mask[:12]).all()
     assert found.training_images == 64 and set(found.provenance) >= {"commit", "versions", "device"}

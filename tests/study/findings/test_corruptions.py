@@ -17,6 +17,7 @@ from torch import nn
 
 from study.__main__ import main
 from study.evidence import selection
+from study.experiment import network as at_hand
 from study.experiment import provenance
 from study.experiment.evaluate import evaluate, suite
 from study.experiment.weights import save_weights
@@ -110,7 +111,7 @@ def test_what_cannot_be_spoilt_is_refused(images, kind, severity, message):
 
 
 def test_an_unknown_kind_is_refused_before_a_record_is_read(capsys):
-    assert main(["corrupt", "als", "--kinds", "fog", "brightnes", "--results", "nowhere"]) == 2
+    assert main(["measure", "corruptions", "als", "--kinds", "fog", "brightnes", "--results", "nowhere"]) == 2
     assert "unknown corruption 'brightnes': did you mean 'brightness'" in capsys.readouterr().err
 
 
@@ -138,7 +139,7 @@ class Deaf(nn.Module):
 def world(monkeypatch, tmp_path, spoil):
     """A trained network, its record and its weights, on images of 32 pixels: (results, models, network, data)."""
     data = miniature.dataset(size=32, test_size=30)
-    monkeypatch.setattr(measure, "load", lambda name, root=None: data)
+    monkeypatch.setattr(at_hand, "load", lambda name, root=None: data)
     config = catalogue.config("traditional", budget="smoke", dataset="cifar10", epochs=1, batch_size=16)
     model, _ = miniature.fit(config, data)
     model.eval()
@@ -156,16 +157,27 @@ def world(monkeypatch, tmp_path, spoil):
 
 
 def command(folder, *kinds) -> list[str]:
-    places = ["--results", str(folder / "results"), "--models", str(folder / "models")]
-    return ["corrupt", "traditional", "--budget", "smoke", "--dataset", "cifar10", *places, "--kinds", *kinds]
+    places = ["--results", str(folder / "results"), "--weights", str(folder / "models")]
+    return [
+        "measure",
+        "corruptions",
+        "traditional",
+        "--budget",
+        "smoke",
+        "--dataset",
+        "cifar10",
+        *places,
+        "--kinds",
+        *kinds,
+    ]
 
 
 def test_what_is_on_file_is_what_the_network_sees_image_by_image(world, capsys):
     record, folder, model, data = world
     assert main(command(folder, *QUICK)) == 0
     assert "of 30 images" in capsys.readouterr().out
-    found = judge.read(folder / "results" / record.where / judge.NAME, record)
-    assert [*found.pixels] == QUICK[::-1] and found.images == 30 and len(found.weights) == 64, "in their own order"
+    (found,) = Corruptions.collect(folder / "results", [record]).values()
+    assert [*found.pixels] == QUICK[::-1] and found.images == 30 and found.weights, "in their own order"
     assert found.made_by.keys() == set(measure.LIBRARIES) and not found.complete
     pixels = data.test_images.numpy()
     mean = (pixels / 255).mean(axis=(2, 3), keepdims=True)
@@ -183,18 +195,18 @@ def test_a_network_that_ignores_what_it_sees_is_as_accurate_under_everything(wor
     record, folder, _, data = world
     deaf = dataclasses.replace(record, measurements=(_measured("clean", data.test_labels.numpy() == 1, "corrected"),))
     fake.put(deaf, folder / "results")
-    monkeypatch.setattr(measure, "network", lambda record, weights: Deaf())
+    monkeypatch.setattr(at_hand.Network, "model", Deaf())
     assert main(command(folder, *QUICK)) == 0
-    found = judge.read(folder / "results" / record.where / judge.NAME, deaf)
+    (found,) = Corruptions.collect(folder / "results", [deaf]).values()
     assert {measurement.correct for measurement in found.measurements} == {found.measurements[0].correct}
     assert found.mask("fog-5").tolist() == (data.test_labels == 1).tolist()
 
 
 def test_a_command_that_was_cut_off_goes_on_where_it_was(world, monkeypatch):
     record, folder, *_ = world
-    path = folder / "results" / record.where / judge.NAME
+    path = folder / "results" / record.where / Corruptions.FILE
     assert main(command(folder, *QUICK)) == 0
-    whole, made = path.read_text(), measure.corrupted
+    whole, made = Corruptions.read(path, record), measure.corrupted
     path.unlink()
 
     def cut_off(images, kind, severity, spoil=None):
@@ -204,21 +216,39 @@ def test_a_command_that_was_cut_off_goes_on_where_it_was(world, monkeypatch):
 
     monkeypatch.setattr(measure, "corrupted", cut_off)
     assert main(command(folder, *QUICK)) == 2
-    assert [*judge.read(path, record).pixels] == ["fog"]
+    assert [*Corruptions.read(path, record).pixels] == ["fog"]
     asked = []
     monkeypatch.setattr(measure, "corrupted", lambda *a, **k: (asked.append(a[1]), made(*a, **k))[1])
     monkeypatch.setattr(measure, "write_examples", lambda dataset, path: path)
     assert main(command(folder, *QUICK)) == 0
-    assert set(asked) == {"contrast"} and path.read_text() == whole
-    assert main([*command(folder, *QUICK), "--force"]) == 0
-    assert set(asked) == set(QUICK) and path.read_text() == whole
+    assert set(asked) == {"contrast"} and measured(path, record) == whole.measurements
+    assert main([*command(folder, *QUICK), "--anew"]) == 0
+    assert set(asked) == set(QUICK) and measured(path, record) == whole.measurements
 
 
-def test_data_that_are_not_the_records_are_refused(world, capsys):
-    record, folder, *_ = world
-    fake.put(dataclasses.replace(record, data=record.data | {"checksum": "sha256:other"}), folder / "results")
-    assert main(command(folder, *QUICK)) == 2
-    assert "is of other data than 'tiny' here" in capsys.readouterr().err
+def measured(path, record) -> tuple[Measurement, ...]:
+    return Corruptions.read(path, record).measurements
+
+
+def test_what_is_on_file_is_thrown_away_only_when_asked(world, capsys, monkeypatch):
+    record, folder, model, _ = world
+    monkeypatch.setattr(measure, "write_examples", lambda dataset, path: path)
+    path, weights = folder / "results" / record.where / Corruptions.FILE, folder / "models" / "traditional.safetensors"
+    assert main(command(folder, "fog")) == 0
+    before, one = path.read_bytes(), command(folder, "contrast")
+    assert main([*one, "--images", "20"]) == 2
+    said = f"{path} is of 30 images, not of 20: ask for --images 30, or begin again with --anew"
+    assert said in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "version", lambda name: "another")
+        assert main(one) == 2
+    assert "other versions of imagecorruptions-imaug" in (said := capsys.readouterr().err) and "--anew" in said
+    save_weights(model, weights, record, dtype=torch.float16)
+    assert main(one) == 2
+    assert "the weights have changed since" in (said := capsys.readouterr().err) and "--anew" in said
+    assert path.read_bytes() == before
+    assert main([*one, "--images", "20", "--anew"]) == 0
+    assert [*Corruptions.read(path, record).pixels] == ["contrast"] and Corruptions.read(path, record).images == 20
 
 
 # what follows from the files
@@ -232,14 +262,11 @@ def on_file(record, *, images=100, kinds=COMMON, pixels="same", lost=0.5, seed=0
     """Made-up corruptions of a record: under each an image that was right is lost with probability ``lost``."""
     rng = np.random.default_rng(seed)
     clean = record.measurement("corrected:clean").mask[:images]
-    measured = [_measured("clean", clean)]
+    columns = [_measured("clean", clean)]
     for kind in kinds:
-        measured += [_measured(f"{kind}-{s}", clean & (rng.random(images) > lost)) for s in SEVERITIES]
-    made_by = {"imagecorruptions-imaug": "1.1.5"}
-    digest = catalogue.Config(**record.config).digest()
-    return Corruptions(
-        record.where, digest, "0" * 64, "cpu", made_by, images, dict.fromkeys(kinds, pixels), tuple(measured)
-    )
+        columns += [_measured(f"{kind}-{s}", clean & (rng.random(images) > lost)) for s in SEVERITIES]
+    own = {"made_by": {"imagecorruptions-imaug": "1.1.5"}, "pixels": dict.fromkeys(kinds, pixels)}
+    return Corruptions(**fake.about(record, images), measurements=tuple(columns), **own)
 
 
 @pytest.fixture
@@ -248,48 +275,29 @@ def group(tmp_path):
     found = [fake.record(key, **{"corrected:clean": 0.9}) for key in ("traditional", "adversarial", "advprop")]
     for record, lost in zip(found, (0.6, 0.5, 0.2), strict=True):
         fake.put(record, tmp_path)
-        judge.write(on_file(record, lost=lost, seed=int(10 * lost)), tmp_path / record.where / judge.NAME)
+        on_file(record, lost=lost, seed=int(10 * lost)).write(tmp_path, record)
     return found
 
 
-def test_a_file_comes_back_as_it_was_written(group, tmp_path):
-    path = tmp_path / group[0].where / judge.NAME
-    assert judge.read(path, group[0]) == on_file(group[0], lost=0.6, seed=6)
-    assert len(path.read_text().splitlines()) > len(COMMON) * len(SEVERITIES), "a difference reads line by line"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"schema": 99}, "schema 99, this study reads 1"),
-        ({"record": "lite/cifar100/corrected/als/seed0"}, "it is of lite/cifar100/corrected/als/seed0"),
-        ({"config": "0"}, "another config"),
-        ({"pixels": {"fog": "x", "saturate": "x"}}, "it lacks saturate-1"),
-        ({"images": 99}, "not all of the same images"),
-        ({"extra": 1}, "its fields are not those"),
-        ({"measurements": [{"name": "x"}]}, "no corruptions of this study"),
-    ],
-)
-def test_a_file_that_is_foreign_or_damaged_is_refused_with_the_command_that_makes_it(change, message, group, tmp_path):
-    path = tmp_path / group[0].where / judge.NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ValueError, match=f"{message}.*python -m study measure corruptions traditional"):
+def test_a_file_that_lacks_a_severity_is_refused_with_the_command_that_makes_it(group, tmp_path):
+    path = tmp_path / group[0].where / Corruptions.FILE
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps(raw | {"pixels": raw["pixels"] | {"saturate": "x"}}))
+    with pytest.raises(ValueError, match=r"it lacks saturate-1\).*python -m study measure corruptions traditional"):
         judge.networks(tmp_path, group)
 
 
 def test_networks_that_saw_other_images_are_not_compared(group, tmp_path):
-    path = tmp_path / group[1].where / judge.NAME
-    judge.write(on_file(group[1], pixels="others"), path)
+    on_file(group[1], pixels="others").write(tmp_path, group[1])
     with pytest.raises(ValueError, match="adversarial.*other corrupted images.*measure both with one library"):
         judge.networks(tmp_path, group)
-    judge.write(on_file(group[1], images=50), path)
+    on_file(group[1], images=50).write(tmp_path, group[1])
     with pytest.raises(ValueError, match="100 and 50 images"):
         judge.networks(tmp_path, group)
 
 
 def test_a_network_counts_when_all_common_corruptions_are_there(group, tmp_path):
-    path = tmp_path / group[1].where / judge.NAME
-    judge.write(on_file(group[1], kinds=COMMON[:-1]), path)
+    on_file(group[1], kinds=COMMON[:-1]).write(tmp_path, group[1])
     assert [network.key for network in judge.networks(tmp_path, group)] == ["traditional", "advprop"]
 
 
@@ -343,7 +351,7 @@ def test_what_cannot_be_told_apart_is_not_called_better(tmp_path):
     found = [fake.record(key, **{"corrected:clean": 0.9}) for key in ("traditional", "advprop")]
     for record in found:
         fake.put(record, tmp_path)
-        judge.write(on_file(record, seed=5), tmp_path / record.where / judge.NAME)
+        on_file(record, seed=5).write(tmp_path, record)
     said = report.summary(judge.networks(tmp_path, found))
     assert (
         "On corrupted images AdvProp cannot be told from Traditional" in said

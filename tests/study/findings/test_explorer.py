@@ -19,8 +19,9 @@ import torch
 from places import ROOT
 
 from study import records
+from study.__main__ import main
 from study.evidence.estimates import wilson
-from study.experiment import weights
+from study.experiment import network, weights
 from study.experiment.evaluate import evaluate, suite
 from study.findings.explorer import gallery, measure, report
 from study.records import packing
@@ -170,6 +171,15 @@ def test_fgsm_reads_the_true_gradient_of_a_network_trained_on_surrogates(first_w
 def test_the_same_inputs_give_the_same_bytes(first_world, tmp_path):
     again = packing.write(first_world.explore(), tmp_path / "again.json")
     assert again.read_bytes() == first_world.file.read_bytes()
+
+
+def test_the_command_writes_them_where_the_page_looks_for_them(world, monkeypatch, capsys):
+    monkeypatch.setattr(network, "load", lambda name, root=None: DATA)
+    before = world.file.read_bytes()
+    world.file.unlink()
+    places = ["--budget", "smoke", "--results", str(world.results), "--weights", str(world.models)]
+    assert main(["measure", "explorer", *KEYS, *places]) == 0
+    assert world.file.read_bytes() == before and f"{world.file}: 3 models" in capsys.readouterr().out
 
 
 def test_a_model_that_is_not_its_records_is_refused(world):

@@ -15,8 +15,6 @@ from study.findings.masking import checks, judge, probes, report
 from study.findings.masking.checks import CHECKS
 from study.findings.masking.probes import Probe
 from study.plan import catalogue
-from study.plan.config import Config
-from study.records import beside
 from study.records.packing import pack_mask
 
 RECORD_CHECKS = {check.id for check in CHECKS if not check.of_probe}
@@ -224,11 +222,7 @@ def probe(record, /, *, n=200, right=150, **changes) -> Probe:
     ]
     none = pack_mask(np.zeros(n, bool))
     fields = {
-        "record": record.where,
-        "config": Config(**record.config).digest(),
-        "weights": "0" * 64,
-        "device": "cpu",
-        "images": n,
+        **fake.about(record, n, "0" * 64),
         "measurements": tuple(measured),
         "zero_gradient": none,
         "vanishing_gradient": none,
@@ -270,46 +264,18 @@ def test_a_probe_is_judged_by_the_written_rules(what):
     )
 
 
-def test_a_probe_comes_back_as_it_was_written(tmp_path):
-    path = beside.write_beside(probe(RECORD), tmp_path / "probe.json")
-    assert probes.read_probe(path, RECORD) == probe(RECORD)
-    assert [file.name for file in tmp_path.iterdir()] == ["probe.json"]
+@pytest.mark.parametrize("name", ["zero_gradient", "vanishing_gradient"])
+def test_a_probe_whose_mask_of_gradients_is_of_other_images_is_refused(name, tmp_path):
+    path = fake.beside(probe(RECORD, **{name: pack_mask(np.ones(100, bool))}), tmp_path)
+    with pytest.raises(ValueError, match=r"cannot hold 200 images.*python -m study measure masking sat"):
+        Probe.read(path, RECORD)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"record": "lite/cifar10-jpeg/corrected/als/seed0"}, "it is of lite/cifar10-jpeg/corrected/als/seed0"),
-        ({"config": "0" * 12}, "another config"),
-        ({"schema": 0}, "schema 0"),
-        ({"right": 100}, "agree on 75% of clean images"),
-    ],
-)
-def test_a_probe_of_another_network_is_refused(changes, message, tmp_path):
-    path = beside.write_beside(probe(RECORD, **changes), tmp_path / "probe.json")
-    with pytest.raises(ValueError, match=f"{message}.*python -m study measure masking sat"):
-        probes.read_probe(path, RECORD)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"record": 1}', "null"])
-def test_a_damaged_probe_is_refused_with_a_remedy(text, tmp_path):
-    (tmp_path / "probe.json").write_text(text)
-    with pytest.raises(ValueError, match=r"probe\.json is no probe.*python -m study measure masking sat"):
-        probes.read_probe(tmp_path / "probe.json", RECORD)
-
-
-def test_probes_are_found_beside_their_records(tmp_path):
-    other = network("als")
-    for record in (RECORD, other):
-        fake.put(record, tmp_path)
-    beside.write_beside(probe(RECORD), tmp_path / RECORD.where / probes.NAME)
-    assert probes.probes(tmp_path, [RECORD, other]) == {RECORD.where: probe(RECORD)}
-
-
-def test_every_committed_probe_belongs_to_the_record_beside_it():
-    found = sorted((ROOT / "results").glob(f"*/*/*/*/seed*/{probes.NAME}"))
-    for path in found:
-        assert probes.read_probe(path, records.read(path.with_name("record.json"))).images >= 100
+@pytest.mark.parametrize("interval", [None, [0.1], [0.1, 0.2, 0.3]])
+def test_a_probe_whose_last_step_has_no_interval_is_refused(interval, tmp_path):
+    path = fake.beside(probe(RECORD, last_step=interval), tmp_path)
+    with pytest.raises(ValueError, match=r"probe\.json is no probe\.json of this study"):
+        Probe.read(path, RECORD)
 
 
 # what is said of them

@@ -1,7 +1,6 @@
 """Watching a training changes nothing, sees what the evaluation would see, and is judged by the rule as written."""
 
 import dataclasses
-import json
 
 import fake_records as fake
 import matplotlib.pyplot as plt
@@ -18,7 +17,6 @@ from study.findings.overfitting.judge import Watched
 from study.plan import catalogue
 from study.plan.config import Config
 from study.records import Measurement, write
-from study.records.beside import write_beside
 from study.records.packing import pack_mask
 
 MIX = {
@@ -46,10 +44,6 @@ def finished():
     return done.record, digest(done.models["surrogate"])
 
 
-def see(record, **options):
-    return measure.watch(record, provenance=lambda device: {"made": "here"}, **options)
-
-
 # ---- a training that is watched
 
 
@@ -65,7 +59,7 @@ def test_a_watched_training_ends_with_the_same_network_bit_for_bit(finished):
 def test_after_the_last_epoch_it_sees_what_a_run_measures(finished):
     """The attacks of the records' sweep, through the auxiliary branch; the main one has them in its record."""
     record, _ = finished
-    watched = see(record, images=20)
+    watched = measure.watch(record, images=20)
     assert watched.images == 20 and watched.record_digest == records.digest(record)
     assert [m.column for m in watched.epochs[-1]] == ["clean", "fgsm-8/255", "pgd-10-8/255"]
     assert all(m.attack["branch"] == m.attack["through"] == "aux" for epoch in watched.epochs for m in epoch)
@@ -77,9 +71,9 @@ def test_after_the_last_epoch_it_sees_what_a_run_measures(finished):
 def test_with_one_batch_norm_it_watches_the_only_branch(finished):
     config = miniature.config(**MIX | {"norm": "shared"})
     done = run.run(config, key="sat", protocol="corrected", budget="smoke", device="cpu")
-    last = see(done.record).epochs[-1]
+    last = measure.watch(done.record).epochs[-1]
     for measurement in last:
-        theirs = done.record.measurement(measurement.name)
+        theirs = done.record.measurement(measurement.name.removeprefix("epoch-2:"))
         assert np.array_equal(measurement.mask[: theirs.n], theirs.mask)
 
 
@@ -90,14 +84,14 @@ def killed_after_an_epoch(*args, fit=run.training.fit, **options):
 
 def test_a_training_that_was_cut_off_goes_on_and_keeps_what_was_seen(finished, tmp_path, monkeypatch):
     record, _ = finished
-    whole, fit, trained = see(record), run.training.fit, []
+    whole, fit, trained = measure.watch(record), run.training.fit, []
     monkeypatch.setattr(run.training, "fit", killed_after_an_epoch)
     with pytest.raises(KeyboardInterrupt):
-        see(record, work=tmp_path)
+        measure.watch(record, work=tmp_path)
     real = build.STEPS["joint"]
     monkeypatch.setattr(run.training, "fit", fit)
     monkeypatch.setitem(build.STEPS, "joint", lambda *args: trained.append(1) or real(*args))
-    assert see(record, work=tmp_path).epochs == whole.epochs
+    assert measure.watch(record, work=tmp_path).epochs == whole.epochs
     assert len(trained) == 32 // record.config["batch_size"]  # the second of two epochs
 
 
@@ -106,16 +100,17 @@ def test_a_training_watched_on_fewer_images_is_not_gone_on_from(finished, tmp_pa
     fit = run.training.fit
     monkeypatch.setattr(run.training, "fit", killed_after_an_epoch)
     with pytest.raises(KeyboardInterrupt):
-        see(record, work=tmp_path, images=10)
+        measure.watch(record, work=tmp_path, images=10)
     monkeypatch.setattr(run.training, "fit", fit)
-    assert {m.n for epoch in see(record, work=tmp_path, images=20).epochs for m in epoch} == {20}
+    assert {m.n for epoch in measure.watch(record, work=tmp_path, images=20).epochs for m in epoch} == {20}
 
 
 def test_provenance_is_of_before_the_training_and_threads_are_those_it_had(finished, monkeypatch):
     record, _ = finished
     order, real = [], measure.retrain
     monkeypatch.setattr(measure, "retrain", lambda *args, **options: order.append("training") or real(*args, **options))
-    found = measure.watch(record, provenance=lambda device: order.append("provenance") or {"threads": 99})
+    monkeypatch.setattr(measure, "provenance", lambda *_: order.append("provenance") or {"threads": 99})
+    found = measure.watch(record)
     assert order == ["provenance", "training"] and found.provenance["threads"] == record.provenance["threads"]
 
 
@@ -125,10 +120,15 @@ def test_the_command_leaves_a_file_beside_the_record_and_says_what_it_saw(finish
     where = records.run_folder("smoke", "digits", "corrected", "sat-advprop", 0)
     record = dataclasses.replace(record, config=record.config | {"dataset": "digits"})
     path = write(record, tmp_path / where / "record.json")
-    assert main(["watch", "sat-advprop", "--budget", "smoke", "--results", str(tmp_path), "--images", "10"]) == 0
+    asked = ["measure", "overfitting", "sat-advprop", "--budget", "smoke", "--results", str(tmp_path)]
+    assert main([*asked, "--images", "10"]) == 0, "without a file of weights"
     assert "the record repeats; pgd-10-8/255" in capsys.readouterr().out
-    found = judge.read(path.with_name(judge.NAME), record)
-    assert found.images == 10 and found.provenance["versions"]
+    found = Watched.read(path.with_name(Watched.FILE), record)
+    assert found.images == 10 and found.provenance["versions"] and found.weights == ""
+    for images in ("25", "0"):
+        assert main([*asked, "--images", images]) == 2
+        assert f"{images} images are asked for, and {record.where} was tested on 24" in capsys.readouterr().err
+    assert Watched.read(path.with_name(Watched.FILE), record) == found
 
 
 # ---- what is set against the attack of the training
@@ -161,18 +161,18 @@ def test_a_training_whose_attack_cannot_be_compared_is_refused_before_it_starts(
     record, _ = finished
     monkeypatch.setattr(measure, "retrain", None)
     with pytest.raises(ValueError, match="no attack to overfit to|can be set against"):
-        see(dataclasses.replace(record, config=record.config | changes))
+        measure.watch(dataclasses.replace(record, config=record.config | changes))
 
 
 # ---- the verdict
 
 
-def epoch(one: float, many: float, n: int = 200) -> tuple[Measurement, ...]:
-    """Made-up measurements of an epoch; the clean ones are those of the fake record."""
+def epoch(k: int, one: float, many: float, n: int = 200) -> tuple[Measurement, ...]:
+    """Made-up measurements of epoch ``k``; the clean ones are those of the fake record."""
     clean = fake.record().measurement("corrected:clean").mask[:n]
     names = judge.columns(Config(**fake.record().config))
     masks = dict(zip(names, (clean, np.arange(n) < one * n, np.arange(n) < many * n), strict=True))
-    return tuple(Measurement(f"corrected:{c}", c, {}, n, pack_mask(mask)) for c, mask in masks.items())
+    return tuple(Measurement(f"epoch-{k}:corrected:{c}", c, {}, n, pack_mask(mask)) for c, mask in masks.items())
 
 
 def made(*epochs: tuple[float, float, float]) -> tuple[records.Record, Watched]:
@@ -182,8 +182,8 @@ def made(*epochs: tuple[float, float, float]) -> tuple[records.Record, Watched]:
         for k, (trained, _, _) in enumerate(epochs)
     ]
     record = dataclasses.replace(fake.record(), curve=curve)
-    seen = tuple(epoch(one, many) for _, one, many in epochs)
-    return record, Watched(record.where, records.digest(record), {}, 200, seen)
+    seen = [one for k, (_, *rates) in enumerate(epochs) for one in epoch(k + 1, *rates)]
+    return record, Watched(**fake.about(record), measurements=tuple(seen))
 
 
 @pytest.mark.parametrize(
@@ -215,29 +215,26 @@ def test_all_epochs_share_one_error():
 
 
 @pytest.mark.parametrize(
-    ("damage", "why"),
+    "change",
     [
-        (lambda raw: raw.update(schema=2), "schema 2"),
-        (lambda raw: raw.update(record="lite/x"), "it is of lite/x"),
-        (lambda raw: raw.update(record_digest="0"), "the record has changed"),
-        (lambda raw: raw.update(more=1), "fields"),
-        (lambda raw: raw["epochs"].pop(), "it has 1 epochs, the record 2"),
-        (lambda raw: raw["epochs"][0].pop(), "an epoch is not of 200 images under"),
-        (lambda raw: raw.update(images=100), "not of 100 images"),
-        (lambda raw: raw["epochs"][-1][0].update(correct=pack_mask(np.zeros(200, bool))), "agree on"),
+        lambda seen: seen[:3],  # an epoch less
+        lambda seen: [*seen, *epoch(3, 0.5, 0.5)],
+        lambda seen: seen[:-1],
+        lambda seen: seen[3:] + seen[:3],
+        lambda seen: [seen[0], seen[2], seen[1], *seen[3:]],
+        lambda seen: [*seen[:-1], dataclasses.replace(seen[-1], column="pgd-20-4/255")],
+        lambda seen: [],
     ],
 )
-def test_a_file_that_is_damaged_or_stale_is_refused_with_the_remedy(tmp_path, damage, why):
+def test_a_file_of_other_epochs_or_other_attacks_is_refused_with_the_remedy(tmp_path, change):
     record, watched = made((0.3, 0.3, 0.2), (0.9, 0.9, 0.0))
-    path = write_beside(watched, tmp_path / judge.NAME)
-    assert judge.read(path, record) == watched
-    raw = json.loads(path.read_text())
-    damage(raw)
-    path.write_text(json.dumps(raw))
+    assert watched.epochs == [watched.measurements[:3], watched.measurements[3:]]
+    other = dataclasses.replace(watched, measurements=tuple(change(list(watched.measurements))))
+    path = fake.beside(other, tmp_path)
     with pytest.raises(
-        ValueError, match=rf"{why}(.|\n)*python -m study measure overfitting advprop --protocol corrected"
+        ValueError, match=r"\(it is of other epochs or other attacks\).*python -m study measure overfitting advprop"
     ):
-        judge.read(path, record)
+        Watched.read(path, record)
 
 
 def test_the_table_and_the_figure_show_the_numbers_of_the_file(monkeypatch):

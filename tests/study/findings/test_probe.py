@@ -4,22 +4,20 @@ import dataclasses
 import json
 import sys
 import types
+from hashlib import sha256
 
 import fake_records as fake
 import numpy as np
 import pytest
 import torch
-from places import ROOT
 from torch import nn
 
-from study import records
 from study.__main__ import main
 from study.data import load
 from study.data.pixels import to_pixels
 from study.experiment import provenance, run
-from study.experiment import weights as probe
 from study.experiment.evaluate import PIXEL, evaluate, suite
-from study.experiment.weights import load_model, save_weights
+from study.experiment.weights import save_weights
 from study.findings.masking import checks, judge, measure, probes
 from study.plan.catalogue import config
 
@@ -92,6 +90,10 @@ def recorded(model, shown):
     return dataclasses.replace(fake.record("traditional", budget="smoke"), measurements=tuple(found))
 
 
+def probe(model, shown, record, queries=20):
+    return measure.probe(model, *shown, record=record, about=fake.about(record, len(shown[1])), queries=queries)
+
+
 def verdict(record, probed=None):
     return judge.verdict([record], record.key, record.protocol, {record.where: probed} if probed else {})
 
@@ -103,7 +105,7 @@ def failing(judged) -> set[str]:
 @pytest.fixture(scope="module")
 def honest_measured(honest, shown):
     record = recorded(honest.model, shown)
-    return record, measure.measure(honest.model, *shown, record=record, queries=50)
+    return record, probe(honest.model, shown, record, 50)
 
 
 def test_an_honest_network_shows_no_sign_of_masking(honest_measured):
@@ -118,7 +120,7 @@ def test_an_honest_network_shows_no_sign_of_masking(honest_measured):
 @pytest.mark.parametrize("kind", MASKS)
 def test_a_network_that_hides_its_gradient_is_caught_by_its_probe(kind, honest, shown, honest_measured):
     record, _ = honest_measured  # attacked when it still showed its gradient: the record alone is honest
-    judged = verdict(record, measure.measure(MASKS[kind](honest.model), *shown, record=record, queries=20))
+    judged = verdict(record, probe(MASKS[kind](honest.model), shown, record))
     assert judged.verdict == "masked"
     assert failing(judged) >= {"unbounded", "vanishing"} | ({"zero"} if kind != "stopped" else set())
     assert not failing(judged) & {check.id for check in checks.CHECKS if not check.of_probe}
@@ -134,18 +136,15 @@ def test_square_catches_a_hidden_gradient_and_clears_an_open_one():
         def forward(self, x, branch="main"):
             return super().forward(x).detach() + 0 * x.flatten(1).sum(dim=1, keepdim=True)
 
-    images, labels = torch.full((24, 3, 8, 8), 26, dtype=torch.uint8), torch.zeros(24, dtype=torch.int64)
+    grey = torch.full((24, 3, 8, 8), 26, dtype=torch.uint8), torch.zeros(24, dtype=torch.int64)
     record = fake.record("traditional", budget="smoke")
-    found = {
-        kind: failing(verdict(record, measure.measure(kind(at=0.11), images, labels, record=record, queries=200)))
-        for kind in (Edge, Hidden)
-    }
+    found = {kind: failing(verdict(record, probe(kind(at=0.11), grey, record, 200))) for kind in (Edge, Hidden)}
     assert "square" in found[Hidden] and "square" not in found[Edge]
 
 
 def test_a_probe_is_of_the_images_and_says_of_what(honest_measured):
     record, probed = honest_measured
-    assert (probed.record, probed.images, probed.device) == (record.where, IMAGES, "cpu")
+    assert fake.about(record, IMAGES).items() <= dataclasses.asdict(probed).items()
     assert {m.name for m in probed.measurements} == {
         "probe:clean",
         "probe:pgd-20-8/255",
@@ -160,7 +159,7 @@ def test_a_probe_is_of_the_images_and_says_of_what(honest_measured):
 
 def test_the_same_network_gives_the_same_probe(honest, shown, honest_measured):
     record, probed = honest_measured
-    assert measure.measure(honest.model, *shown, record=record, queries=50) == probed
+    assert probe(honest.model, shown, record, 50) == probed
 
 
 def test_probing_leaves_the_model_and_torchs_generator_as_they_were(honest, shown):
@@ -172,7 +171,7 @@ def test_probing_leaves_the_model_and_torchs_generator_as_they_were(honest, show
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     before = torch.get_rng_state()
     try:
-        measure.measure(model, shown[0][:10], shown[1][:10], record=record, queries=20)
+        probe(model, [part[:10] for part in shown], record)
         assert torch.equal(torch.get_rng_state(), before)
         assert [module.training for module in model.modules()] == modes
         assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
@@ -251,10 +250,13 @@ def test_a_square_that_leaves_its_ball_is_refused(monkeypatch):
         measure.square(Constant(), torch.rand(2, 3, 8, 8), torch.tensor([0, 0]), 10, seed=0)
 
 
-def test_without_torchattacks_a_probe_says_what_to_install(monkeypatch):
+def test_without_torchattacks_a_probe_says_what_to_install_before_it_measures_anything(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchattacks", None)
     with pytest.raises(ImportError, match=r"pip install --no-deps -r requirements-peers\.lock"):
         measure.square(Constant(), torch.rand(2, 3, 8, 8), torch.tensor([0, 0]), 10, seed=0)
+    nothing = object()  # that could be asked
+    with pytest.raises(ImportError, match="Square needs torchattacks"):
+        next(measure.measure([nothing], "results"))
 
 
 def test_the_last_step_counts_with_its_interval_and_a_loss_that_never_moves_has_none():
@@ -263,19 +265,7 @@ def test_the_last_step_counts_with_its_interval_and_a_loss_that_never_moves_has_
     assert measure._interval([0.25, 0.25]) == (0.25, 0.25)
 
 
-# the weights of a record
-
-
-@pytest.mark.parametrize("key", ["sat", "advprop"])
-def test_the_network_of_a_published_file_is_the_records_with_its_true_gradient(key):
-    path = ROOT / "models" / f"{key}.safetensors"
-    record = records.read(ROOT / "results" / "lite" / "cifar10-jpeg" / "corrected" / key / "seed0" / "record.json")
-    x = torch.rand(2, 3, 32, 32).requires_grad_()
-    ours, theirs = probe.network(record, path), load_model(path, activation="relu" if key == "sat" else None)
-    gradients = [torch.autograd.grad(model(x).square().sum(), x)[0] for model in (ours, theirs)]
-    assert torch.equal(ours(x), theirs(x)) and torch.equal(*gradients) and not ours.training
-    with pytest.raises(ValueError, match=f"has the weights of {record.where}, not of"):
-        probe.network(dataclasses.replace(record, seed=1), path)
+# the command
 
 
 def test_the_command_leaves_a_probe_beside_the_record(honest, tmp_path, capsys, monkeypatch):
@@ -291,16 +281,12 @@ def test_the_command_leaves_a_probe_beside_the_record(honest, tmp_path, capsys, 
     )
     folder = fake.put(record, tmp_path)
     weights = save_weights(honest.model, tmp_path / "model.safetensors", record)
-    asked = ["probe", "traditional", "--budget", "smoke", "--images", "12", "--results", str(tmp_path)]
+    asked = ["measure", "masking", "traditional", "--budget", "smoke", "--images", "12", "--results", str(tmp_path)]
     assert main([*asked, "--weights", str(weights)]) == 0
-    assert "probe.json: of 12 images right, clean" in capsys.readouterr().out
-    found = probes.read_probe(folder / probes.NAME, record)
-    assert found.images == 12 and len(found.weights) == 64
-    assert probes.probes(tmp_path, [record]) == {record.where: found}
-    other = dataclasses.replace(record, data=record.data | {"checksum": "sha256:other"})
-    fake.put(other, tmp_path)
-    assert main([*asked, "--weights", str(weights)]) == 2
-    assert "other data than 'digits' here" in capsys.readouterr().err
+    assert f"{folder / 'probe.json'}: of 12 images right, clean" in capsys.readouterr().out
+    (found,) = probes.probes(tmp_path, [record]).values()
+    assert found.images == 12 and found.weights == sha256(weights.read_bytes()).hexdigest()
+    assert (found.mask("clean") == clean[0].mask[:12]).all()
 
 
 def test_the_sizes_are_those_of_the_records():

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+from hashlib import sha256
+from pathlib import Path
 
 import fake_records as fake
 import matplotlib.pyplot as plt
@@ -10,6 +12,7 @@ import pytest
 import torch
 from test_probe import Stopped
 
+from advlib.attacks import predictions
 from advlib.losses import als
 from study import records
 from study.__main__ import main
@@ -18,9 +21,10 @@ from study.experiment import run
 from study.experiment.evaluate import PIXEL
 from study.experiment.weights import save_weights
 from study.findings.masking import checks, judge, measure, probes, report, transfer
+from study.findings.masking.probes import Probe
 from study.plan import catalogue
 from study.plan.catalogue import config
-from study.records import Measurement, beside
+from study.records import Measurement
 from study.records.packing import pack_mask
 
 IMAGES = 24
@@ -78,8 +82,8 @@ def made_up_probe(key="als", n=200, **accuracies):
     )
     none = pack_mask(torch.zeros(n, dtype=torch.bool).numpy())
     loss = {"0": 0.1, "19": 2.0, "20": 2.0}
-    digest = run.Config(**record.config).digest()
-    return record, probes.Probe(record.where, digest, "", "cpu", n, measurements, none, none, loss, (0.0, 0.0))
+    own = {"zero_gradient": none, "vanishing_gradient": none, "loss": loss, "last_step": (0.0, 0.0)}
+    return record, Probe(**fake.about(record, n), measurements=measurements, **own)
 
 
 def of_probe(record, probed) -> dict[str, judge.Result]:
@@ -133,33 +137,24 @@ def test_without_transferred_images_the_check_is_not_measured_and_the_verdict_st
 
 
 def test_images_from_a_network_that_was_trained_anew_are_refused(tmp_path):
-    record, probed = made_up_probe()
-    other, source = made_up_probe("sat")
-    made = Measurement(
-        f"probe:from-{other.where}",
-        "made up",
-        {"source": other.where, "source_weights": "old"},
-        200,
-        probed.zero_gradient,
-    )
-    for one, of in ((dataclasses.replace(probed, measurements=(*probed.measurements, made)), record), (source, other)):
-        clean = dataclasses.replace(of.measurement("corrected:clean"), correct=pack_mask(one.mask("clean")))
-        of = dataclasses.replace(of, measurements=(clean,))
-        (tmp_path / of.where).mkdir(parents=True)
-        beside.write_beside(one, tmp_path / of.where / probes.NAME)
-    group = [
-        dataclasses.replace(
-            of,
-            measurements=(
-                dataclasses.replace(of.measurement("corrected:clean"), correct=pack_mask(source.mask("clean"))),
-            ),
-        )
-        for of in (record, other)
-    ]
+    record, probed = made_up_probe(clean=0.5)
+    other, source = made_up_probe("sat", clean=0.5)
+    attack = {"source": other.where, "source_weights": "old"}
+    made = Measurement(f"probe:from-{other.where}", "made up", attack, 200, probed.zero_gradient)
+    group = []
+    for of, one in (
+        (record, dataclasses.replace(probed, measurements=(*probed.measurements, made))),
+        (other, dataclasses.replace(source, weights="new")),
+    ):
+        of = dataclasses.replace(of, measurements=(fake.measurement(fake.attacks(of.key)[0], 0.5),))
+        group.append(of)
+        dataclasses.replace(one, record_digest=records.digest(of)).write(tmp_path, of)
     with pytest.raises(
         ValueError, match=r"other weights than .*python -m study measure transfer --budget smoke --dataset digits"
     ):
         probes.probes(tmp_path, group)
+    fake.beside(dataclasses.replace(source, weights="old", record_digest=records.digest(group[1])), tmp_path)
+    assert set(probes.probes(tmp_path, group)) == {record.where, other.where}
 
 
 def test_a_source_is_named_by_its_row():
@@ -237,21 +232,19 @@ def project(learned, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     for key, found in learned.items():
         record = fake.record(key, budget="smoke")
-        record = dataclasses.replace(
-            record, data=record.data | {"checksum": found.dataset.checksum, "classes": list(found.dataset.classes)}
-        )
         images, labels = found.dataset.test_images[:20], found.dataset.test_labels[:20]
-        (folder / "models").mkdir(exist_ok=True)
-        weights = save_weights(found.model, folder / "models" / f"{key}.safetensors", record)
-        digest = transfer.sha256(weights.read_bytes()).hexdigest()
-        made = measure.measure(found.model, images, labels, record=record, weights=digest, queries=20)
-        clean = dataclasses.replace(record.measurement("corrected:clean"), n=20, correct=pack_mask(made.mask("clean")))
-        rest = [m for m in record.measurements if m.name != "corrected:clean"]
-        path = records.write(
-            dataclasses.replace(record, measurements=(clean, *rest)),
-            folder / "results" / record.where / "record.json",
+        right = (predictions(found.model, to_pixels(images)) == labels).numpy()
+        clean = dataclasses.replace(record.measurement("corrected:clean"), n=20, correct=pack_mask(right))
+        record = dataclasses.replace(
+            record,
+            data=record.data | {"checksum": found.dataset.checksum, "classes": list(found.dataset.classes)},
+            measurements=(clean, *(m for m in record.measurements if m.name != "corrected:clean")),
         )
-        beside.write_beside(made, path.with_name(probes.NAME))
+        fake.put(record, folder / "results")
+        weights = save_weights(found.model, folder / "models" / f"{key}.safetensors", record)
+        about = fake.about(record, 20, sha256(weights.read_bytes()).hexdigest())
+        made = measure.probe(found.model, images, labels, record=record, about=about, queries=20)
+        made.write(folder / "results", record)
     (folder / "_config.yml").write_text("")
     return folder
 
@@ -264,37 +257,50 @@ def probed(project, tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
+def on_file(results, key) -> tuple[Path, records.Record, Probe]:
+    path = results / "smoke" / "digits" / "corrected" / key / "seed0" / Probe.FILE
+    record = records.read(path.with_name("record.json"))
+    return path, record, Probe.read(path, record)
+
+
 def command(*words) -> int:
-    return main(["transfer", *words, "--budget", "smoke", "--results", "results"])
+    return main(["measure", "transfer", *words, "--budget", "smoke", "--results", "results"])
 
 
-def test_the_command_adds_to_every_probe_what_the_other_rows_images_do(probed, capsys):
-    assert command() == 0 and command() == 0  # the second time in the place of the first
+def test_the_command_adds_to_every_probe_what_the_other_rows_images_do(probed, learned, capsys):
+    assert command() == 0 and command("als", "traditional", "als") == 0  # the second time in the place of the first
     said = capsys.readouterr().out
     assert "under its white box" in said and "under images made on als, the worst of 1" in said
-    path = probed / "smoke" / "digits" / "corrected" / "traditional" / "seed0" / probes.NAME
-    found = probes.read_probe(path, records.read(path.with_name("record.json")))
+    path, record, found = on_file(probed, "traditional")
     (added,) = [m for m in found.measurements if probes.FROM in m.name]
-    assert added.name == FROM_ALS and added.n == 20 and added.attack["source_weights"]
+    assert added.name == FROM_ALS and added.n == 20
+    assert added.attack["source_weights"] == sha256(Path("models/als.safetensors").read_bytes()).hexdigest()
     assert added.attack["made_by"].keys() == {"commit", "dirty", "versions", "device"}
+    data = learned["als"].dataset
+    models = {of: learned[of.split("/")[-2]].model for of in (record.where, added.attack["source"])}
+    shown = to_pixels(data.test_images[:20]), data.test_labels[:20]
+    assert (added.mask == among(models, shown)[added.attack["source"], record.where].numpy()).all()
     assert len(json.loads(path.read_text())["measurements"]) == 5
 
 
-def test_a_probe_of_other_weights_is_refused(probed, capsys):
-    path = probed / "smoke" / "digits" / "corrected" / "als" / "seed0" / probes.NAME
+def test_a_probe_of_other_weights_is_refused_with_the_remedy(probed, capsys):
+    path, *_ = on_file(probed, "als")
     path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
     assert command() == 2
-    assert "was probed with other weights" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the weights have changed since): measure again: python -m study measure masking als" in said
 
 
 def test_probing_again_keeps_the_images_from_other_rows_while_the_weights_are_the_same(probed):
     assert command() == 0
-    path = probed / "smoke" / "digits" / "corrected" / "als" / "seed0" / probes.NAME
-    found = probes.read_probe(path, records.read(path.with_name("record.json")))
+    path, record, found = on_file(probed, "als")
     again = dataclasses.replace(found, measurements=tuple(m for m in found.measurements if probes.FROM not in m.name))
-    assert probes.with_transferred(again, path) == found
-    assert probes.with_transferred(dataclasses.replace(again, weights="new"), path).measurements == again.measurements
-    assert probes.with_transferred(again, path.with_name("none")) == again
+    assert probes.with_transferred(again, probed, record) == found != again
+    other = dataclasses.replace(again, weights="new")
+    assert probes.with_transferred(other, probed, record) == other
+    assert probes.with_transferred(again, probed / "none", record) == again
+    path.write_text("{")
+    assert probes.with_transferred(again, probed, record) == again
 
 
 def test_an_experiment_of_our_own_is_refused(probed, capsys):
@@ -303,5 +309,13 @@ def test_an_experiment_of_our_own_is_refused(probed, capsys):
 
 
 def test_one_network_alone_is_refused(probed, capsys):
-    assert command("als") == 2
-    assert "transfer needs two networks or more" in capsys.readouterr().err
+    assert command("als") == 2 and command("als", "als") == 2
+    assert capsys.readouterr().err.count("transfer needs two networks or more") == 2
+
+
+def test_a_network_that_was_not_probed_is_refused_with_the_command_that_probes_it(probed, capsys):
+    path, *_ = on_file(probed, "als")
+    path.unlink()
+    assert command("als", "traditional") == 2
+    said = f"{path.relative_to(probed.parent)} is not there: measure: python -m study measure masking als "
+    assert said in capsys.readouterr().err
