@@ -26,7 +26,7 @@ book: $(ENV)  ## Six small experiments on digits, then the book, from nothing (a
 	@$(MAKE) --no-print-directory smoke html
 
 test: $(ENV) $(PEERS) $(GRID)  ## Everything that is checked: units, the peer libraries, small notebooks, the book
-	OMP_NUM_THREADS=1 ADVLIB_REQUIRE_PEERS=1 $(PY) -m pytest -rs -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 ADVLIB_REQUIRE_PEERS=1 $(PY) -m pytest -rs -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 env: $(ENV)  ## The environment in .venv, with the exact versions of requirements.lock
 
