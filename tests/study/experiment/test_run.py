@@ -414,9 +414,9 @@ def test_a_precision_that_is_named_is_taken_anywhere(device):
 
 
 def test_a_training_in_float16_raises_the_log_odds_and_any_other_the_cross_entropy(data, few_attacks, monkeypatch):
-    raised, real = [], run.pgd
+    raised, real = [], build.pgd
     monkeypatch.setattr(
-        run, "pgd", lambda *args, **options: raised.append(options["objective"]) or real(*args, **options)
+        build, "pgd", lambda *args, **options: raised.append(options["objective"]) or real(*args, **options)
     )
     for precision in ("fp16", "bf16", "float32"):
         done = go(precision=precision, adversarial=True, epochs=1)

@@ -718,7 +718,7 @@ def test_a_checkpoint_of_another_science_version_or_precision_is_refused(
     data, config, path = miniature.dataset(), miniature.config(), tmp_path / "c.pt"
     miniature.fit(config, data, checkpoint=path, stop_after=1)
     if name:
-        monkeypatch.setattr(train, name, value)
+        monkeypatch.setattr(training, name, value)
     with pytest.raises(ValueError, match="delete it, or move it away") as error:
         miniature.fit(config, data, checkpoint=path, precision=other)
     assert what.replace(" ", "_") in str(error.value)

@@ -30,24 +30,6 @@ def measured(**answers) -> Measured:
     return Measured("a-machine", {name: {"machine": MACHINE, "rows": rows} for name, rows in answers.items()})
 
 
-def work(seconds: float = 0.0, value: float = 0.0):
-    """A contestant of these tests: waits, and makes a tensor of ``value``, or else of how often it has worked."""
-    import time
-    from itertools import count
-
-    times = count(1)
-
-    def once():
-        time.sleep(seconds)
-        return torch.full((2,), value or next(times))
-
-    return once
-
-
-def broken():
-    raise RuntimeError("no engine")
-
-
 def test_a_ratio_is_taken_round_by_round_so_a_drift_of_the_machine_cancels():
     slow, fast = line("a", 2.0, 20.0, 200.0), line("b", 1.0, 10.0, 100.0)
     assert speed.faster(fast, slow) == Ratio(2.0, 2.0, 2.0)
@@ -176,7 +158,7 @@ def test_the_peak_of_a_device_is_a_rate_that_it_has_reached():
 
 
 def test_contestants_take_turns_and_rounds_that_warm_up_do_not_count():
-    here = "tests.test_speed:work"
+    here = "tests.contestants:work"
     contestants = [Contestant("a", here, {"value": 1.0}), Contestant("b", here, {})]
     rows = race("waiting", contestants, images=2, rounds=2, shortest=0.0)
     assert [len(row["rounds"]) for row in rows] == [2, 2]
@@ -185,7 +167,7 @@ def test_contestants_take_turns_and_rounds_that_warm_up_do_not_count():
 
 
 def test_short_work_is_done_again_until_the_round_is_long_enough():
-    here = "tests.test_speed:work"
+    here = "tests.contestants:work"
     _, short = race(
         "x", [Contestant("a", here, {"value": 1.0}), Contestant("b", here, {})], images=1, rounds=1, shortest=0.05
     )
@@ -193,14 +175,14 @@ def test_short_work_is_done_again_until_the_round_is_long_enough():
 
 
 def test_what_a_contestant_takes_is_what_is_measured():
-    waiting = Contestant("a", "tests.test_speed:work", {"seconds": 0.4})
+    waiting = Contestant("a", "tests.contestants:work", {"seconds": 0.4})
     (row,) = race("waiting", [waiting], images=10, rounds=1, shortest=0.1)
     assert 0.4 <= row["rounds"][0] and row["images_per_second"] <= 25
 
 
 def test_a_contestant_that_dies_says_why():
     with pytest.raises(RuntimeError, match="lame died(.|\n)*no engine"):
-        race("x", [Contestant("lame", "tests.test_speed:broken")], images=1, rounds=1)
+        race("x", [Contestant("lame", "tests.contestants:broken")], images=1, rounds=1)
 
 
 @pytest.mark.slow
