@@ -1,3 +1,3 @@
 """A signpost: the commands are the study's."""
 
-raise SystemExit("advlib is the method; its commands are `python -m study ...`, with the same words behind them")
+raise SystemExit("advlib is the method alone; the commands are the study's: `python -m study --help` lists them")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -27,6 +28,11 @@ def results(tmp_path):
 def printed(capsys, *arguments) -> str:
     assert main(list(arguments)) == 0
     return capsys.readouterr().out
+
+
+def test_who_asks_the_method_for_a_command_is_told_where_the_commands_are():
+    with pytest.raises(SystemExit, match="python -m study --help"):
+        runpy.run_module("advlib", run_name="__main__")
 
 
 def test_table_prints_the_papers_numbers_and_ours(results, capsys):
