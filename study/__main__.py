@@ -304,15 +304,15 @@ def _table(commands: Commands) -> None:
 
 def table(options) -> int:
     """One of the paper's tables from the records: measured with intervals, the paper's numbers below."""
-    from study.findings.numbers import results as tables
+    from study.findings.numbers import results
     from study.presentation import sentences
 
     group = _group(options)
     if options.csv:
-        print(tables.frame(group, options.number, options.protocol).to_csv(), end="")
+        print(results.frame(group, options.number, options.protocol).to_csv(), end="")
         return 0
     print(sentences.describe(group).replace("**", ""), f"Protocol {options.protocol}.")
-    print(tables.plain(group, options.number, options.protocol))
+    print(results.plain(group, options.number, options.protocol))
     return 0
 
 
@@ -332,11 +332,10 @@ def _claims(commands: Commands) -> None:
 
 def claims(options) -> int:
     """What the paper claims and what the records say of it."""
-    from study.findings.claims import report
-    from study.findings.claims.judge import rulings as judged
+    from study.findings.claims import judge, report
 
     group = _group(options)
-    rulings = judged(group)
+    rulings = judge.rulings(group)
     if not selection.of_the_paper(group):
         print("These are not the paper's data: the verdicts say whether its claims hold on others.\n", file=sys.stderr)
     return _show(options, group, report.as_json(rulings, group), report.text(rulings))
@@ -360,13 +359,11 @@ def _verdicts(commands: Commands) -> None:
 
 def verdicts(options) -> int:
     """Which rows show a sign of masking: for each row and protocol a verdict, and the checks that fail."""
-    from study.findings.masking import judge as masking
-    from study.findings.masking import probes
-    from study.findings.masking import report as shown
+    from study.findings.masking import judge, probes, report
 
     group = _group(options)
-    judged = masking.verdicts(group, probes.probes(options.results or results_folder(), group))
-    return _show(options, group, shown.as_json(judged, group), shown.text(judged))
+    judged = judge.verdicts(group, probes.probes(options.results or results_folder(), group))
+    return _show(options, group, report.as_json(judged, group), report.text(judged))
 
 
 # ---- what only the networks themselves can tell

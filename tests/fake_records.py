@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from study import records
-from study.experiment.evaluate import Attack, suite
+from study.experiment.evaluate import Attack, evaluate, suite
+from study.experiment.provenance import describe_data
 from study.plan import catalogue
 from study.records import Measurement, Record
 from study.records.beside import Beside
@@ -135,3 +136,15 @@ def beside(found: Beside, results: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(records.as_lines(dataclasses.asdict(found)))
     return path
+
+
+def trained(key: str, config, models: dict, dataset, names=("corrected:clean",)) -> Record:
+    """The record, of budget smoke, of a network that a test trained: what it really gets right under a few attacks.
+
+    models: as :func:`evaluate.evaluate` has them. names: of the attacks.
+    """
+    attacks = [attack for attack in suite(dual=True, surrogate=True) if attack.name in names]
+    images, labels = dataset.test_images, dataset.test_labels
+    measured = evaluate(models, images, labels, attacks, sweep_size=len(images))
+    about = {"config": config.to_dict(), "data": describe_data(dataset), "measurements": tuple(measured)}
+    return dataclasses.replace(record(key), budget="smoke", **about)

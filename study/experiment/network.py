@@ -1,7 +1,7 @@
 """A record's network at hand: its weights, the data that it saw, and what a file beside the record says of both."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -63,10 +63,10 @@ class Network:
         model = resnet18(classes, config.width, activation, config.norm, channels, activation_alpha=alpha)
         return load_weights(model, self.weights).to(self.device, memory_format=torch.channels_last)
 
-    @cached_property
+    @property
     def dataset(self) -> Dataset:
         """The data that the record is of. Raises ValueError if those here are others, and what loading them raises."""
-        found = load(self.record.config["dataset"], root=self.data_root)
+        found = shared(self.record.config["dataset"], self.data_root)
         if found.checksum != self.record.data["checksum"]:
             raise ValueError(f"{self.record.where} is of other data than {found.name!r} here: their checksums differ")
         return found
@@ -96,3 +96,9 @@ class Network:
             "provenance": provenance(self.device, None),
             "images": images,
         }
+
+
+@lru_cache(maxsize=1)
+def shared(name: str, root: Path | None) -> Dataset:
+    """The data of that name: one copy for all networks that a command measures."""
+    return load(name, root=root)

@@ -12,6 +12,7 @@ import torch
 from places import ROOT
 
 from study import records
+from study.data import load
 from study.experiment import network
 from study.experiment.network import Network
 from study.experiment.weights import load_model, save_weights
@@ -27,7 +28,7 @@ def published(key: str) -> Network:
 def small(monkeypatch, tmp_path, tiny):
     """A network of width 8, the record that it would have, on data of 40 test images, of which the record saw 30."""
     data = miniature.dataset()
-    monkeypatch.setattr(network, "load", lambda name, root=None: data)
+    monkeypatch.setattr(network, "shared", lambda name, root: data)
     made = fake.record("advprop")
     clean = dataclasses.replace(made.measurement("corrected:clean"), n=30, correct=fake.mask(0.5, 30))
     about = made.data | {"checksum": data.checksum, "classes": list(data.classes)}
@@ -35,6 +36,12 @@ def small(monkeypatch, tmp_path, tiny):
     path = tmp_path / "advprop.safetensors"
     save_weights(tiny(norm="dual", num_classes=len(data.classes)), path, record)
     return Network(record, path)
+
+
+def test_networks_of_one_data_set_hold_one_copy_of_it():
+    made = fake.record("als", budget="smoke")
+    made = dataclasses.replace(made, data=made.data | {"checksum": load("digits").checksum})
+    assert Network(made, ROOT / "one").dataset is Network(made, ROOT / "another").dataset
 
 
 @pytest.mark.parametrize("key", ["sat", "advprop"])

@@ -19,8 +19,7 @@ from torch import nn
 from study import records
 from study.__main__ import main
 from study.evidence import comparisons
-from study.experiment import provenance, run
-from study.experiment.evaluate import evaluate, suite
+from study.experiment import run
 from study.experiment.weights import save_weights
 from study.findings.autoattack import judge, measure, report
 from study.findings.autoattack.judge import ATTACKS, EPS, AutoAttack
@@ -427,14 +426,7 @@ def test_the_command_writes_continues_and_refuses(library, tmp_path, capsys, mon
     monkeypatch.setattr(attack, "__kwdefaults__", attack.__kwdefaults__ | FAST)
     learnt = run.learn(config("traditional", budget="smoke", epochs=1))
     data = learnt.dataset
-    attacks = [attack for attack in suite(dual=False, surrogate=False) if attack.name == "corrected:clean"]
-    clean = evaluate({"true": learnt.model}, data.test_images, data.test_labels, attacks, sweep_size=50)
-    record = dataclasses.replace(
-        fake.record("traditional", budget="smoke"),
-        config=config("traditional", budget="smoke", epochs=1).to_dict(),
-        data=provenance.describe_data(data),
-        measurements=tuple(clean),
-    )
+    record = fake.trained("traditional", config("traditional", budget="smoke", epochs=1), learnt.models, data)
     path = fake.put(record, tmp_path) / AutoAttack.FILE
     weights = save_weights(learnt.model, tmp_path / "model.safetensors", record)
     place = ["--budget", "smoke", "--results", str(tmp_path), "--weights", str(weights)]

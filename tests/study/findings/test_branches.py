@@ -18,8 +18,7 @@ from study import records
 from study.__main__ import main
 from study.evidence import comparisons, selection
 from study.evidence.estimates import Estimate
-from study.experiment import provenance, run
-from study.experiment.evaluate import evaluate, suite
+from study.experiment import run
 from study.experiment.network import Network
 from study.experiment.weights import save_weights
 from study.findings.branches import judge, measure, report
@@ -331,15 +330,8 @@ def test_the_command_attacks_all_four_and_leaves_a_file_beside_the_record(tmp_pa
     monkeypatch.setattr(measure, "PGD_20", dataclasses.replace(measure.PGD_20, steps=2))  # seconds, not minutes
     asked = config("sat-advprop", budget="smoke", epochs=1)
     learned = run.learn(asked)
-    data = learned.dataset
-    attacks = [a for a in suite(dual=True, surrogate=True) if a.column == "clean" and a.rule == "corrected"]
-    clean = evaluate(learned.models, data.test_images, data.test_labels, attacks, sweep_size=50)
-    record = dataclasses.replace(
-        fake.record("sat-advprop", budget="smoke"),
-        config=asked.to_dict(),
-        data=provenance.describe_data(data),
-        measurements=tuple(clean),
-    )
+    clean = ("corrected:clean", "corrected:clean:aux")
+    record = fake.trained("sat-advprop", asked, learned.models, learned.dataset, clean)
     folder = fake.put(record, tmp_path)
     weights = save_weights(learned.model, tmp_path / "model.safetensors", record)
     command = ["measure", "branches", "sat-advprop", "--budget", "smoke", "--images", "12", "--results", str(tmp_path)]

@@ -18,8 +18,6 @@ from torch import nn
 from study.__main__ import main
 from study.evidence import selection
 from study.experiment import network as at_hand
-from study.experiment import provenance
-from study.experiment.evaluate import evaluate, suite
 from study.experiment.weights import save_weights
 from study.findings.corruptions import judge, measure, report
 from study.findings.corruptions.judge import COMMON, KINDS, SEVERITIES, Corruptions
@@ -139,18 +137,11 @@ class Deaf(nn.Module):
 def world(monkeypatch, tmp_path, spoil):
     """A trained network, its record and its weights, on images of 32 pixels: (results, models, network, data)."""
     data = miniature.dataset(size=32, test_size=30)
-    monkeypatch.setattr(at_hand, "load", lambda name, root=None: data)
+    monkeypatch.setattr(at_hand, "shared", lambda name, root: data)
     config = catalogue.config("traditional", budget="smoke", dataset="cifar10", epochs=1, batch_size=16)
     model, _ = miniature.fit(config, data)
     model.eval()
-    attacks = [attack for attack in suite(dual=False, surrogate=False) if attack.name == "corrected:clean"]
-    record = dataclasses.replace(
-        fake.record("traditional"),
-        budget="smoke",
-        config=config.to_dict(),
-        data=provenance.describe_data(data),
-        measurements=tuple(evaluate({"true": model}, data.test_images, data.test_labels, attacks, sweep_size=30)),
-    )
+    record = fake.trained("traditional", config, {"true": model}, data)
     fake.put(record, tmp_path / "results")
     save_weights(model, tmp_path / "models" / "traditional.safetensors", record)
     return record, tmp_path, model, data

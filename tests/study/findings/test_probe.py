@@ -15,7 +15,7 @@ from torch import nn
 from study.__main__ import main
 from study.data import load
 from study.data.pixels import to_pixels
-from study.experiment import provenance, run
+from study.experiment import run
 from study.experiment.evaluate import PIXEL, evaluate, suite
 from study.experiment.weights import save_weights
 from study.findings.masking import checks, judge, measure, probes
@@ -270,15 +270,8 @@ def test_the_last_step_counts_with_its_interval_and_a_loss_that_never_moves_has_
 
 def test_the_command_leaves_a_probe_beside_the_record(honest, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(measure, "QUERIES", 20)
-    data, asked = honest.dataset, config("traditional", budget="smoke", epochs=5)
-    attacks = [attack for attack in suite(dual=False, surrogate=False) if attack.name == "corrected:clean"]
-    clean = evaluate({"true": honest.model}, data.test_images, data.test_labels, attacks, sweep_size=50)
-    record = dataclasses.replace(
-        fake.record("traditional", budget="smoke"),
-        config=asked.to_dict(),
-        data=provenance.describe_data(data),
-        measurements=tuple(clean),
-    )
+    asked = config("traditional", budget="smoke", epochs=5)
+    record = fake.trained("traditional", asked, honest.models, honest.dataset)
     folder = fake.put(record, tmp_path)
     weights = save_weights(honest.model, tmp_path / "model.safetensors", record)
     asked = ["measure", "masking", "traditional", "--budget", "smoke", "--images", "12", "--results", str(tmp_path)]
@@ -286,7 +279,7 @@ def test_the_command_leaves_a_probe_beside_the_record(honest, tmp_path, capsys, 
     assert f"{folder / 'probe.json'}: of 12 images right, clean" in capsys.readouterr().out
     (found,) = probes.probes(tmp_path, [record]).values()
     assert found.images == 12 and found.weights == sha256(weights.read_bytes()).hexdigest()
-    assert (found.mask("clean") == clean[0].mask[:12]).all()
+    assert (found.mask("clean") == record.measurement("corrected:clean").mask[:12]).all()
 
 
 def test_the_sizes_are_those_of_the_records():
