@@ -10,7 +10,7 @@ from study import records
 from study.plan import catalogue
 from study.records import Record
 
-RESULT_BUDGETS = ("full", "brief", "lite")  # the highest first; smoke tries the machinery and is never a result
+RESULT_BUDGETS = ("full", "brief", "ladder-40", "ladder-20", "ladder-10", "lite")  # the highest first; smoke tries the machinery and is never a result
 PAPER_DATA = ("cifar10", "cifar10-jpeg")  # what the paper's claims are about: its data, and a copy of it
 LABELS = "labels.json"  # beside the protocols of a data set: the true classes of its test images, in canonical order
 Group = list[Record]  # of one budget on one data set

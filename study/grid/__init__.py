@@ -22,7 +22,7 @@ from study.records import Record, versions
 
 STATES = ("done", "running", "failed", "missing", "stale", "damaged")
 # GB of a run, command and kernel together: the peaks of the row that needs most as seen on a CPU; of a GPU's, a guess
-MEMORY = {"smoke": 1.2, "lite": 2.1} | dict.fromkeys(catalogue.GPU_BUDGETS, 4.0)
+MEMORY = {"smoke": 1.2} | dict.fromkeys(("lite", *catalogue.LADDER), 2.1) | dict.fromkeys(catalogue.GPU_BUDGETS, 4.0)
 
 
 @dataclass(frozen=True)
