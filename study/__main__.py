@@ -333,22 +333,28 @@ def _claims(commands: Commands) -> None:
 def claims(options) -> int:
     """What the paper claims and what the records say of it."""
     from study.findings.claims import judge, report
+    from study.findings.masking import probes
 
+    root = options.results or results_folder()
     group = _group(options)
-    rulings = judge.rulings(group)
+    chosen = options.budget or options.dataset
+    groups = [group] if chosen or not selection.of_the_paper(group) else selection.by_size(root)
+    rulings = judge.rulings(
+        groups, {place: probe for one in groups for place, probe in probes.probes(root, one).items()}
+    )
     if not selection.of_the_paper(group):
         print("These are not the paper's data: the verdicts say whether its claims hold on others.\n", file=sys.stderr)
-    return _show(options, group, report.as_json(rulings, group), report.text(rulings))
+    return _show(options, groups, report.as_json(rulings), report.text(rulings))
 
 
-def _show(options, group: selection.Group, plain: list, text: str) -> int:
+def _show(options, groups: list[selection.Group], plain: list, text: str) -> int:
     """What was judged: for a program, or for a reader with what it was judged from."""
     from study.presentation import sentences
 
     if options.json:
         print(json.dumps(plain, indent=1, ensure_ascii=False))
     else:
-        print(f"{sentences.describe(group).replace('**', '')}\n\n{text}", end="")
+        print("\n".join(sentences.describe(group).replace("**", "") for group in groups), text, sep="\n\n", end="")
     return 0
 
 
@@ -363,7 +369,7 @@ def verdicts(options) -> int:
 
     group = _group(options)
     judged = judge.verdicts(group, probes.probes(options.results or results_folder(), group))
-    return _show(options, group, report.as_json(judged, group), report.text(judged))
+    return _show(options, [group], report.as_json(judged, group), report.text(judged))
 
 
 # ---- what only the networks themselves can tell

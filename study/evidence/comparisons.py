@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from study.evidence import estimates
-from study.evidence.estimates import Estimate
+from study.evidence.estimates import Estimate, Spread
 from study.evidence.selection import Group, runs_of
 from study.plan import catalogue
 from study.records import PUBLISHED_BATCH, Record
@@ -41,9 +41,37 @@ def by_corrected_rule(group: Group, key: str, protocol: str, columns: Iterable[s
 
 
 def difference(group: Group, a: Place, b: Place, confidence: float = 0.95) -> Estimate | None:
-    """Accuracy at ``a`` minus accuracy at ``b``, paired; None if they share no seed."""
+    """Accuracy at ``a`` minus accuracy at ``b``, paired; None if they share no seed.
+
+    Of two networks the interval knows how much trainings differ, if ``group`` shows it (:func:`spread`).
+    """
     masks = paired(group, [a, b])
-    return estimates.difference(*masks, confidence) if masks else None
+    between = spread(group) if a[:2] != b[:2] else None
+    return estimates.difference(*masks, confidence, between) if masks else None
+
+
+def better_than_guessing(group: Group, masks: Iterable[np.ndarray], confidence: float = 0.95) -> bool:
+    """Whether one network at least is right about more images than a guess would be: else a difference says nothing."""
+    guess = 1 / len(group[0].data["classes"])
+    return any(estimates.accuracy(mask, confidence).low > guess for mask in masks)
+
+
+def spread(group: Iterable[Record]) -> Spread | None:
+    """How much trainings differ, from the paper's rows that have several seeds; None if no row has.
+
+    On the paper's columns and the strongest attack, each network tested by its protocol's rule.
+    """
+    by_row: dict[tuple, Group] = {}
+    for record in group:
+        if record.key in catalogue.rows():
+            by_row.setdefault((record.budget, record.config["dataset"], record.key, record.protocol), []).append(record)
+    return estimates.pooled(
+        [
+            [survivors_by_seed(runs, _name(protocol, column)) for column in HEADINGS]
+            for (*_, protocol), runs in by_row.items()
+            if len(runs) > 1
+        ]
+    )
 
 
 def factorial(group: Group, protocol: str, column: str) -> dict | None:
@@ -55,7 +83,8 @@ def factorial(group: Group, protocol: str, column: str) -> dict | None:
     masks = paired(group, [(key, protocol, _name(protocol, column)) for key in design.values()])
     if masks is None:
         return None
-    return estimates.factorial_effects(dict(zip(design, masks, strict=True)), ("AdvProp", "ALS", "SAT"))
+    cells = dict(zip(design, masks, strict=True))
+    return estimates.factorial_effects(cells, ("AdvProp", "ALS", "SAT"), spread=spread(group))
 
 
 def paired(group: Group, places: Iterable[Place]) -> list[np.ndarray] | None:

@@ -11,23 +11,48 @@ from itertools import combinations, product
 import numpy as np
 from scipy.stats import sem, spearmanr
 from scipy.stats import t as student
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-RESAMPLES = 9_999
 SEEDS_FOR_SPREAD = 3  # trained networks from which the spread between trainings is estimated
+POWER = 0.8  # with which an effect is found that is called visible
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its interval, over ``n`` test images and ``seeds`` trained networks."""
+    """A mean and its interval, over ``n`` test images and ``seeds`` trained networks.
+
+    ``error``, ``freedom``: the standard error of a difference, and its degrees of freedom; nan for an accuracy.
+    """
 
     value: float
     low: float
     high: float
     n: int
     seeds: int
+    error: float = math.nan
+    freedom: float = math.nan
+
+    def p_value(self, null: float = 0.0) -> float:
+        """How surprising the difference would be if it were ``null``, in [0, 1]: of two sides, as the interval is."""
+        centre = (self.low + self.high) / 2
+        return float(2 * student.sf(abs(centre - null) / self.error, self.freedom))
+
+    def visible(self, confidence: float = 0.95) -> float:
+        """The smallest true difference that :data:`POWER` of such experiments would tell from zero (Cohen 1988)."""
+        ends = student.ppf([(1 + confidence) / 2, POWER], self.freedom)
+        return float(ends.sum() * self.error)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much the accuracies of trainings differ that differ in their seed alone.
+
+    The standard deviation of an accuracy p is ``factor`` times sqrt(p (1 - p)): as much as if each training had been
+    tested on 1 / factor^2 images of its own. ``freedom``: degrees of freedom of ``factor``^2.
+    """
+
+    factor: float
+    freedom: int
 
 
 def wilson(correct: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -59,15 +84,21 @@ def accuracy(masks: np.ndarray, confidence: float = 0.95) -> Estimate:
     return Estimate(value, max(low, 0.0), min(high, 1.0), n, seeds)
 
 
-def difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Estimate:
+def difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95, spread: Spread | None = None) -> Estimate:
     """Accuracy of ``a`` minus accuracy of ``b``, masks (S, n) over the same images and the same seeds: paired."""
-    return contrast({1.0: [a], -1.0: [b]}, confidence)
+    return contrast({1.0: [a], -1.0: [b]}, confidence, spread)
 
 
-def contrast(parts: Mapping[float, Sequence[np.ndarray]], confidence: float = 0.95) -> Estimate:
+def contrast(
+    parts: Mapping[float, Sequence[np.ndarray]], confidence: float = 0.95, spread: Spread | None = None
+) -> Estimate:
     """A weighted sum of accuracies: weight -> masks (S, n) of all networks with that weight. Paired by image and seed.
 
-    The interval is the bootstrap's over images; from three seeds on, it is one that knows the trainings' spread too.
+    The interval is Student's over the images and two made-up ones, with the largest values of either sign that an image
+    can have (Bonett and Price 2012): five images in favour and none against are then no proof, as they are none to
+    McNemar. With ``spread``, each mask is of trainings of its own, and the interval knows how much these differ;
+    without it, it learns that from the masks, if they are of three seeds or more.
+
     Raises ValueError if the masks differ in shape: then they are not of the same images, or not of the same seeds.
     """
     shapes = {np.shape(mask) for masks in parts.values() for mask in masks}
@@ -76,51 +107,37 @@ def contrast(parts: Mapping[float, Sequence[np.ndarray]], confidence: float = 0.
     total = _by_seed(sum(weight * np.asarray(mask, float) for weight, masks in parts.items() for mask in masks))
     reach = sum(abs(weight) * len(masks) for weight, masks in parts.items()) / 2
     seeds, n = total.shape
-    if seeds < SEEDS_FOR_SPREAD:
-        low, high = bootstrap_interval(total.mean(axis=0), confidence, reach=reach)
+    if spread:
+        shares = [(weight, np.mean(mask)) for weight, masks in parts.items() for mask in masks]
+        trainings = spread.factor**2 * sum(weight**2 * p * (1 - p) for weight, p in shares) / seeds
+        found = _both_sources(total, (reach, -reach), float(trainings), spread.freedom)
     else:
-        low, high = _both_sources(total, (reach, -reach)).interval(confidence)
-    return Estimate(float(total.mean()), low, high, n, seeds)
+        found = _both_sources(total, (reach, -reach))
+    interval = found.interval(confidence)
+    return Estimate(float(total.mean()), *interval, n, seeds, math.sqrt(found.variance), found.freedom)
 
 
-def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, *, reach: float = 1.0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of ``values`` (n,), one value an image (Efron 1979). Seeded.
+def pooled(trainings: Sequence[Sequence[np.ndarray]]) -> Spread | None:
+    """The spread that experiments of several seeds show together; None if none has two.
 
-    An image's value holds the outcomes of all networks compared, so drawing it draws them together. What is drawn from
-    are the n images and two made-up ones, with the values ``reach`` and ``-reach``, the largest that an image can have
-    (Bonett and Price 2012): five images in favour and none against are then no proof, as they are none to McNemar.
+    ``trainings``: of each experiment its masks (S, n), one a column. Its columns are one observation: they are of the
+    same networks. A column that less than a hundredth of the images survive, or all but that, shows no spread.
     """
-    _check_confidence(confidence)
-    values = np.round(np.append(values, [reach, -reach]), 12)  # equal sums of floats that were added in another order
-    n = len(values)
-    levels, counts = np.unique(values, return_counts=True)
-    # images of one value are alike: a resample is how often each of the few values is drawn
-    drawn = np.random.default_rng(0).multinomial(n, counts / n, size=RESAMPLES)
-    low, high = np.quantile(drawn @ levels / n, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def p_value(a: np.ndarray, b: np.ndarray) -> float:
-    """How surprising the difference of two rows' masks (S, n) would be if there were none, in [0, 1].
-
-    One seed: McNemar's exact test on the images that only one of the two gets right (McNemar 1947). More: a t test over
-    the images' mean differences; from three seeds on, the test whose interval :func:`contrast` gives.
-    """
-    total = _by_seed(np.asarray(a, float) - np.asarray(b, float))
-    if len(total) == 1:
-        only_a, only_b = int((total > 0).sum()), int((total < 0).sum())
-        return float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue) if only_a + only_b else 1.0
-    found = _both_sources(total, (1.0, -1.0)) if len(total) >= SEEDS_FOR_SPREAD else _over_images(total, (1.0, -1.0))
-    return found.p_value()
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p values adjusted for being many, so that one false alarm in the whole family stays improbable (Holm 1979)."""
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+    squares, freedom = 0.0, 0
+    for columns in trainings:
+        by_seed = [_by_seed(mask).mean(axis=1) for mask in columns]
+        ratios = [p.var(ddof=1) / (p.mean() * (1 - p.mean())) for p in by_seed if len(p) > 1 and 0.01 < p.mean() < 0.99]
+        if ratios:
+            squares += (len(by_seed[0]) - 1) * float(np.mean(ratios))
+            freedom += len(by_seed[0]) - 1
+    return Spread(math.sqrt(squares / freedom), freedom) if freedom else None
 
 
 def factorial_effects(
-    masks: Mapping[tuple[bool, ...], np.ndarray], names: Sequence[str], confidence: float = 0.95
+    masks: Mapping[tuple[bool, ...], np.ndarray],
+    names: Sequence[str],
+    confidence: float = 0.95,
+    spread: Spread | None = None,
 ) -> dict[tuple[str, ...], Estimate]:
     """Main effects and interactions of the factors ``names`` in a full 2^k design: (names) -> effect on accuracy.
 
@@ -137,7 +154,7 @@ def factorial_effects(
             sign = {cell: (-1) ** sum(not cell[k] for k in chosen) for cell in cells}
             weight = 2 / len(cells)
             parts = {s * weight: [masks[cell] for cell in cells if sign[cell] == s] for s in (1, -1)}
-            effects[tuple(names[k] for k in chosen)] = contrast(parts, confidence)
+            effects[tuple(names[k] for k in chosen)] = contrast(parts, confidence, spread)
     return effects
 
 
@@ -173,27 +190,26 @@ class _Mean:
         half = student.ppf((1 + confidence) / 2, self.freedom) * math.sqrt(self.variance)
         return float(self.value - half), float(self.value + half)
 
-    def p_value(self) -> float:
-        return float(2 * student.sf(abs(self.value) / math.sqrt(self.variance), self.freedom))
 
-
-def _over_images(by_seed: np.ndarray, ends: tuple[float, float]) -> _Mean:
-    """The mean over images, and two made-up ones with the values ``ends``, as in :func:`bootstrap_interval`."""
-    sample = np.append(by_seed.mean(axis=0), ends)
-    return _Mean(by_seed.mean(), sem(sample) ** 2, len(sample) - 1)
-
-
-def _both_sources(by_seed: np.ndarray, ends: tuple[float, float]) -> _Mean:
+def _both_sources(
+    by_seed: np.ndarray, ends: tuple[float, float], trainings: float | None = None, freedom: float = math.nan
+) -> _Mean:
     """The mean over images and trainings: two errors that know nothing of each other, so their variances add up.
 
-    Degrees of freedom by Satterthwaite (Welch 1947). The little that a training's accuracy owes to the images is in
-    both. With three trainings that differ much the interval is a little short (tests/study/evidence/test_estimates.py).
+    Images: the n there are and two made-up ones with the values ``ends``. ``trainings``: the variance that they bring,
+    worth ``freedom`` degrees of freedom; None to take it from three seeds or more, and to leave it out below. The
+    degrees of freedom of both by Satterthwaite (Welch 1947). The little that a training's accuracy owes to the images
+    is in both. With three trainings that differ much the interval is a little short
+    (tests/study/evidence/test_estimates.py).
     """
-    images = _over_images(by_seed, ends)
-    trainings = sem(by_seed.mean(axis=1)) ** 2
-    variance = images.variance + trainings
-    freedom = variance**2 / (images.variance**2 / images.freedom + trainings**2 / (len(by_seed) - 1))
-    return _Mean(images.value, variance, freedom)
+    sample = np.append(by_seed.mean(axis=0), ends)
+    images = sem(sample) ** 2
+    if trainings is None:
+        known = len(by_seed) >= SEEDS_FOR_SPREAD
+        trainings, freedom = (sem(by_seed.mean(axis=1)) ** 2, len(by_seed) - 1) if known else (0.0, 1)
+    variance = images + trainings
+    worth = variance**2 / (images**2 / (len(sample) - 1) + trainings**2 / freedom)
+    return _Mean(float(sample.mean()), float(variance), float(worth))
 
 
 def _check_confidence(confidence: float) -> None:

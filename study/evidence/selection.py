@@ -10,7 +10,14 @@ from study import records
 from study.plan import catalogue
 from study.records import Record
 
-RESULT_BUDGETS = ("full", "brief", "ladder-40", "ladder-20", "ladder-10", "lite")  # the highest first; smoke tries the machinery and is never a result
+RESULT_BUDGETS = (
+    "full",
+    "brief",
+    "ladder-40",
+    "ladder-20",
+    "ladder-10",
+    "lite",
+)  # the highest first; smoke tries the machinery and is never a result
 PAPER_DATA = ("cifar10", "cifar10-jpeg")  # what the paper's claims are about: its data, and a copy of it
 LABELS = "labels.json"  # beside the protocols of a data set: the true classes of its test images, in canonical order
 Group = list[Record]  # of one budget on one data set
@@ -36,6 +43,11 @@ def groups(root: Path) -> list[Group]:
 def best(root: Path) -> list[Group]:
     """The group to judge the paper by, alone, or nothing while the paper's data have no result."""
     return [group for group in groups(root)[:1] if of_the_paper(group)]
+
+
+def by_size(root: Path) -> list[Group]:
+    """The groups on the paper's data, the highest budget first, and rather the original images than a copy."""
+    return sorted(filter(of_the_paper, groups(root)), key=_size)
 
 
 def of_the_paper(group: Group) -> bool:
@@ -115,6 +127,10 @@ def _rank(group: Group) -> tuple:
         -len(group),
         group[0].config["dataset"],
     )
+
+
+def _size(group: Group) -> tuple:
+    return RESULT_BUDGETS.index(group[0].budget), PAPER_DATA.index(_kind(group))
 
 
 def _kind(group: Group) -> str:

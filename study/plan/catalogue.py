@@ -72,7 +72,13 @@ OF_DATA = {  # what a data set changes in the corrected protocol
     "svhn": {"augmentation": "crop"},  # a digit in a mirror is no digit; scikit-learn's digits only try the machinery
 }
 
-SEEDS = {"smoke": 1, "lite": 3, **dict.fromkeys(LADDER, 1), "brief": 3, "full": 3}  # how many a row of Table 1 is meant to have
+SEEDS = {
+    "smoke": 1,
+    "lite": 3,
+    **dict.fromkeys(LADDER, 1),
+    "brief": 3,
+    "full": 3,
+}  # how many a row of Table 1 is meant to have
 
 PROTOCOLS = ("published", "corrected")
 

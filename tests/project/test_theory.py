@@ -24,7 +24,6 @@ PAGES = sorted((ROOT / "book").rglob("*.md"))
 WITHOUT_DOI = {  # none was given
     "dallaire2021mixture",
     "krizhevsky2009learning",
-    "holm1979simple",
     "box2005statistics",
     "rade2021helper",
     "kim2023fantastic",

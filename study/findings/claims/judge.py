@@ -2,27 +2,37 @@
 
 A claim is one or more comparisons, each a difference in accuracy. It is judged three times (:data:`TRIALS`): under
 either protocol on the paper's own columns, and under the corrected protocol with the strongest attack in the place of
-the paper's. ``book/claims.md`` has the rules in words, and says which of them came after the first verdicts.
+the paper's. Each time by the largest size at which all of its rows were run. ``book/claims.md`` has the rules in words.
 """
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
+import numpy as np
+
 from study.evidence import comparisons, estimates
 from study.evidence.comparisons import STRONG
-from study.evidence.estimates import Estimate
-from study.evidence.selection import Group
+from study.evidence.estimates import Estimate, Spread
+from study.evidence.selection import Group, runs_of
+from study.findings.masking import judge as masking
+from study.findings.masking.probes import Probe
 from study.plan import catalogue
 
 TRIALS = ("published", "corrected", "stronger attack")
-NO_ROOM = "no room"
-VERDICTS = ("reproduced", "smaller", NO_ROOM, "undecided", "not reproduced", "contradicted")  # from best to worst
+REPRODUCED, SMALLER, CONTRADICTED, REFUTED = "reproduced", "smaller", "contradicted", "not reproduced"
+OPEN = "cannot be decided"  # at this size: the interval has room for the claim and for its opposite
+NO_ROOM = "no room"  # neither network is better than guessing
+SILENT = "no evidence"  # one of them is masked, or has collapsed
+VERDICTS = (REPRODUCED, SMALLER, NO_ROOM, SILENT, OPEN, REFUTED, CONTRADICTED)  # from best to worst
 NOT_RUN, NOT_ASKED = "not run", "not asked"
-MARGIN = 0.01  # of accuracy: a gain below a percentage point adds nothing, and an accuracy below it is none
-SIGN = {"more": 1, "less": -1, "no more": 1}
+MARGIN = 0.01  # of accuracy: two networks within a percentage point of each other do not differ for any purpose here
+SIGN = {"more": 1, "less": -1}
+DIRECTIONS = (*SIGN, "no more", "same")
+PAPER_CLASSES = 10  # of CIFAR-10
+GUESSING = "guessing"  # in the place of a row to compare with
 
 
 @dataclass(frozen=True)
@@ -30,15 +40,18 @@ class Comparison:
     """Accuracy of ``row`` on ``column`` minus accuracy of ``against`` on ``against_column``."""
 
     row: str
-    against: str
+    against: str  # or GUESSING
     column: str
     against_column: str
 
     @property
-    def published(self) -> float:
-        """The difference in the paper's tables, in [-1, 1]."""
+    def published(self) -> float | None:
+        """The difference in the paper's tables, in [-1, 1]; None for an experiment that the paper does not have."""
         rows = catalogue.rows()
-        return (rows[self.row].published[self.column] - rows[self.against].published[self.against_column]) / 100
+        if {self.row, self.against} - {GUESSING} - set(rows):
+            return None
+        against = 100 / PAPER_CLASSES if self.against == GUESSING else rows[self.against].published[self.against_column]
+        return (rows[self.row].published[self.column] - against) / 100
 
 
 @dataclass(frozen=True)
@@ -49,11 +62,17 @@ class Claim:
     title: str
     sentence: str
     where: str
-    direction: str  # "more", "less", "no more"
+    direction: str  # one of DIRECTIONS
     comparisons: tuple[Comparison, ...]
     stated: tuple[float, ...] = ()  # percentage points that the sentence prints
     weak: bool = False  # about weak attackers only
     quoted: bool = True  # or ours: a pattern of the paper's numbers, in our words
+    margin: float = MARGIN  # within which "no more" and "same" hold
+
+    @property
+    def confidence(self) -> float:
+        """Of each interval, so that all of a claim's hold together at 95 % (Dunn 1961)."""
+        return 1 - 0.05 / len(self.comparisons)
 
 
 @dataclass(frozen=True)
@@ -62,28 +81,49 @@ class Finding:
 
     comparison: Comparison
     a: comparisons.Place
-    b: comparisons.Place
+    b: comparisons.Place | None  # None for guessing
     verdict: str
     estimate: Estimate | None = None
-    p: float | None = None  # for a difference of 0, adjusted for all comparisons of the trial (Holm)
+    p: float | None = None  # of the difference that the verdict is about, adjusted for the comparisons of the claim
+    visible: float | None = None  # the smallest difference that these runs would have shown, see Estimate.visible
+
+    @property
+    def places(self) -> list[comparisons.Place]:
+        return [self.a, self.b] if self.b else [self.a]
 
 
 @dataclass(frozen=True)
 class Ruling:
-    """A claim, the trial it went through, and what came out."""
+    """A claim, the trial it went through, what came out, and the runs that it came out of."""
 
     claim: Claim
     trial: str
     verdict: str
     findings: tuple[Finding, ...]
+    group: Group = ()
+    by_size: tuple[tuple[Group, tuple[Finding, ...]], ...] = ()  # the same at every size at which all rows were run
 
 
-def rulings(group: Group) -> list[Ruling]:
-    """Every claim under every trial, judged from one group of records."""
-    found = []
-    for trial in TRIALS:
-        found += _adjusted([_rule(claim, trial, group) for claim in claims()])
-    return found
+class Evidence:
+    """The runs to judge by, the largest first; the spread of their trainings; and whose accuracies say nothing."""
+
+    def __init__(self, groups: Sequence[Group], probes: Mapping[str, Probe] | None = None):
+        self.groups = [group for group in groups if group]
+        self.spread = comparisons.spread([record for group in self.groups for record in group])
+        self._probes, self._silent = probes or {}, {}
+
+    def silent(self, group: Group, key: str, protocol: str) -> str | None:
+        """Why a network, which was run, says nothing under attack, or None."""
+        place = (group[0].where, key, protocol)
+        if place not in self._silent:
+            self._silent[place] = masking.silent(group, key, protocol, self._probes)
+        return self._silent[place]
+
+
+def rulings(groups: Sequence[Group], probes: Mapping[str, Probe] | None = None) -> list[Ruling]:
+    """Every claim under every trial. ``groups``: of the paper's data, the largest size first; ``probes``: by place."""
+    evidence = Evidence(groups, probes)
+    return [_rule(claim, trial, evidence) for trial in TRIALS for claim in claims()]
 
 
 @cache
@@ -99,8 +139,8 @@ def claims() -> tuple[Claim, ...]:
 
 def claim(*, id, title, sentence, where, direction, comparisons, stated=(), **others) -> Claim:
     """A claim from its entry in the file. Raises ValueError on what does not exist."""
-    if direction not in SIGN:
-        raise ValueError(f"claim {id}: unknown direction {direction!r}: choose one of {', '.join(SIGN)}")
+    if direction not in DIRECTIONS:
+        raise ValueError(f"claim {id}: unknown direction {direction!r}: choose one of {', '.join(DIRECTIONS)}")
     expanded = []
     for entry in comparisons:
         row, against = entry["row"], entry.get("against", entry["row"])
@@ -111,46 +151,55 @@ def claim(*, id, title, sentence, where, direction, comparisons, stated=(), **ot
     return Claim(id, title, sentence, where, direction, tuple(expanded), tuple(stated), **others)
 
 
-def verdict(estimate: Estimate, published: float, direction: str, *, higher: float = 1.0) -> str:
-    """The verdict on one comparison, by the rules of ``book/claims.md``.
+def verdict(estimate: Estimate, published: float, direction: str, margin: float = MARGIN) -> str:
+    """The verdict on one comparison, by the rules of ``book/claims.md``. ``published``: the paper's difference."""
+    if direction in SIGN:
+        sign = SIGN[direction]
+        value, (low, high) = sign * estimate.value, sorted((sign * estimate.low, sign * estimate.high))
+        half = max(sign * published, 0.0) / 2
+        if low > 0:
+            return REPRODUCED if value >= half else SMALLER
+        if high < 0:
+            return CONTRADICTED
+        return REFUTED if high < half else OPEN
+    lowest = -margin if direction == "same" else -1.0
+    if estimate.high < margin and estimate.low > lowest:
+        return REPRODUCED
+    return CONTRADICTED if estimate.low > margin or estimate.high < lowest else OPEN
 
-    ``published``: the paper's difference, in [-1, 1]. ``higher``: the higher accuracy of the two networks, in [0, 1].
+
+def p_value(estimate: Estimate, direction: str, margin: float = MARGIN) -> float:
+    """How surprising the estimate would be at the border of the claim: 0, or for "no more" and "same" the margin.
+
+    Of "same" at the nearer of the two borders. Below 0.05 exactly where a 95 % interval settles the matter.
     """
-    if higher < MARGIN:
-        return NO_ROOM
-    if direction == "no more":
-        if estimate.high < MARGIN:
-            return "reproduced"
-        return "contradicted" if estimate.low > 0 else "undecided"
-    sign = SIGN[direction]
-    value, (low, high) = sign * estimate.value, sorted((sign * estimate.low, sign * estimate.high))
-    half = max(sign * published, 0.0) / 2
-    if low > 0:
-        return "reproduced" if value >= half else "smaller"
-    if high < 0:
-        return "contradicted"
-    return "not reproduced" if high < half else "undecided"
+    if direction in SIGN:
+        return estimate.p_value()
+    return estimate.p_value(-margin if direction == "same" and estimate.value < 0 else margin)
 
 
 def overall(verdicts: Sequence[str]) -> str:
-    """The verdict on a claim from those on its comparisons, by the same rules."""
+    """The verdict on a claim from those on its comparisons: the worst of those that say something."""
     if NOT_RUN in verdicts:
         return NOT_RUN
-    if set(verdicts) == {NO_ROOM}:
-        return NO_ROOM
-    return max(("undecided" if one == NO_ROOM else one for one in verdicts), key=VERDICTS.index)
+    said = [one for one in verdicts if one not in (NO_ROOM, SILENT)]
+    return max(said or verdicts, key=VERDICTS.index)
 
 
 def supported_by_the_paper(claim: Claim) -> bool:
     """Whether the paper's own numbers have the sign that the sentence claims, in every comparison."""
-    if claim.direction == "no more":
-        return all(comparison.published < MARGIN for comparison in claim.comparisons)
-    return all(SIGN[claim.direction] * comparison.published > 0 for comparison in claim.comparisons)
+    found = [comparison.published for comparison in claim.comparisons if comparison.published is not None]
+    if claim.direction in SIGN:
+        return all(SIGN[claim.direction] * difference > 0 for difference in found)
+    return all(
+        difference < claim.margin and (claim.direction == "no more" or difference > -claim.margin)
+        for difference in found
+    )
 
 
 def _check(id: str, comparison: Comparison) -> None:
-    for key in (comparison.row, comparison.against):
-        if key not in catalogue.rows():
+    for key in {comparison.row, comparison.against} - {GUESSING}:
+        if key not in catalogue.experiments():
             raise ValueError(f"claim {id} compares an unknown row {key!r}: `python -m study list` prints the rows")
     for column in (comparison.column, comparison.against_column):
         if column not in catalogue.COLUMNS:
@@ -160,48 +209,84 @@ def _check(id: str, comparison: Comparison) -> None:
         raise ValueError(f"claim {id} compares {comparison.row} with itself")
 
 
-def _rule(claim: Claim, trial: str, group: Group) -> Ruling:
-    asked = _asked(claim, trial)
-    if not asked:
+def _rule(claim: Claim, trial: str, evidence: Evidence) -> Ruling:
+    """By the largest size at which all rows were run; where there is none, by the one at which most were."""
+    asked = replace(claim, comparisons=tuple(_asked(claim, trial)))
+    if not asked.comparisons:
         return Ruling(claim, trial, NOT_ASKED, ())
-    findings = tuple(_find(comparison, trial, claim.direction, 0.05 / len(asked), group) for comparison in asked)
-    return Ruling(claim, trial, overall([finding.verdict for finding in findings]), findings)
+    found = [
+        (group, tuple(_find(one, trial, asked, group, evidence) for one in asked.comparisons))
+        for group in evidence.groups
+    ]
+    whole = [(group, findings) for group, findings in found if all(finding.estimate for finding in findings)]
+    if not found:
+        nothing = [Finding(one, *_places(one, trial), NOT_RUN) for one in asked.comparisons]
+        return Ruling(claim, trial, NOT_RUN, tuple(nothing))
+    group, findings = whole[0] if whole else max(found, key=lambda one: sum(f.estimate is not None for f in one[1]))
+    return Ruling(claim, trial, overall([f.verdict for f in findings]), findings, group, tuple(whole))
 
 
 def _asked(claim: Claim, trial: str) -> list[Comparison]:
-    """A stronger attack has nothing to say of clean images, nor of two attacks compared on one row."""
+    """A stronger attack has nothing to say of clean images, of guessing, nor of two attacks compared on one row.
+
+    What is not of the paper's rows has no published protocol.
+    """
     if trial != "stronger attack":
-        return list(claim.comparisons)
+        of_the_paper = all(comparison.published is not None for comparison in claim.comparisons)
+        return list(claim.comparisons) if trial == "corrected" or of_the_paper else []
     if claim.weak:
         return []
-    attacked = [c for c in claim.comparisons if c.column != "clean" and c.row != c.against]
+    attacked = [c for c in claim.comparisons if c.column != "clean" and c.against not in (c.row, GUESSING)]
     return list({(c.row, c.against): c for c in reversed(attacked)}.values())[::-1]  # one per pair, whatever the column
 
 
-def _find(comparison: Comparison, trial: str, direction: str, alpha: float, group: Group) -> Finding:
+def _places(comparison: Comparison, trial: str) -> tuple[comparisons.Place, comparisons.Place | None]:
     protocol = "published" if trial == "published" else "corrected"
     stronger = trial == "stronger attack"
     columns = (STRONG, STRONG) if stronger else (comparison.column, comparison.against_column)
     a = (comparison.row, protocol, f"{protocol}:{columns[0]}")
-    b = (comparison.against, protocol, f"{protocol}:{columns[1]}")
-    masks = comparisons.paired(group, [a, b])
+    guessing = comparison.against == GUESSING
+    return a, None if guessing else (comparison.against, protocol, f"{protocol}:{columns[1]}")
+
+
+def _find(comparison: Comparison, trial: str, claim: Claim, group: Group, evidence: Evidence) -> Finding:
+    places = _places(comparison, trial)
+    masks = _right(group, [place for place in places if place])
     if masks is None:
-        return Finding(comparison, a, b, NOT_RUN)
-    estimate = estimates.difference(*masks, confidence=1 - alpha)
+        return Finding(comparison, *places, NOT_RUN)
+    guess = 1 / len(runs_of(group, *places[0][:2])[0].data["classes"])
+    estimate = _difference(masks, places, guess, claim.confidence, evidence.spread)
+    found = {
+        "estimate": estimate,
+        "p": min(1.0, len(claim.comparisons) * p_value(estimate, claim.direction, claim.margin)),
+    }
+    found["visible"] = estimate.visible(claim.confidence)
+    attacked = any(not place[2].endswith(":clean") for place in places if place)
+    silent = [why for place in places if place and (why := evidence.silent(group, *place[:2]))]
+    if masking.COLLAPSED in silent or (attacked and silent):
+        return Finding(comparison, *places, SILENT, **found)
+    if places[1] and not comparisons.better_than_guessing(group, masks, claim.confidence):
+        return Finding(comparison, *places, NO_ROOM, **found)
     # against a stronger attack the size of the published difference says nothing: its sign is what is judged
-    published = 0.0 if stronger else comparison.published
-    found = verdict(estimate, published, direction, higher=max(mask.mean() for mask in masks))
-    return Finding(comparison, a, b, found, estimate, estimates.p_value(*masks))
+    published = 0.0 if trial == "stronger attack" else comparison.published or 0.0
+    return Finding(comparison, *places, verdict(estimate, published, claim.direction, claim.margin), **found)
 
 
-def _adjusted(rulings: list[Ruling]) -> list[Ruling]:
-    """With p values that hold for all comparisons of the trial."""
-    raw = [finding.p for ruling in rulings for finding in ruling.findings if finding.p is not None]
-    adjusted = iter(estimates.holm(raw))
-    return [
-        replace(ruling, findings=tuple(_with_p(finding, adjusted) for finding in ruling.findings)) for ruling in rulings
+def _right(group: Group, places: Sequence[comparisons.Place]) -> list[np.ndarray] | None:
+    """bool (S, n) for each place: right under the attack, and right without it, by the same rule.
+
+    An image that is wrong without an attack does not survive one. None if the places share no seed.
+    """
+    without = [(key, protocol, f"{name.partition(':')[0]}:clean") for key, protocol, name in places]
+    masks = comparisons.paired(group, [*places, *without])
+    return masks and [
+        attacked & clean for attacked, clean in zip(masks[: len(places)], masks[len(places) :], strict=True)
     ]
 
 
-def _with_p(finding: Finding, adjusted: Iterator[float]) -> Finding:
-    return finding if finding.p is None else replace(finding, p=next(adjusted))
+def _difference(masks, places, guess: float, confidence: float, spread: Spread | None) -> Estimate:
+    """Of two networks, of one under two attacks (whose training is no luck then), or of one and guessing."""
+    if places[1]:
+        return estimates.difference(*masks, confidence, spread if places[0][:2] != places[1][:2] else None)
+    over = estimates.contrast({1.0: masks}, confidence, spread)
+    return replace(over, value=over.value - guess, low=over.low - guess, high=over.high - guess)

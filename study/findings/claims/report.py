@@ -9,23 +9,41 @@ from matplotlib.figure import Figure
 
 from study.evidence import comparisons
 from study.evidence.comparisons import HEADINGS, STRONG
-from study.evidence.estimates import SEEDS_FOR_SPREAD
+from study.evidence.estimates import Spread
 from study.evidence.selection import Group
 from study.findings.claims import judge
-from study.findings.claims.judge import NOT_ASKED, NOT_RUN, TRIALS, VERDICTS, Claim, Comparison, Finding, Ruling
+from study.findings.claims.judge import (
+    CONTRADICTED,
+    GUESSING,
+    NO_ROOM,
+    NOT_ASKED,
+    NOT_RUN,
+    OPEN,
+    REFUTED,
+    REPRODUCED,
+    SILENT,
+    SMALLER,
+    TRIALS,
+    VERDICTS,
+    Claim,
+    Comparison,
+    Finding,
+    Ruling,
+)
 from study.plan import catalogue
 from study.presentation.figures import style
 from study.presentation.marks import SIDE_BY_SIDE, dot, rows_on_y
-from study.presentation.markup import change, counts, links, points, row, table
+from study.presentation.markup import NO_NUMBER, change, counts, links, points, row, table
 from study.presentation.words import Words, source
 
 SYMBOLS = {
-    "reproduced": "✓",
-    "smaller": "↓",
-    "no room": "○",
-    "undecided": "?",
-    "not reproduced": "✗",
-    "contradicted": "✗",
+    REPRODUCED: "✓",
+    SMALLER: "↓",
+    NO_ROOM: "○",
+    SILENT: "○",
+    OPEN: "?",
+    REFUTED: "✗",
+    CONTRADICTED: "✗",
     NOT_RUN: "…",
     NOT_ASKED: "",
 }
@@ -51,15 +69,18 @@ def brief(rulings: Sequence[Ruling], *, target: str = "", words_only: bool = Fal
     body = []
     for claim, judged in _by_claim(rulings):
         head = f'<a href="{target}#claim-{claim.id}">{escape(claim.title)}</a>'
-        cells = [_range([100 * comparison.published for comparison in claim.comparisons])]
+        published = [100 * c.published for c in claim.comparisons if c.published is not None]
+        cells = [_range(published) if published else NO_NUMBER]
         body.append(row(head, cells + [badge(judged[trial], words_only) for trial in TRIALS]))
     return table(
         ["Claim", "The paper", *map(str.capitalize, TRIALS)],
         body,
-        "What the paper claims, and what the runs say. The paper: its differences, in percentage points. A claim with "
-        "several comparisons is as good as its worst. Published, corrected: that protocol's training and evaluation. "
-        f"Stronger attack: corrected networks under {HEADINGS[STRONG]}, judged by the sign alone (no more: by the "
-        f"margin). {_seeds(rulings)}",
+        "What the paper claims, and what the runs say. The paper: its differences, in percentage points. A claim is "
+        "as good as the worst of its comparisons that say something. Published, corrected: training and evaluation of "
+        "that protocol. "
+        f"Stronger attack: corrected networks under {HEADINGS[STRONG]}, judged by the sign alone, or by the margin. "
+        "Smallest visible: the difference that eight of ten such experiments would have found, the largest of the "
+        f"claim's comparisons. {_evidence(rulings)}",
     )
 
 
@@ -112,9 +133,53 @@ def forest_words(rulings: Sequence[Ruling], group: Group) -> Words:
     }
 
 
-def details(rulings: Sequence[Ruling], group: Group, *, page: str = "book", root: Path | None = None) -> str:
+def by_size(rulings: Sequence[Ruling]) -> Figure | None:
+    """How the difference of each claim moves with the size of the runs; None while no claim has two sizes.
+
+    A panel a claim, of its first comparison, as it was judged on the paper's columns under the corrected protocol.
+    """
+    shown = [r for r in rulings if r.trial == "corrected" and len(r.by_size) > 1]
+    if not shown:
+        return None
+    columns = min(3, len(shown))
+    lines = -(-len(shown) // columns)
+    with style():
+        figure, panels = plt.subplots(lines, columns, figsize=(3.4 * columns, 2.6 * lines), squeeze=False)
+        for panel in panels.flat[len(shown) :]:
+            panel.remove()
+        for panel, ruling in zip(panels.flat, shown, strict=False):
+            first = ruling.findings[0].comparison
+            panel.axhline(0, color="black", lw=1)
+            if first.published is not None:
+                panel.axhline(100 * first.published, color="black", ls="--", lw=1)
+            for k, (_, findings) in enumerate(ruling.by_size[::-1]):
+                e = findings[0].estimate
+                reach = [[100 * (e.value - e.low)], [100 * (e.high - e.value)]]
+                panel.errorbar(k, 100 * e.value, yerr=reach, fmt="o", color=SIDE_BY_SIDE["corrected"][1], capsize=3)
+            panel.set_xticks(range(len(ruling.by_size)), [group[0].budget for group, _ in ruling.by_size[::-1]])
+            panel.margins(x=0.3)
+            panel.set_title(_name(first), fontsize=9)
+        figure.supylabel("difference in accuracy (points)", fontsize=10)
+    return figure
+
+
+def by_size_words(rulings: Sequence[Ruling]) -> Words:
+    shown = [r for r in rulings if r.trial == "corrected" and len(r.by_size) > 1]
+    said = [
+        f"{_name(r.findings[0].comparison)}: "
+        + ", ".join(f"{group[0].budget} {_signed(found[0].estimate.value)}" for group, found in r.by_size[::-1])
+        for r in shown
+    ]
+    return {
+        "caption": "The difference against the size of the runs, from the smallest to the largest, for each claim that "
+        "was run at more than one: its first comparison, corrected protocol. Dashed: the paper's.",
+        "alt": f"Dots with intervals. {'; '.join(said)}.",
+    }
+
+
+def details(rulings: Sequence[Ruling], *, page: str = "book", root: Path | None = None) -> str:
     """Every claim with its sentence, its place in the paper, and each comparison with estimate, verdict and runs."""
-    return "".join(_section(claim, judged, group, page, root) for claim, judged in _by_claim(rulings))
+    return "".join(_section(claim, judged, page, root) for claim, judged in _by_claim(rulings))
 
 
 def text(rulings: Sequence[Ruling]) -> str:
@@ -132,7 +197,7 @@ def text(rulings: Sequence[Ruling]) -> str:
     return "\n".join(lines)
 
 
-def as_json(rulings: Sequence[Ruling], group: Group) -> list[dict]:
+def as_json(rulings: Sequence[Ruling]) -> list[dict]:
     """The rulings as plain values: differences in percentage points, and the records that each comes from."""
     return [
         {
@@ -141,7 +206,7 @@ def as_json(rulings: Sequence[Ruling], group: Group) -> list[dict]:
             "where": ruling.claim.where,
             "trial": ruling.trial,
             "verdict": ruling.verdict,
-            "comparisons": [_plain(finding, ruling.trial, group) for finding in ruling.findings],
+            "comparisons": [_plain(finding, ruling.trial, ruling.group) for finding in ruling.findings],
         }
         for ruling in rulings
     ]
@@ -156,27 +221,41 @@ def badge(ruling: Ruling, words_only: bool = False) -> str:
         return text
     if len(ruling.findings) == 1:
         estimate = ruling.findings[0].estimate
-        return text + (change(estimate) if estimate else "")
-    return text + f'<span class="interval wrap">{_tally(ruling)}</span>'
+        return text + (change(estimate) if estimate else "") + _visible(ruling)
+    return text + f'<span class="interval wrap">{_tally(ruling)}</span>{_visible(ruling)}'
 
 
-def _section(claim: Claim, judged: dict[str, Ruling], group: Group, page: str, root: Path | None) -> str:
+def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | None) -> str:
     body = []
     for trial in TRIALS:
-        for finding in judged[trial].findings:
-            cells = [trial, f"{100 * finding.comparison.published:+.2f}" if trial != "stronger attack" else ""]
-            cells += [points(finding.estimate), f"{SYMBOLS[finding.verdict]} {finding.verdict}"]
-            cells += ["" if finding.p is None else _p(finding.p), _runs(finding, group, page, root)]
+        ruling = judged[trial]
+        for finding in ruling.findings:
+            published = finding.comparison.published
+            cells = [trial, "" if published is None or trial == "stronger attack" else f"{100 * published:+.2f}"]
+            cells += [points(finding.estimate)]
+            cells += ["" if finding.visible is None else f"{100 * finding.visible:.1f}"]
+            cells += [f"{SYMBOLS[finding.verdict]} {finding.verdict}", "" if finding.p is None else _p(finding.p)]
+            cells += [_size(ruling), _runs(finding, ruling.group, page, root)]
             body.append(row(escape(_name(finding.comparison, trial)), cells))
-    own = "" if judge.supported_by_the_paper(claim) else " Not all of the paper's own numbers have this sign."
-    heads = ["Comparison", "Trial", "The paper", "Here", "Verdict", "p", "Runs"]
-    caption = "Differences in percentage points; p adjusted for all comparisons of the trial (Holm)." + own
+    own = "" if judge.supported_by_the_paper(claim) else " Not all of the paper's own numbers say so."
+    heads = ["Comparison", "Trial", "The paper", "Here", "Smallest visible", "Verdict", "p", "Size", "Runs"]
+    caption = f"Differences in percentage points; p adjusted for the comparisons of the claim.{own}"
     said = f"<p>{escape(claim.sentence)}</p><footer>{escape(claim.where)}</footer>"
     return (
         f'<section class="claim" id="claim-{claim.id}"><h3>{escape(claim.title)}</h3>'
         f"{f'<blockquote>{said}</blockquote>' if claim.quoted else said}"
         f"{table(heads, body, caption)}</section>"
     )
+
+
+def _size(ruling: Ruling) -> str:
+    return ruling.group[0].budget if ruling.group else ""
+
+
+def _visible(ruling: Ruling) -> str:
+    """The smallest visible difference of the comparison of a claim that has the largest."""
+    found = [finding.visible for finding in ruling.findings if finding.visible is not None]
+    return f'<span class="interval">smallest visible {100 * max(found):.1f}</span>' if found else ""
 
 
 def _by_claim(rulings: Sequence[Ruling]) -> list[tuple[Claim, dict[str, Ruling]]]:
@@ -193,27 +272,31 @@ def _tally(ruling: Ruling) -> str:
 
 
 def _line(finding: Finding, trial: str) -> str:
-    paper = "" if trial == "stronger attack" else f"paper {100 * finding.comparison.published:+6.2f}"
+    published = finding.comparison.published
+    paper = "" if published is None or trial == "stronger attack" else f"paper {100 * published:+6.2f}"
     words = f"{_name(finding.comparison, trial):58s} {paper:12s}"
     if finding.estimate is None:
         return f"{words}   not run"
     e = finding.estimate
     return (
         f"{words}   here {100 * e.value:+6.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]  p {_p(finding.p)}  "
-        f"n {e.n:,} x {e.seeds}  {finding.verdict}"
+        f"visible {100 * finding.visible:.1f}  n {e.n:,} x {e.seeds}  {finding.verdict}"
     )
 
 
 def _plain(finding: Finding, trial: str, group: Group) -> dict:
     comparison, e = finding.comparison, finding.estimate
     plain = {"row": comparison.row, "against": comparison.against, "verdict": finding.verdict}
-    plain |= {"column": finding.a[2].partition(":")[2], "against_column": finding.b[2].partition(":")[2]}
-    if trial != "stronger attack":
+    plain |= {"column": finding.a[2].partition(":")[2]}
+    if finding.b:
+        plain["against_column"] = finding.b[2].partition(":")[2]
+    if trial != "stronger attack" and comparison.published is not None:
         plain["paper"] = round(100 * comparison.published, 2)
     if e is not None:
         plain |= {part: round(100 * getattr(e, part), 2) for part in ("value", "low", "high")}
-        plain |= {"images": e.n, "seeds": e.seeds, "p_holm": finding.p}
-        plain["records"] = sorted({r.where for runs in comparisons.shared(group, (finding.a, finding.b)) for r in runs})
+        plain |= {"images": e.n, "seeds": e.seeds, "p": finding.p, "visible": round(100 * finding.visible, 2)}
+        plain["budget"] = group[0].budget
+        plain["records"] = sorted({r.where for runs in comparisons.shared(group, finding.places) for r in runs})
     return plain
 
 
@@ -226,31 +309,56 @@ def _name(comparison: Comparison, trial: str = "published") -> str:
 
 def _pair(comparison: Comparison) -> str:
     """The two rows in words, such as "AdvProp − Traditional"; or the two columns, if it is one row."""
-    row, against = (catalogue.rows()[key].name for key in (comparison.row, comparison.against))
+    row, against = (key if key == GUESSING else _called(key) for key in (comparison.row, comparison.against))
     if comparison.row == comparison.against:
         return f"{row}, {HEADINGS[comparison.column]} − {HEADINGS[comparison.against_column]}"
     return f"{row} − {against}"
 
 
+def _called(key: str) -> str:
+    found = catalogue.experiments()[key]
+    return getattr(found, "name", found.label)
+
+
 def _runs(finding: Finding, group: Group, page: str, root: Path | None) -> str:
     """The links to the records that the estimate rests on: of a row, those of the seeds that both rows have."""
-    rested_on = comparisons.shared(group, (finding.a, finding.b))
-    by_row = {key: runs for (key, _, _), runs in zip((finding.a, finding.b), rested_on, strict=True) if runs}
-    named = [f"{escape(catalogue.rows()[key].name)}: {links(runs, page, root)}" for key, runs in by_row.items()]
+    rested_on = comparisons.shared(group, finding.places)
+    by_row = {key: runs for (key, _, _), runs in zip(finding.places, rested_on, strict=True) if runs}
+    named = [f"{escape(_called(key))}: {links(runs, page, root)}" for key, runs in by_row.items()]
     return f'<span class="interval wrap">{"<br>".join(named)}</span>' if named else ""
 
 
-def _seeds(rulings: Sequence[Ruling]) -> str:
+def _evidence(rulings: Sequence[Ruling]) -> str:
+    """At which sizes the claims were judged, and on how many trainings a row."""
     seeds = sorted({f.estimate.seeds for ruling in rulings for f in ruling.findings if f.estimate})
     if not seeds:
         return "No row that a claim compares has been run yet."
-    spread = " With fewer than three, an interval does not include how much another training would differ."
-    return f"Trainings a row: {counts(seeds)}." + (spread if seeds[0] < SEEDS_FOR_SPREAD else "")
+    sizes = dict.fromkeys(ruling.group[0].budget for ruling in rulings if ruling.by_size)
+    return (
+        f"Each claim by the largest size at which all its rows were run: {', '.join(sizes)}. "
+        f"Trainings a row: {counts(seeds)}."
+    )
+
+
+def luck(spread: Spread | None) -> str:
+    """What the intervals know of how trainings differ, as a sentence of Markdown."""
+    if spread is None:
+        return "No row was trained from several seeds, so the intervals do not know how much trainings differ."
+    at_60 = 100 * spread.factor * (0.6 * 0.4) ** 0.5
+    return (
+        f"Two trainings of one row differ in their seed alone, and still in their accuracy: at 60 % by a standard "
+        f"deviation of {at_60:.1f} points, measured with {spread.freedom} degrees of freedom. Every interval of two "
+        "networks here includes that."
+    )
 
 
 def _range(values: Sequence[float]) -> str:
     low, high = min(values), max(values)
     return f"{low:+.2f}" if low == high else f"{low:+.2f} to {high:+.2f}"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}"
 
 
 def _p(p: float) -> str:
@@ -260,7 +368,8 @@ def _p(p: float) -> str:
 def _compare(panel, position: int, by_trial: dict[str, Finding]) -> None:
     """One comparison: the paper's difference, and those that were measured."""
     (published, *_) = (finding.comparison.published for finding in by_trial.values())
-    panel.plot(100 * published, position, "D", mfc="white", mec="black", ms=5, label="the paper")
+    if published is not None:
+        panel.plot(100 * published, position, "D", mfc="white", mec="black", ms=5, label="the paper")
     for trial, finding in by_trial.items():
         if finding.estimate:
             side, *looks = SIDE_BY_SIDE[trial]

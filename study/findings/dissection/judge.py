@@ -77,13 +77,18 @@ def of_training(key: str, column: str, rule: str, budget: str = "lite") -> list[
 def walk(group: Group, key: str, column: str) -> Walk | None:
     """The path of one row on one column, measured; None while a run on it is missing."""
     steps = path(key, column, group[0].budget)
-    masks = comparisons.paired(group, [steps[0].before, *(step.after for step in steps)])
+    places = [steps[0].before, *(step.after for step in steps)]
+    masks, spread = comparisons.paired(group, places), comparisons.spread(group)
     if masks is None:
         return None
+    between = [spread if before[:2] != after[:2] else None for before, after in pairwise(places)]  # of two trainings
     return Walk(
         [step.name for step in steps],
         estimates.accuracy(masks[0]),
-        [estimates.difference(after, before) for before, after in pairwise(masks)],
+        [
+            estimates.difference(after, before, spread=known)
+            for (before, after), known in zip(pairwise(masks), between, strict=True)
+        ],
         estimates.accuracy(masks[-1]),
     )
 

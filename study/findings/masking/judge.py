@@ -27,8 +27,9 @@ from study.findings.masking.checks import (
 from study.findings.masking.probes import Probe
 from study.plan import catalogue
 
-CLEAR, UNDECIDED, MASKED = "no sign of masking", "undecided", "masked"
-VERDICTS = (CLEAR, UNDECIDED, MASKED)  # from best to worst
+CLEAR, UNDECIDED, MASKED, COLLAPSED = "no sign of masking", "undecided", "masked", "collapsed"
+VERDICTS = (CLEAR, UNDECIDED, MASKED, COLLAPSED)  # from best to worst
+NEAR_GUESSING = 3  # times as accurate as guessing, without an attack: less, and a network has collapsed
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,25 @@ def verdict(group: Group, key: str, protocol: str, probes: Mapping[str, Probe]) 
         else:
             findings = [_compared(runs, *names, confidence, check.alone) for names in pairs[check.id]]
         results.append(Result(check, _outcome([finding.outcome for finding in findings]), tuple(findings)))
-    return Verdict(key, protocol, _overall(results), tuple(results))
+    found = COLLAPSED if collapsed(group, key, protocol) else _overall(results)
+    return Verdict(key, protocol, found, tuple(results))
+
+
+def silent(group: Group, key: str, protocol: str, probes: Mapping[str, Probe]) -> str | None:
+    """Why the accuracies of a network, which was run, are no evidence: "masked", "collapsed", or None.
+
+    The one place that decides it. The checks are asked of the paper's rows; other experiments can collapse.
+    """
+    if key not in catalogue.rows():
+        return COLLAPSED if collapsed(group, key, protocol) else None
+    found = verdict(group, key, protocol, probes).verdict
+    return found if found in (MASKED, COLLAPSED) else None
+
+
+def collapsed(group: Group, key: str, protocol: str) -> bool:
+    """Whether the network of a row, which was run, is near guessing without any attack, by its protocol's rule."""
+    guess = 1 / len(runs_of(group, key, protocol)[0].data["classes"])
+    return comparisons.accuracy(group, key, protocol, "clean").value < NEAR_GUESSING * guess
 
 
 def _overall(results: Iterable[Result]) -> str:

@@ -14,7 +14,7 @@ from study.evidence.comparisons import HEADINGS, STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, runs_of
 from study.findings.masking.checks import CHECKS, FAILS, NOT_ASKED, NOT_MEASURED, NOTHING_LEFT, PASSES, Finding
-from study.findings.masking.judge import CLEAR, MASKED, UNDECIDED, VERDICTS, Result, Verdict
+from study.findings.masking.judge import CLEAR, COLLAPSED, MASKED, UNDECIDED, VERDICTS, Result, Verdict
 from study.findings.masking.probes import FROM
 from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
@@ -26,6 +26,7 @@ SYMBOLS = {
     CLEAR: "✓",
     UNDECIDED: "?",
     MASKED: "✗",
+    COLLAPSED: "✗",
     PASSES: "✓",
     FAILS: "✗",
     NOTHING_LEFT: "○",

@@ -13,8 +13,9 @@ from study.evidence import comparisons
 from study.evidence.comparisons import HEADINGS, STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, rows_run, runs_of
-from study.findings.masking import checks, judge
+from study.findings.masking import checks, judge, probes
 from study.findings.numbers.training import trained_in
+from study.machine.folders import results_folder
 from study.plan import catalogue
 from study.presentation import sentences
 from study.presentation.figures import style
@@ -57,14 +58,15 @@ def paper_table(group: Group, part: int | None = 1, *, page: str = "book", root:
     has no row of that part.
     """
     heads = ["Protocol", *HEADINGS.values()]
-    body = []
+    body, probed = [], probes.probes(root or results_folder(), group)
     for key, paper in catalogue.part(part).items():
         lines = []
         for protocol in catalogue.PROTOCOLS:
             if runs := runs_of(group, key, protocol):
                 cells = [comparisons.accuracy(group, key, protocol, column) for column in HEADINGS]
                 planned = _planned(runs) if part == 1 else ""
-                notes = planned + trained_in(runs)
+                silent = judge.silent(group, key, protocol, probed)
+                notes = (f"{silent}: no evidence of robustness; " if silent else "") + planned + trained_in(runs)
                 head = f'{protocol}<span class="interval">{notes}{links(runs, page, root)}</span>'
                 lines.append(row(head, [accuracy(cell) for cell in cells], protocol))
         if lines:

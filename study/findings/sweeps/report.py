@@ -96,8 +96,10 @@ def answer(group: Group, asked: Sequence[Extension]) -> str:
     ready = [extension for extension in asked if differences(group, extension)]
     sentences = []
     for extension in ready:
-        found = differences(group, extension, 1 - 0.05 / (len(ready) * len(ANSWERED)))
-        sentences.append(f"{extension.label} {_verdict({column: found[column] for column in ANSWERED})}.")
+        confidence = 1 - 0.05 / (len(ready) * len(ANSWERED))
+        found = differences(group, extension, confidence)
+        said = _verdict({column: found[column] for column in ANSWERED}, confidence)
+        sentences.append(f"{extension.label} {said}.")
     missing = [extension.label for extension in asked if not runs_of(group, extension.key, "corrected")]
     if missing and len(missing) < len(asked):
         sentences.append(f"Not run yet: {', '.join(missing)}.")
@@ -156,7 +158,7 @@ def _line(group: Group, key: str, label: str, gains: dict[str, Estimate] | None 
     return markup.row(escape(label), [*cells, markup.links(runs_of(group, key, "corrected"))])
 
 
-def _verdict(found: dict[str, Estimate]) -> str:
+def _verdict(found: dict[str, Estimate], confidence: float) -> str:
     said = []
     for column, estimate in found.items():
         place = _place(column)
@@ -166,7 +168,8 @@ def _verdict(found: dict[str, Estimate]) -> str:
         elif estimate.high < 0:
             said.append(f"loses {place}: {value}")
         else:
-            said.append(f"is undecided {place}: {value}")
+            visible = f"smallest visible {100 * estimate.visible(confidence):.1f}"
+            said.append(f"cannot be decided at this size {place}: {value}, {visible}")
     return "; ".join(said)
 
 

@@ -136,7 +136,7 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
     group, folder = everything
     for key in runs.SMOKE_ROWS:
         fake.put(fake.record(key, budget="smoke"), folder)
-    rulings = judge.rulings(group)
+    rulings = judge.rulings([group])
     pages = [
         *(results.paper_table(group, part, root=folder) for part in (1, 2, None)),
         results.headline(group),
@@ -148,7 +148,7 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
         *(dissection.effects(group, key) for key in catalogue.DISSECTED),
         *(mixtures.effects(group, protocol) for protocol in catalogue.PROTOCOLS),
         report.brief(rulings),
-        *re.findall("<figure.*?</figure>", report.details(rulings, group, root=folder), re.DOTALL),
+        *re.findall("<figure.*?</figure>", report.details(rulings, root=folder), re.DOTALL),
     ]
     assert len(pages) > 30
     for html in pages:
