@@ -94,7 +94,7 @@ def resnet18(
     num_classes: int = 10,
     width: int = 64,
     activation: str = "relu",
-    norm: str = "shared",
+    norm: str | tuple = "shared",
     in_channels: int = 3,
     *,
     activation_alpha: float = 10.0,
@@ -106,16 +106,16 @@ def resnet18(
     """A freshly initialised ResNet-18: Kaiming normal for convolutions and the linear layer, from torch's generator.
 
     At width 64: 11,173,962 parameters (``norm="shared"``), 11,183,562 (``"dual"``), 11,181,770
-    (``"dual-except-shortcuts"``, the paper's released code). ``mean``, ``std``: per channel, in pixels; None for
-    CIFAR-10's if there are 3 channels, and for 0.5 otherwise. ``conv``: what makes the convolutions of the blocks, such
-    as another way to compute the same. ``head_bias``: "zero", or "torch" for what torch draws for a linear layer, as in
-    the paper's released code; the weights are the same under both.
+    (``"dual-except-shortcuts"``, the paper's released code); a pair of layers will do, too. ``mean``, ``std``: per
+    channel, in pixels; None for CIFAR-10's if there are 3 channels, and for 0.5 otherwise. ``conv``: what makes the
+    convolutions of the blocks, such as another way to compute the same. ``head_bias``: "zero", or "torch" for what
+    torch draws for a linear layer, as in the paper's released code; the weights are the same under both.
 
     Raises ValueError on an unknown activation, norm or bias, a width below 1, fewer than 2 classes, or mean and std
     that do not fit the channels.
     """
     for name, value, known in [("norm", norm, NORMS), ("head_bias", head_bias, ("zero", "torch"))]:
-        if value not in known:
+        if value not in known and not isinstance(value, tuple):
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     if width < 1 or num_classes < 2 or in_channels < 1:
         raise ValueError(f"{width=}, {num_classes=}, {in_channels=}: need width >= 1, at least 2 classes, 1 channel")
@@ -123,8 +123,8 @@ def resnet18(
     std = std or (CIFAR10_STD if in_channels == 3 else (0.5,) * in_channels)
     if not len(mean) == len(std) == in_channels or min(std) <= 0:
         raise ValueError(f"{mean=}, {std=}: need {in_channels} values each, every std positive")
-    act = make_activation(activation, activation_alpha)
-    model = ResNet18(num_classes=num_classes, width=width, act=act, norms=NORMS[norm], conv=conv, mean=mean, std=std)
+    act, norms = make_activation(activation, activation_alpha), NORMS.get(norm, norm)
+    model = ResNet18(num_classes=num_classes, width=width, act=act, norms=norms, conv=conv, mean=mean, std=std)
     _initialise(model, head_bias)
     return model
 

@@ -279,6 +279,8 @@ def list_rows(options) -> int:
     for key, extension in ({} if options.dissection else catalogue.extensions()).items():
         cost = passes(catalogue.config(key))["forward"]
         changes = ", ".join(f"{name}={value}" for name, value in _rounded(extension.fields).items())
+        if extension.epochs_times != 1:
+            changes += f"{', ' if changes else ''}{extension.epochs_times} times the epochs"
         print(f"{key:26s} {'corrected':52s} {'extension':12s} x{cost:<3d}  {changes} on top of {extension.base}")
     print("cost: forward and backward passes of a batch in one training step, as a multiple of plain training's")
     for budget in catalogue.BUDGETS:

@@ -37,6 +37,8 @@ TRAININGS = {
         "last_batch": "kept",  # of 16
     },
     "shared norm, attacked in training mode": {**ADVERSARIAL, "attack_mode": "train"},
+    "one forward": {**ADVERSARIAL, "update": "one-forward"},
+    "one forward, affine parameters of two": {**ADVERSARIAL, "update": "one-forward", "norm": "dual-affine"},
 }
 SHORT = {"epochs": 2, "lr": 0.02}
 

@@ -10,12 +10,13 @@ from advlib import losses, train
 from advlib.attacks import cross_entropy, pgd
 from advlib.resnet import resnet18
 from study.data import Dataset
+from study.experiment.controls import NORMS, one_forward_step
 from study.experiment.fast.folded import Folded
 from study.experiment.fast.products import ProductConv2d
 from study.experiment.precision import log_odds
 from study.plan.config import Config
 
-STEPS = {"joint": train.train_step, "two-steps": train.two_step_update}
+STEPS = {"joint": train.train_step, "two-steps": train.two_step_update, "one-forward": one_forward_step}
 LOSSES = {
     "cross-entropy": lambda smoothing: losses.cross_entropy,
     "label-smoothing": lambda smoothing: partial(losses.label_smoothing, alpha=smoothing),
@@ -32,7 +33,7 @@ def build_model(config: Config, dataset: Dataset, activation: str | None = None)
             len(dataset.classes),
             config.width,
             activation or config.activation,
-            config.norm,
+            NORMS[config.norm],
             dataset.train_images.shape[1],
             activation_alpha=config.activation_alpha,
             mean=dataset.mean,
@@ -52,7 +53,7 @@ def gradients(model: nn.Module, config: Config, dataset: Dataset) -> dict[str, n
 
 
 def training_step(config: Config) -> Callable:
-    """The update of Algorithm 1 for this config: clean, or from twins too, on both halves together or one by one."""
+    """The update of Algorithm 1 for this config: clean, or from twins too, on both halves in one step or one by one."""
     return STEPS[config.update] if config.adversarial else train.clean_step
 
 

@@ -13,6 +13,7 @@ from advlib.resnet import resnet18
 from study import records
 from study.data import Dataset, load
 from study.experiment.build import device_or_best
+from study.experiment.controls import NORMS
 from study.experiment.provenance import provenance
 from study.experiment.weights import load_weights, reading
 from study.machine.folders import work_folder
@@ -60,7 +61,7 @@ class Network:
         config = self.record.as_config()
         activation = "relu" if config.activation == "surrogate-relu" else config.activation
         classes, alpha = len(self.record.data["classes"]), config.activation_alpha
-        model = resnet18(classes, config.width, activation, config.norm, channels, activation_alpha=alpha)
+        model = resnet18(classes, config.width, activation, NORMS[config.norm], channels, activation_alpha=alpha)
         return load_weights(model, self.weights).to(self.device, memory_format=torch.channels_last)
 
     @property

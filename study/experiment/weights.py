@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from advlib.resnet import resnet18
+from study.experiment.controls import NORMS
 from study.machine.folders import replacing
 from study.plan.config import Config
 from study.records import Record
@@ -72,7 +73,7 @@ def load_model(path: Path, activation: str | None = None) -> nn.Module:
         len(json.loads(about["classes"])),
         config.width,
         activation or config.activation,
-        config.norm,
+        NORMS[config.norm],
         channels,
         activation_alpha=config.activation_alpha,
     )

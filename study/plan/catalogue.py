@@ -183,17 +183,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Extension:
-    """An experiment beyond the paper: a row of it with some fields of its config changed."""
+    """An experiment beyond the paper: a row of it with some fields of its config changed, or trained for longer."""
 
     key: str
     label: str
     base: str  # key of the row
     question: str  # what it is run for
     fields: dict
+    epochs_times: int = 1  # how many times the epochs of its budget it trains
 
     def changes(self, protocol: str, budget: str = "lite") -> dict:
         """The config fields in which it differs from the baseline under ``protocol``; errors as for a row."""
-        return rows()[self.base].changes(protocol, budget) | self.fields
+        changes = rows()[self.base].changes(protocol, budget) | self.fields
+        if self.epochs_times != 1:
+            changes["epochs"] = self.epochs_times * BUDGETS[budget].get("epochs", Config().epochs)
+        return changes
 
 
 @cache
@@ -215,7 +219,7 @@ def extend(found: list[Extension]) -> dict[str, Extension]:
                 f"{did_you_mean(extension.base, rows())}`python -m study list` prints the rows"
             )
         base = Config().change(**rows()[extension.base].changes("corrected"))  # the only protocol that it is run under
-        if Config().change(**extension.changes("corrected")) == base:
+        if Config().change(**extension.changes("corrected", "full")) == base:
             raise ValueError(f"{extension.key!r} differs from {extension.base!r} by nothing: say what it changes")
         by_key[extension.key] = extension
     return by_key

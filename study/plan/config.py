@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, fields, replace
 
 CHOICES = {
     "activation": ("relu", "surrogate-relu", "parametric-softplus", "silu", "gelu"),
-    "norm": ("shared", "dual", "dual-except-shortcuts"),
+    "norm": ("shared", "dual", "dual-except-shortcuts", "dual-affine"),
     "loss": ("cross-entropy", "label-smoothing", "als", "als-published"),
     "attack_space": ("pixels", "standardised"),
     "attack_mode": ("eval", "train"),
     "attack_branch": ("aux", "main"),
-    "update": ("joint", "two-steps"),
+    "update": ("joint", "two-steps", "one-forward"),
     "schedule": ("cosine", "one-cycle", "published"),
     "last_batch": ("dropped", "kept"),
     "head_bias": ("zero", "torch"),
@@ -42,7 +42,7 @@ class Config:
     width: int = 64  # channels of the first stage, a multiple of 8
     activation: str = "relu"
     activation_alpha: float = 10.0  # sharpness of the surrogate and of the parametric softplus
-    norm: str = "shared"  # "dual" is AdvProp
+    norm: str = "shared"  # "dual" is AdvProp; "dual-affine" has its affine parameters twice, its statistics once
 
     # loss
     loss: str = "cross-entropy"
@@ -57,7 +57,9 @@ class Config:
     attack_space: str = "pixels"  # where eps is measured and images are clamped to [0, 1]
     attack_mode: str = "eval"  # batch norm while crafting
     attack_branch: str = "aux"  # batch norm attacked through, where there are two
-    update: str = "joint"  # one step on both halves (Algorithm 1), or the adversarial half first, then the clean one
+    # one step on both halves (Algorithm 1); the adversarial half first, then the clean one; or one step after one
+    # forward, where batch norm takes the statistics of both halves together
+    update: str = "joint"
 
     # optimisation: SGD
     epochs: int = 100
@@ -100,10 +102,24 @@ class Config:
                 f"loss={self.loss!r} with smoothing={self.smoothing}: cross-entropy takes 0, "
                 "the smoothed losses more than 0"
             )
+        self._check_one_forward()
         if self.norm != "shared" and not self.adversarial:
             raise ValueError(
                 f"norm={self.norm!r} without adversarial=True: the auxiliary branch would never be trained"
             )
+
+    def _check_one_forward(self) -> None:
+        if self.norm == "dual-affine" and self.update != "one-forward":
+            raise ValueError(f"norm='dual-affine' with update={self.update!r}: it needs update='one-forward'")
+        if self.update == "one-forward" and not self.adversarial:
+            raise ValueError("update='one-forward' without adversarial=True: there would be one half only")
+        if self.update == "one-forward" and self.norm not in ("shared", "dual-affine"):
+            raise ValueError(
+                f"update='one-forward' with norm={self.norm!r}: one forward takes the statistics of both halves "
+                "together; choose norm='shared' or 'dual-affine', or update='joint'"
+            )
+        if self.norm == "dual-affine" and self.precision == "fast":
+            raise ValueError("norm='dual-affine' with precision='fast': it cannot be folded; take precision='auto'")
 
     def _check_type(self, name: str, kind: type) -> None:
         value = getattr(self, name)

@@ -130,7 +130,7 @@ class WholeBatchNorm2d(SharedBatchNorm2d):
 
     def __init__(self, like: nn.BatchNorm2d, team: Team):
         """Takes over parameters, statistics and mode of ``like``."""
-        super().__init__(like.num_features, like.eps, like.momentum)
+        super().__init__(like.num_features, like.eps, like.momentum, like.affine)
         self.weight, self.bias = like.weight, like.bias
         self.running_mean, self.running_var = like.running_mean, like.running_var
         self.num_batches_tracked = like.num_batches_tracked
@@ -142,7 +142,8 @@ class WholeBatchNorm2d(SharedBatchNorm2d):
             return super().forward(x, branch)
         mean, var = whole_statistics(x.detach(), self.team)
         self._remember(mean, var, self.team.size * x.numel() // x.shape[1])
-        return _Normalise.apply(x, self.weight, self.bias, mean, var, self.eps, self.team)
+        affine = (self.weight, self.bias) if self.affine else (torch.ones_like(mean), torch.zeros_like(mean))
+        return _Normalise.apply(x, *affine, mean, var, self.eps, self.team)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, var: Tensor, n: int) -> None:

@@ -119,7 +119,7 @@ def measure(networks: Sequence[Network], results: Path, images: int | None = Non
 
     Raises ValueError where one has no second batch norm, before any is attacked, and what :class:`Network` raises.
     """
-    if single := [one.record.key for one in networks if one.record.config["norm"] == "shared"]:
+    if single := [one.record.key for one in networks if one.record.config["norm"] in ("shared", "dual-affine")]:
         raise ValueError(f"trained without AdvProp, with one batch norm a layer: {', '.join(single)}: leave them out")
     for network in networks:
         found = crossed(network, images)

@@ -318,7 +318,8 @@ def test_every_choice_of_the_config_has_its_object(data):
     assert set(run.AUGMENTATIONS) == set(CHOICES["augmentation"])
     for name in ("activation", "norm"):
         for choice in CHOICES[name]:
-            build.build_model(miniature.config(adversarial=True, **{name: choice}), data)
+            update = "one-forward" if choice == "dual-affine" else "joint"
+            build.build_model(miniature.config(adversarial=True, update=update, **{name: choice}), data)
     for schedule in CHOICES["schedule"]:
         assert training.learning_rate(schedule, 0.2, 10) > 0
 

@@ -33,6 +33,13 @@ def test_every_extension_of_the_catalogue_can_be_run_and_none_has_a_number_of_th
         assert found.question.endswith("?") and not hasattr(found, "published")
 
 
+@pytest.mark.parametrize("budget", catalogue.BUDGETS)
+def test_trained_for_longer_means_so_many_times_the_epochs_of_the_budget_and_nothing_else(budget):
+    row, longer = (catalogue.config(key, budget=budget) for key in ("traditional", "traditional-long"))
+    assert row.differences(longer) == {"epochs": (row.epochs, 4 * row.epochs)}
+    assert catalogue.config("traditional-long", budget=budget, epochs=3).epochs == 3, "asked for, it is what is asked"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
