@@ -8,8 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons
-from study.evidence.comparisons import HEADINGS, STRONG
-from study.evidence.estimates import Spread
+from study.evidence.comparisons import FOUR_COLUMNS, HEADINGS, STRONG
 from study.evidence.selection import Group
 from study.findings.claims import judge
 from study.findings.claims.judge import (
@@ -27,6 +26,7 @@ from study.findings.claims.judge import (
     VERDICTS,
     Claim,
     Comparison,
+    Evidence,
     Finding,
     Ruling,
 )
@@ -340,15 +340,19 @@ def _evidence(rulings: Sequence[Ruling]) -> str:
     )
 
 
-def luck(spread: Spread | None) -> str:
+def luck(evidence: Evidence) -> str:
     """What the intervals know of how trainings differ, as a sentence of Markdown."""
-    if spread is None:
+    found = {column: spread for column in FOUR_COLUMNS if (spread := evidence.spread(f"corrected:{column}"))}
+    if not found:
         return "No row was trained from several seeds, so the intervals do not know how much trainings differ."
-    at_60 = 100 * spread.factor * (0.6 * 0.4) ** 0.5
+    said = "; ".join(
+        f"{HEADINGS[column]} {100 * spread.factor * (0.6 * 0.4) ** 0.5:.1f} ({spread.freedom} degrees of freedom)"
+        for column, spread in found.items()
+    )
     return (
-        f"Two trainings of one row differ in their seed alone, and still in their accuracy: at 60 % by a standard "
-        f"deviation of {at_60:.1f} points, measured with {spread.freedom} degrees of freedom. Every interval of two "
-        "networks here includes that."
+        "Two trainings of one row differ in their seed alone, and still in their accuracy. The standard deviation of "
+        f"one training's accuracy is, where that is 60 %, in points: {said}. It is measured on the rows that have "
+        "several seeds, and every interval of two networks here includes it."
     )
 
 
