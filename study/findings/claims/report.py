@@ -30,7 +30,7 @@ from study.findings.claims.judge import (
     Finding,
     Ruling,
 )
-from study.plan import catalogue
+from study.plan import arithmetic, catalogue
 from study.presentation.figures import style
 from study.presentation.marks import SIDE_BY_SIDE, dot, rows_on_y
 from study.presentation.markup import NO_NUMBER, change, counts, links, points, row, table
@@ -180,6 +180,31 @@ def by_size_words(rulings: Sequence[Ruling]) -> Words:
 def details(rulings: Sequence[Ruling], *, page: str = "book", root: Path | None = None) -> str:
     """Every claim with its sentence, its place in the paper, and each comparison with estimate, verdict and runs."""
     return "".join(_section(claim, judged, page, root) for claim, judged in _by_claim(rulings))
+
+
+def counted() -> str:
+    """The claims about cost, as HTML, judged by the passes through the network that an update takes."""
+    said = (
+        ("ALS adds next to nothing", "the added computational cost is minuscule", "als", "no more"),
+        ("AdvProp costs extra time", "at the cost of extra computational time", "advprop", "more"),
+    )
+    plain, body = _passes("traditional"), []
+    for title, sentence, key, direction in said:
+        found = _passes(key)
+        holds = found > plain if direction == "more" else found == plain
+        verdict = REPRODUCED if holds else CONTRADICTED
+        cells = [escape(f"\u201c{sentence}\u201d"), str(found), str(plain), f"{SYMBOLS[verdict]} {verdict}"]
+        body.append(row(escape(title), cells))
+    return table(
+        ["Claim", "The paper", "Its row", "Traditional", "Verdict"],
+        body,
+        "Claims about cost: forward and backward passes of a batch that an update takes.",
+        "words",
+    )
+
+
+def _passes(key: str) -> int:
+    return sum(arithmetic.passes(catalogue.config(key)).values())
 
 
 def text(rulings: Sequence[Ruling]) -> str:
