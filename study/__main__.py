@@ -393,6 +393,7 @@ def _measure(commands: Commands) -> None:
         attacking := kind("autoattack", "the four attacks of AutoAttack: minutes to an hour each"),
         spoiling := kind("corruptions", "accuracy on images spoilt by noise, blur, weather: minutes on a CPU"),
         kind("branches", "the four networks inside one of AdvProp's, attacked: minutes on a CPU"),
+        kind("columns", "the paper's columns on every test image, more than the record has: minutes on a CPU"),
         kind("overfitting", "a finished run trained once more, and attacked after every epoch"),
     ]
     kind("transfer", "images made on each network shown to all others (default: all that were probed)", "*")
@@ -441,6 +442,10 @@ def _lines(options, root: Path) -> Iterator[str]:
         from study.findings.branches.measure import measure
 
         return measure(_networks(options, root), root, options.images)
+    if options.kind == "columns":
+        from study.findings.columns.measure import measure
+
+        return measure(_networks(options, root), root, options.images, anew=options.anew)
     if options.kind == "overfitting":
         from study.findings.overfitting.measure import measure
 

@@ -132,26 +132,26 @@ def survivors(record: Record, name: str) -> np.ndarray:
     Where the two were measured on different numbers of images, n is the fewer: both begin with the first.
     """
     masks = [record.measurement(name).mask]
-    masks += [m.mask for m in record.measurements if m.name == f"{name}:surrogate"]
+    masks += [m.mask for m in record.measured if m.name == f"{name}:surrogate"]
     n = min(map(len, masks))
     return np.logical_and.reduce([mask[:n] for mask in masks])
 
 
 def survivors_by_seed(runs: Group, name: str) -> np.ndarray:
-    """bool (S, n): :func:`survivors` of each run. Raises ValueError if they were tested on different numbers."""
-    masks = [survivors(record, name) for record in runs]
-    _refuse_other_sizes(runs, name, masks)
-    return np.array(masks)
+    """bool (S, n): :func:`survivors` of each run, on the images that all were tested on.
+
+    A run that was measured on more images than the others (:class:`study.records.columns.Columns`) is cut to theirs: of
+    trainings and of images, a comparison keeps all trainings.
+    """
+    return _stacked(runs, name, [survivors(record, name) for record in runs])
 
 
 def as_measured(runs: Group, name: str) -> np.ndarray:
     """bool (S, n): which images each of the runs got right in this one measurement, whatever others found.
 
-    KeyError if one of them lacks it, ValueError if they were tested on different numbers of images.
+    On the images that all were tested on. KeyError if one of them lacks it.
     """
-    found = [record.measurement(name).mask for record in runs]
-    _refuse_other_sizes(runs, name, found)
-    return np.array(found)
+    return _stacked(runs, name, [record.measurement(name).mask for record in runs])
 
 
 def _name(protocol: str, column: str) -> str:
@@ -159,8 +159,7 @@ def _name(protocol: str, column: str) -> str:
     return f"{catalogue.rule(protocol) if column in catalogue.COLUMNS else 'corrected'}:{column}"
 
 
-def _refuse_other_sizes(runs: Group, name: str, masks: Sequence[np.ndarray]) -> None:
-    """Raises ValueError if runs that differ in their seed were tested on different numbers of images."""
-    sizes = sorted({len(mask) for mask in masks})
-    if len(sizes) > 1:
-        raise ValueError(f"{runs[0].key}, {name}: seeds were tested on {sizes} images; run them alike")
+def _stacked(runs: Group, name: str, masks: Sequence[np.ndarray]) -> np.ndarray:
+    """A mask of each run as one (S, n), cut as :func:`same_images` cuts."""
+    measured = [([record], name, mask[None]) for record, mask in zip(runs, masks, strict=True)]
+    return np.concatenate(same_images(measured))

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from study import records
 from study.plan import catalogue
 from study.records import Record
+from study.records.columns import Columns
 
 RESULT_BUDGETS = (
     "full",
@@ -26,15 +28,17 @@ Group = list[Record]  # of one budget on one data set
 def groups(root: Path) -> list[Group]:
     """The records that count as results, by budget and data set, none stale; first the one to judge the paper by.
 
+    Each with the larger masks that lie beside it (:class:`Columns`).
+
     That is the one on the paper's data that has the most of Table 1 under the two protocols; where two have as much, of
     the higher budget, and rather of the original images than of a copy. So a first run of a higher budget does not push
     a whole table aside. Raises ValueError if two of a group saw different data under one name: their numbers do not
-    belong in one table.
+    belong in one table; and, with the remedy, on a file of larger masks that is damaged or another network's.
     """
     by_place: dict[tuple, Group] = {}
-    for record in records.collect(root):
-        if record.budget in RESULT_BUDGETS and why_stale(record) is None:
-            by_place.setdefault((record.budget, record.config["dataset"]), []).append(record)
+    counted = [one for one in records.collect(root) if one.budget in RESULT_BUDGETS and why_stale(one) is None]
+    for record in _with_larger_masks(root, counted):
+        by_place.setdefault((record.budget, record.config["dataset"]), []).append(record)
     for group in by_place.values():
         _refuse_other_data(group)
     return sorted(by_place.values(), key=_rank)
@@ -113,6 +117,14 @@ def labels(root: Path, group: Group) -> np.ndarray | None:
 def flags(group: Group) -> str:
     """What a command has to be told to find the runs of ``group``."""
     return f"--budget {group[0].budget} --dataset {group[0].config['dataset']}"
+
+
+def _with_larger_masks(root: Path, found: Group) -> Group:
+    beside = Columns.collect(root, found)
+    return [
+        replace(record, larger=beside[record.where].larger(record)) if record.where in beside else record
+        for record in found
+    ]
 
 
 def _rank(group: Group) -> tuple:

@@ -53,13 +53,22 @@ class Network:
 
         Raises ValueError, with the remedy, if the file is damaged, or has the weights of another record.
         """
+        own = self.record.config["activation"]
+        return self._loaded("relu" if own == "surrogate-relu" else own)
+
+    @cached_property
+    def gradients(self) -> dict[str, nn.Module]:
+        """The network by the gradient that an attack reads: "true", and "surrogate" if it was trained with that."""
+        own = self.record.config["activation"]
+        return {"true": self.model} | ({"surrogate": self._loaded(own)} if own == "surrogate-relu" else {})
+
+    def _loaded(self, activation: str) -> nn.Module:
         with reading(self.weights), safe_open(self.weights, framework="pt") as file:
             of = (file.metadata() or {}).get("record", self.record.where)
             channels = file.get_slice("standardise.mean").get_shape()[1]
         if of != self.record.where:
             raise ValueError(f"{self.weights} has the weights of {of}: {self._remedy}")
         config = self.record.as_config()
-        activation = "relu" if config.activation == "surrogate-relu" else config.activation
         classes, alpha = len(self.record.data["classes"]), config.activation_alpha
         model = resnet18(classes, config.width, activation, NORMS[config.norm], channels, activation_alpha=alpha)
         return load_weights(model, self.weights).to(self.device, memory_format=torch.channels_last)
@@ -77,11 +86,7 @@ class Network:
         record was tested on if those are fewer. Raises ValueError if more are asked for, or fewer than one.
         """
         most = self.record.measurement("corrected:clean").n
-        if images is not None and not 1 <= images <= most:
-            raise ValueError(
-                f"{images} images are asked for, and {self.record.where} was tested on {most}: ask for 1 to {most}"
-            )
-        return images or min(usual, most)
+        return images_of(images, most, f"{self.record.where} was tested on {most}") or min(usual, most)
 
     def first(self, images: int | None, usual: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The first test images, uint8 (n, C, H, W), and their labels, on the device. As many as :meth:`count` says."""
@@ -97,6 +102,13 @@ class Network:
             "provenance": provenance(self.device, None),
             "images": images,
         }
+
+
+def images_of(images: int | None, most: int, why: str) -> int | None:
+    """``images``, if there are as many. Raises ValueError if not, or if fewer than one are asked for."""
+    if images is not None and not 1 <= images <= most:
+        raise ValueError(f"{images} images are asked for, and {why}: ask for 1 to {most}")
+    return images
 
 
 @lru_cache(maxsize=1)

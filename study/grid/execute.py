@@ -56,7 +56,14 @@ LESS_AT_ONCE = (
 )
 RECORD, NOTEBOOK = "record.json", "run.ipynb"  # what a run leaves in its folder
 # What is measured of its network, beside them: it goes when another network takes the place
-OF_THE_NETWORK = ("probe.json", "corruptions.json", "combinations.json", "autoattack.json", "watched.json")
+OF_THE_NETWORK = (
+    "probe.json",
+    "corruptions.json",
+    "combinations.json",
+    "autoattack.json",
+    "watched.json",
+    "columns.json",
+)
 
 
 class RunFailed(RuntimeError):

@@ -4,7 +4,7 @@ A page shows what there is and says what is missing. What has to be there and is
 build.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -52,13 +52,24 @@ def describe(group: Group) -> str:
     first = group[0]
     seeds = selection.seeds_a_row(group)
     columns = {f"{rule}:{column}" for rule in catalogue.PROTOCOLS for column in catalogue.COLUMNS}
-    tested = sorted({m.n for record in group for m in record.measurements if m.name in columns})
+    tested = sorted(_tested(group, columns))
     trained = sorted({record.data["train_images"] for record in group})
     return (
         f"Budget **{first.budget}** on **{first.data['title']}**: width {first.config['width']}, "
         f"{first.config['epochs']} epochs, {counts(trained)} training images, {counts(tested)} test images, "
         f"{counts(seeds)} {'seed' if seeds == [1] else 'seeds'} a row."
     )
+
+
+def _tested(group: Group, names: Collection[str]) -> set[int]:
+    """On how many images the rows were tested: of each measurement, what all seeds of the row have."""
+    fewest: dict[tuple, int] = {}
+    for record in group:
+        for measurement in record.measured:
+            if measurement.name in names:
+                place = record.key, record.protocol, measurement.name
+                fewest[place] = min(measurement.n, fewest.get(place, measurement.n))
+    return set(fewest.values())
 
 
 def several_versions(found: Iterable[Record]) -> str:

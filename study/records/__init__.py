@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import zlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +62,18 @@ class Record:
     measurements: tuple[Measurement, ...]
     science_version: int = SCIENCE_VERSION
     schema: int = SCHEMA
+    # of the same network on more images, from a file beside the record; never a part of what the record says itself
+    larger: tuple[Measurement, ...] = field(default=(), metadata={"written": False})
+
+    @cached_property
+    def measured(self) -> tuple[Measurement, ...]:
+        """The measurements, with the larger ones in the place of those of the same name."""
+        larger = {measurement.name: measurement for measurement in self.larger}
+        return tuple(larger.get(measurement.name, measurement) for measurement in self.measurements)
 
     def measurement(self, name: str) -> Measurement:
-        """The measurement of that name; KeyError, with the names there are, otherwise."""
-        for measurement in self.measurements:
+        """The measurement of that name, the larger one if there is one. KeyError, with the names there are, if none."""
+        for measurement in self.measured:
             if measurement.name == name:
                 return measurement
         raise KeyError(
@@ -121,7 +130,8 @@ def write(record: Record, path: Path) -> Path:
 
 def to_json(record: Record) -> str:
     """The file's text."""
-    return as_lines(asdict(record))
+    raw = asdict(record)
+    return as_lines({name: raw[name] for name in _written(Record)})
 
 
 def as_lines(raw: dict) -> str:
@@ -188,8 +198,13 @@ def _check_contents(record: Record) -> None:
 
 def refuse_other_fields(raw: dict, kind: type) -> None:
     """Raises ValueError unless ``raw`` has the fields of the dataclass ``kind``, and no other."""
-    names = {field.name for field in fields(kind)}
+    names = set(_written(kind))
     if not isinstance(raw, dict) or set(raw) != names:
         raise ValueError(
             f"{kind.__name__}: unknown fields {sorted(set(raw) - names)}, missing {sorted(names - set(raw))}"
         )
+
+
+def _written(kind: type) -> list[str]:
+    """The fields of a dataclass that its file has."""
+    return [field.name for field in fields(kind) if field.metadata.get("written", True)]

@@ -29,6 +29,7 @@ class Beside:
 
     FILE: ClassVar[str]  # its name, beside record.json
     KIND: ClassVar[str]  # what `python -m study measure` calls it
+    BEYOND: ClassVar[bool] = False  # whether it may have images that the record was not tested on
 
     record: str  # the place of the record that it belongs to: budget/dataset/protocol/key/seed
     record_digest: str  # SHA-256 of what that record says
@@ -66,9 +67,9 @@ class Beside:
             return "the weights have changed since"
         for ours, theirs in self.witnesses().items():
             there = record.measurement(theirs).mask[: self.images]
-            if len(there) < self.images:
+            if len(there) < self.images and not self.BEYOND:
                 return f"it is of {self.images} images, and the record of {len(there)}"
-            agreement = (self.mask(ours) == there).mean()
+            agreement = (self.mask(ours)[: len(there)] == there).mean()
             if not agreement >= SAME_NETWORK:  # nor where there is no image to agree on
                 return f"they agree on {agreement:.1%} of images only, {theirs}"
         return None

@@ -125,7 +125,7 @@ def refused(capsys, *arguments) -> str:
     return said.strip()
 
 
-MEASURE = ("masking", "autoattack", "corruptions", "branches", "overfitting", "transfer", "explorer")
+MEASURE = ("masking", "autoattack", "corruptions", "branches", "columns", "overfitting", "transfer", "explorer")
 
 
 @pytest.mark.parametrize("kind", MEASURE)

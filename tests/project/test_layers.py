@@ -38,6 +38,7 @@ WITH_TORCH = {
     "drawings.two_norms",
     "findings.autoattack.measure",
     "findings.branches.measure",
+    "findings.columns.measure",
     "findings.corruptions.measure",
     "findings.explorer.measure",
     "findings.masking.measure",

@@ -193,8 +193,11 @@ def _by_row(group: Group, protocol: str, columns: dict[str, str]) -> str:
 def _by_class(group: Group, key: str, protocol: str, column: str, labels: np.ndarray, classes: int) -> list[float]:
     """Accuracy of a row on each class, in percent; nan for a class without an image."""
     masks = [comparisons.survivors(run, f"corrected:{column}") for run in runs_of(group, key, protocol)]
-    of = labels[: masks[0].size]
-    return [100 * np.mean([mask[of == k] for mask in masks]) if (of == k).any() else np.nan for k in range(classes)]
+    of = labels[: min(map(len, masks))]
+    return [
+        100 * np.mean([mask[: len(of)][of == k] for mask in masks]) if (of == k).any() else np.nan
+        for k in range(classes)
+    ]
 
 
 def _readable(grid: np.ndarray) -> np.ndarray:

@@ -75,10 +75,11 @@ def test_a_sweep_and_a_whole_test_set_are_compared_on_the_images_of_the_sweep():
     assert found.n == 100 and found.value == pytest.approx(0.6 - 1.0)
 
 
-def test_seeds_tested_on_different_numbers_of_images_are_not_averaged():
+def test_seeds_tested_on_different_numbers_of_images_are_averaged_over_those_that_all_were_tested_on():
     short = with_mask(fake.record(seed=1), "corrected:clean", np.ones(100))
-    with pytest.raises(ValueError, match=r"\[100, 200\]"):
-        comparisons.accuracy([fake.record(seed=0), short], "advprop", "corrected", "clean")
+    long = fake.record(seed=0, **{"corrected:clean": 0.25})  # the first 50 of 200
+    found = comparisons.accuracy([long, short], "advprop", "corrected", "clean")
+    assert (found.value, found.n, found.seeds) == (0.75, 100, 2)
 
 
 def test_where_batches_that_count_end_at_different_places_the_broken_one_is_left_out():

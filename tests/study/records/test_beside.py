@@ -25,6 +25,7 @@ from study.findings.overfitting import judge as overfitting
 from study.findings.overfitting.judge import Watched
 from study.grid import execute
 from study.records import Measurement
+from study.records.columns import Columns
 from study.records.packing import pack_mask
 
 N = fake.IMAGES
@@ -41,6 +42,13 @@ NAMES = {  # of the measurements of a small file of each kind
         for pair in branches.PAIRS
         for column in branches.COLUMNS
     ],
+    Columns: [
+        "corrected:clean",
+        "corrected:pgd-0.1",
+        "corrected:clean:aux",
+        "recalibrated:clean",
+        "recalibrated:pgd-0.1",
+    ],
     Watched: [
         f"epoch-{epoch}:corrected:{column}:aux"
         for epoch in (1, 2)
@@ -52,6 +60,7 @@ OWN = {
     AutoAttack: {"seconds": {"apgd-ce": 1.5}, "flags": {"square": ""}},
     Corruptions: {"made_by": {"library": "1.0"}, "pixels": {"fog": "a digest"}},
     Combinations: {"training_images": 64},
+    Columns: {"training_images": 64},
     Watched: {},
 }
 WITNESSES = {  # the clean predictions by which a network is known
@@ -59,6 +68,7 @@ WITNESSES = {  # the clean predictions by which a network is known
     AutoAttack: ["autoattack:clean"],
     Corruptions: ["corrupted:clean"],
     Combinations: ["kept:main+main:clean", "kept:aux+aux:clean"],
+    Columns: ["corrected:clean", "corrected:clean:aux"],
     Watched: ["epoch-2:corrected:clean:aux"],
 }
 KINDS = pytest.mark.parametrize("kind", NAMES, ids=lambda kind: kind.KIND)
@@ -221,13 +231,20 @@ def test_a_network_is_known_by_its_clean_predictions(kind, tmp_path):
 
 
 @KINDS
-def test_a_file_of_more_images_than_the_record_has_is_refused(kind, tmp_path):
+def test_a_file_of_more_images_than_the_record_has_is_refused_unless_that_is_what_it_is_for(kind, tmp_path):
     of = record()
     path = fake.beside(made(kind, of), tmp_path)
     clean = [dataclasses.replace(m, n=N // 2, correct=pack_mask(m.mask[: N // 2])) for m in of.measurements]
     fewer = dataclasses.replace(of, measurements=tuple(clean))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"record_digest": records.digest(fewer)}))
-    assert f"(it is of {N} images, and the record of {N // 2})" in refusal(kind, path, fewer)
+    if not kind.BEYOND:
+        assert f"(it is of {N} images, and the record of {N // 2})" in refusal(kind, path, fewer)
+        return
+    assert kind.read(path, fewer).images == N
+    turned = [dataclasses.replace(m, correct=pack_mask(~m.mask)) for m in fewer.measurements]
+    other = dataclasses.replace(fewer, measurements=tuple(turned))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"record_digest": records.digest(other)}))
+    assert "(they agree on 0.0% of images only, corrected:clean" in refusal(kind, path, other), "on those of both"
 
 
 @KINDS
