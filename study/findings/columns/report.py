@@ -85,9 +85,9 @@ def _why(measured: list[Averages], guess: float) -> str:
     """What follows for the running averages: only what every one of the networks shows for certain."""
     gained = [change.low > 0 for _, _, change in measured]
     if not any(gained):
-        return "So the running averages of both kinds of images do not explain it."
+        return "Whether running averages of both kinds of images explain it cannot be decided at this size."
     if not all(gained):
-        return "So the running averages of both kinds of images explain it in some, and not in others."
+        return "Running averages of both kinds of images explain it in some; of the others it cannot be decided."
     halved = all(change.low > (after.value - guess) / 2 for _, after, change in measured)
     most = " They hid more than half of the lead over guessing." if halved else ""
     return f"Averages of both kinds of images did not fit the clean ones.{most}"
@@ -114,7 +114,9 @@ def _step(root: Path, group: Group, name: str, after: str, before: str) -> str:
     seeds = sorted(both[0].keys() & both[1].keys())
     if seeds:
         masks = _masks([of[seed] for of in both for seed in seeds], f"{RECALIBRATED}clean")
-        again = markup.points(estimates.difference(*np.split(masks, 2), spread=comparisons.spread(group)))
+        again = markup.points(
+            estimates.difference(*np.split(masks, 2), spread=comparisons.spread(group, f"{OWN}clean"))
+        )
     else:
         again = NOT_MEASURED if gains[0] else markup.NOT_RUN
     return markup.row(name, ["", "", "", cells[0], again, *cells[1:]])
