@@ -337,16 +337,12 @@ def claims(options) -> int:
     from study.findings.claims import judge, report
     from study.findings.masking import probes
 
-    root = options.results or results_folder()
-    group = _group(options)
-    chosen = options.budget or options.dataset
-    groups = [group] if chosen or not selection.of_the_paper(group) else selection.by_size(root)
-    rulings = judge.rulings(
-        groups, {place: probe for one in groups for place, probe in probes.probes(root, one).items()}
-    )
+    group, evidence = _group(options), judge.evidence(options.results or results_folder())
+    if options.budget or options.dataset or not selection.of_the_paper(group):
+        evidence = judge.Evidence([group], probes.probes(options.results or results_folder(), group))
     if not selection.of_the_paper(group):
         print("These are not the paper's data: the verdicts say whether its claims hold on others.\n", file=sys.stderr)
-    return _show(options, groups, report.as_json(rulings), report.text(rulings))
+    return _show(options, evidence.groups, report.as_json(evidence.rulings), report.text(evidence.rulings))
 
 
 def _show(options, groups: list[selection.Group], plain: list, text: str) -> int:

@@ -46,7 +46,7 @@ def difference(group: Group, a: Place, b: Place, confidence: float = 0.95) -> Es
     Of two networks the interval knows how much trainings differ, if ``group`` shows it (:func:`spread`).
     """
     masks = paired(group, [a, b])
-    between = spread(group) if a[:2] != b[:2] else None
+    between = spread(group, a[2]) if a[:2] != b[:2] else None
     return estimates.difference(*masks, confidence, between) if masks else None
 
 
@@ -56,22 +56,25 @@ def better_than_guessing(group: Group, masks: Iterable[np.ndarray], confidence: 
     return any(estimates.accuracy(mask, confidence).low > guess for mask in masks)
 
 
-def spread(group: Iterable[Record]) -> Spread | None:
-    """How much trainings differ, from the paper's rows that have several seeds; None if no row has.
+def spread(group: Iterable[Record], name: str) -> Spread | None:
+    """How much trainings differ under a measurement, from the paper's rows that have several seeds; None if no row has.
 
-    On the paper's columns and the strongest attack, each network tested by its protocol's rule.
+    Each network tested by its protocol's rule on the column of ``name``, through the main branch. Of a column that no
+    such row survives, or that is none of :data:`HEADINGS`, it is what all of these show together.
     """
     by_row: dict[tuple, Group] = {}
     for record in group:
         if record.key in catalogue.rows():
             by_row.setdefault((record.budget, record.config["dataset"], record.key, record.protocol), []).append(record)
-    return estimates.pooled(
-        [
-            [survivors_by_seed(runs, _name(protocol, column)) for column in HEADINGS]
-            for (*_, protocol), runs in by_row.items()
-            if len(runs) > 1
-        ]
-    )
+    several = [(protocol, runs) for (*_, protocol), runs in by_row.items() if len(runs) > 1]
+
+    def pooled(columns: Iterable[str]) -> Spread | None:
+        return estimates.pooled(
+            [[survivors_by_seed(runs, _name(protocol, column)) for column in columns] for protocol, runs in several]
+        )
+
+    column = name.split(":")[1]
+    return (pooled([column]) if column in HEADINGS else None) or pooled(HEADINGS)
 
 
 def factorial(group: Group, protocol: str, column: str) -> dict | None:
@@ -84,7 +87,7 @@ def factorial(group: Group, protocol: str, column: str) -> dict | None:
     if masks is None:
         return None
     cells = dict(zip(design, masks, strict=True))
-    return estimates.factorial_effects(cells, ("AdvProp", "ALS", "SAT"), spread=spread(group))
+    return estimates.factorial_effects(cells, ("AdvProp", "ALS", "SAT"), spread=spread(group, f"corrected:{column}"))
 
 
 def paired(group: Group, places: Iterable[Place]) -> list[np.ndarray] | None:

@@ -244,6 +244,27 @@ def rows() -> dict[str, Row]:
     return index(table)
 
 
+def twin(key: str) -> str | None:
+    """The earlier row that trains the same network, or None: an eps that two steps cannot reach changes nothing."""
+
+    def trained(row: Row) -> dict:
+        changes = row.changes("corrected")
+        steps = Config().train_steps * changes.get("train_step_size", 0.0)
+        return changes | ({"train_eps": "not reached"} if steps < changes.get("train_eps", 0.0) else {})
+
+    for earlier, row in rows().items():
+        if earlier == key:
+            return None
+        if trained(row) == trained(rows()[key]):
+            return earlier
+    raise ValueError(f"the paper has no row {key!r}")
+
+
+def distinct() -> dict[str, Row]:
+    """The rows, but for those that train a network which an earlier one trains: for what is counted."""
+    return {key: row for key, row in rows().items() if twin(key) is None}
+
+
 def index(table: list[Row]) -> dict[str, Row]:
     """Rows by key. Raises ValueError on a duplicate key, or a row that repeats an earlier experiment."""
     by_key: dict[str, Row] = {}

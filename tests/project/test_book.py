@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fake_records as fake
 import pytest
-from made_up_book import LITE_ROWS, build, page, project, small_book
+from made_up_book import CONCLUSIONS, LITE_ROWS, build, page, project, small_book
 from places import ROOT
 
 from study.evidence.estimates import Estimate
@@ -114,14 +114,28 @@ def test_a_book_of_one_page_is_built_and_the_build_says_where(tmp_path):
     assert done.returncode == 0 and "Open _build/html/index.html" in done.stdout, done.stdout
 
 
-def test_a_removed_record_a_missing_number_and_a_missing_reference_each_fail_the_build(tmp_path):
+FINDING = """from study.findings import conclusions
+from study.findings.claims import judge
+from study.machine.folders import results_folder
+print(conclusions.say("planted", judge.evidence(results_folder())))"""
+FALSE = """[[conclusion]]
+id = "planted"
+page = "claims"
+sentence = "AdvProp is more accurate under an attack than without one."
+conditions = [{ name = "x", more = "advprop corrected corrected:pgd-0.5", than = "advprop corrected corrected:clean" }]
+"""
+
+
+def test_a_removed_record_a_missing_number_a_missing_reference_and_a_false_finding_each_fail_the_build(tmp_path):
     """Each alone: beside it the page is that of the test above."""
     for place, code, prose, said in (
         ("record", SMOKE, "Nothing.", "no smoke record of row 'als'"),
         ("number", TABLE, "Nothing.", "has no measurement 'corrected:fgsm-0.5'"),
         ("reference", "1", "See {eq}`eq-that-nobody-wrote`.", "eq-that-nobody-wrote"),
+        ("finding", FINDING, "Nothing.", "the conclusion 'planted' does not hold"),
     ):
         folder = project(tmp_path / place)
+        (folder / CONCLUSIONS).write_text(FALSE if place == "finding" else "")
         fake.put(fake.record(drop=["corrected:fgsm-0.5"] if place == "number" else []), folder / "results")
         if place == "record":
             (folder / "results" / fake.record("als", budget="smoke").where / "record.json").unlink()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from study.evidence import comparisons, estimates, selection
+from study.evidence.estimates import Spread
 from study.evidence.selection import Group, runs_of
 from study.findings.as_published.points import COMPARISONS, OF_A_SWITCH, POINTS, REPLICATE, Point
 from study.plan import catalogue
@@ -93,7 +94,8 @@ def switch_moved(root: Path, switch: str) -> str:
     if switch == "precision":  # a device's best may be float32 as well
         precisions = {record.provenance["precision"] for record in group if record.protocol == moved}
         caption += f": trained in {', '.join(sorted(precisions))}"
-    return _table(list(OF_A_SWITCH), lines, caption, group)
+    spreads = [comparisons.spread(group, name) for name in OF_A_SWITCH.values()]
+    return _table(list(OF_A_SWITCH), lines, caption, group, spreads)
 
 
 def weaker_and_stronger() -> str:
@@ -158,8 +160,8 @@ def _pair(runs: list[Record], before: str, after: str) -> list[np.ndarray]:
     return comparisons.same_images([(runs, name, comparisons.as_measured(runs, name)) for name in (before, after)])
 
 
-def _cell(before: np.ndarray, after: np.ndarray) -> str:
-    change = markup.change(estimates.difference(after, before))
+def _cell(before: np.ndarray, after: np.ndarray, spread: Spread | None = None) -> str:
+    change = markup.change(estimates.difference(after, before, spread=spread))
     return f"{100 * before.mean():.1f} → {100 * after.mean():.1f}{change}"
 
 
@@ -168,8 +170,15 @@ def _title(row: catalogue.Row) -> str:
     return escape(row.label) + places[row.paper_table]
 
 
-def _table(headings: Sequence[str], lines: dict[str, list[list[np.ndarray]]], caption: str, group: Group) -> str:
-    """Lines: title of a row -> a pair of masks for each of the ``headings``."""
+def _table(
+    headings: Sequence[str],
+    lines: dict[str, list[list[np.ndarray]]],
+    caption: str,
+    group: Group,
+    spreads: Sequence[Spread | None] = (),
+) -> str:
+    """Lines: title of a row -> a pair of masks for each of the ``headings``; ``spreads``: of two trainings' masks."""
+    spreads = spreads or [None] * len(headings)
     first = group[0]
     images = sorted({mask.shape[1] for pairs in lines.values() for pair in pairs for mask in pair})
     caption = (
@@ -177,5 +186,8 @@ def _table(headings: Sequence[str], lines: dict[str, list[list[np.ndarray]]], ca
         f"image, over the {markup.counts(images)} images compared. "
         f"Budget {first.budget} on {first.data['title']}."
     )
-    body = [markup.row(title, [_cell(*pair) for pair in pairs]) for title, pairs in lines.items()]
+    body = [
+        markup.row(title, [_cell(*pair, spread) for pair, spread in zip(pairs, spreads, strict=True)])
+        for title, pairs in lines.items()
+    ]
     return markup.table(["Row", *headings], body, caption)

@@ -159,13 +159,15 @@ def case(record: Record, found: AutoAttack, probe: Probe | None = None) -> Case:
 
 
 def cases(root: Path, group: Group) -> list[Case]:
-    """Every record of ``group`` that AutoAttack was run on, in the paper's order.
+    """Every record of ``group`` that AutoAttack was run on, in the paper's order; one network once.
 
     Raises ValueError, with the remedy, if a file beside one of them is damaged or stale.
     """
     found, probes = AutoAttack.collect(root, group), masking.probes(root, group)
-    order = {key: place for place, key in enumerate(catalogue.rows())}
+    order = {key: place for place, key in enumerate(catalogue.distinct())}
     attacked = [
-        case(record, found[record.where], probes.get(record.where)) for record in group if record.where in found
+        case(record, found[record.where], probes.get(record.where))
+        for record in group
+        if record.where in found and record.key in order
     ]
     return sorted(attacked, key=lambda one: (order[one.record.key], one.record.protocol, one.record.seed))

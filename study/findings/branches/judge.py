@@ -131,7 +131,7 @@ def crossings(group: Group, found: Mapping[str, Combinations]) -> list[Crossing]
     """Every row and protocol of ``group`` of which something was measured. ``found``: by the record's place."""
     return [
         crossing(key, protocol, beside)
-        for key in catalogue.rows()
+        for key in catalogue.distinct()
         for protocol in catalogue.PROTOCOLS
         if (beside := [found[run.where] for run in runs_of(group, key, protocol) if run.where in found])
     ]

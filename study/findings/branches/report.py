@@ -108,7 +108,7 @@ def two_branches(group: Group) -> dict[Network, dict[str, TwoBranches]]:
         for protocol in catalogue.PROTOCOLS
         for part in catalogue.PARTS
         for key, paper in rows_run(group, protocol, part=part).items()
-        if paper.advprop
+        if paper.advprop and catalogue.twin(key) is None
     ]
     confidence = 1 - 0.05 / max(1, len(networks))
     return {

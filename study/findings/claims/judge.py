@@ -8,17 +8,18 @@ the paper's. Each time by the largest size at which all of its rows were run. ``
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
-from study.evidence import comparisons, estimates
+from study.evidence import comparisons, estimates, selection
 from study.evidence.comparisons import STRONG
 from study.evidence.estimates import Estimate, Spread
 from study.evidence.selection import Group, runs_of
 from study.findings.masking import judge as masking
-from study.findings.masking.probes import Probe
+from study.findings.masking.probes import Probe, probes
 from study.plan import catalogue
 
 TRIALS = ("published", "corrected", "stronger attack")
@@ -105,25 +106,44 @@ class Ruling:
 
 
 class Evidence:
-    """The runs to judge by, the largest first; the spread of their trainings; and whose accuracies say nothing."""
+    """The runs to judge by, the largest first; the spread of their trainings; and whose accuracies say nothing.
 
-    def __init__(self, groups: Sequence[Group], probes: Mapping[str, Probe] | None = None):
+    ``probed``: the probes of their networks, by the record's place.
+    """
+
+    def __init__(self, groups: Sequence[Group], probed: Mapping[str, Probe] | None = None):
         self.groups = [group for group in groups if group]
-        self.spread = comparisons.spread([record for group in self.groups for record in group])
-        self._probes, self._silent = probes or {}, {}
+        self._probed, self._silent, self._spread = probed or {}, {}, {}
+
+    def spread(self, name: str) -> Spread | None:
+        """How much trainings differ under a measurement: of the records of all sizes together."""
+        column = name.split(":")[1]
+        if column not in self._spread:
+            self._spread[column] = comparisons.spread([record for group in self.groups for record in group], name)
+        return self._spread[column]
+
+    @cached_property
+    def rulings(self) -> list["Ruling"]:
+        """Every claim under every trial."""
+        return [_rule(claim, trial, self) for trial in TRIALS for claim in claims()]
 
     def silent(self, group: Group, key: str, protocol: str) -> str | None:
         """Why a network, which was run, says nothing under attack, or None."""
         place = (group[0].where, key, protocol)
         if place not in self._silent:
-            self._silent[place] = masking.silent(group, key, protocol, self._probes)
+            self._silent[place] = masking.silent(group, key, protocol, self._probed)
         return self._silent[place]
 
 
-def rulings(groups: Sequence[Group], probes: Mapping[str, Probe] | None = None) -> list[Ruling]:
-    """Every claim under every trial. ``groups``: of the paper's data, the largest size first; ``probes``: by place."""
-    evidence = Evidence(groups, probes)
-    return [_rule(claim, trial, evidence) for trial in TRIALS for claim in claims()]
+def evidence(root: Path) -> Evidence:
+    """All that is below ``root`` to judge the paper by, with the probes that lie beside it."""
+    groups = selection.by_size(root)
+    return Evidence(groups, {place: probe for group in groups for place, probe in probes(root, group).items()})
+
+
+def rulings(groups: Sequence[Group], probed: Mapping[str, Probe] | None = None) -> list[Ruling]:
+    """Every claim under every trial. ``groups``: of the paper's data, the largest size first; ``probed``: by place."""
+    return Evidence(groups, probed).rulings
 
 
 @cache
@@ -251,11 +271,11 @@ def _places(comparison: Comparison, trial: str) -> tuple[comparisons.Place, comp
 
 def _find(comparison: Comparison, trial: str, claim: Claim, group: Group, evidence: Evidence) -> Finding:
     places = _places(comparison, trial)
-    masks = _right(group, [place for place in places if place])
+    masks = surviving(group, [place for place in places if place])
     if masks is None:
         return Finding(comparison, *places, NOT_RUN)
     guess = 1 / len(runs_of(group, *places[0][:2])[0].data["classes"])
-    estimate = _difference(masks, places, guess, claim.confidence, evidence.spread)
+    estimate = difference(masks, places, guess, claim.confidence, evidence.spread(places[0][2]))
     found = {
         "estimate": estimate,
         "p": min(1.0, len(claim.comparisons) * p_value(estimate, claim.direction, claim.margin)),
@@ -272,7 +292,7 @@ def _find(comparison: Comparison, trial: str, claim: Claim, group: Group, eviden
     return Finding(comparison, *places, verdict(estimate, published, claim.direction, claim.margin), **found)
 
 
-def _right(group: Group, places: Sequence[comparisons.Place]) -> list[np.ndarray] | None:
+def surviving(group: Group, places: Sequence[comparisons.Place]) -> list[np.ndarray] | None:
     """bool (S, n) for each place: right under the attack, and right without it, by the same rule.
 
     An image that is wrong without an attack does not survive one. None if the places share no seed.
@@ -284,7 +304,13 @@ def _right(group: Group, places: Sequence[comparisons.Place]) -> list[np.ndarray
     ]
 
 
-def _difference(masks, places, guess: float, confidence: float, spread: Spread | None) -> Estimate:
+def difference(
+    masks: Sequence[np.ndarray],
+    places: Sequence[comparisons.Place | None],
+    guess: float,
+    confidence: float,
+    spread: Spread | None,
+) -> Estimate:
     """Of two networks, of one under two attacks (whose training is no luck then), or of one and guessing."""
     if places[1]:
         return estimates.difference(*masks, confidence, spread if places[0][:2] != places[1][:2] else None)

@@ -8,8 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons
-from study.evidence.comparisons import HEADINGS, STRONG
-from study.evidence.estimates import Spread
+from study.evidence.comparisons import FOUR_COLUMNS, HEADINGS, STRONG
 from study.evidence.selection import Group
 from study.findings.claims import judge
 from study.findings.claims.judge import (
@@ -27,10 +26,11 @@ from study.findings.claims.judge import (
     VERDICTS,
     Claim,
     Comparison,
+    Evidence,
     Finding,
     Ruling,
 )
-from study.plan import catalogue
+from study.plan import arithmetic, catalogue
 from study.presentation.figures import style
 from study.presentation.marks import SIDE_BY_SIDE, dot, rows_on_y
 from study.presentation.markup import NO_NUMBER, change, counts, links, points, row, table
@@ -180,6 +180,31 @@ def by_size_words(rulings: Sequence[Ruling]) -> Words:
 def details(rulings: Sequence[Ruling], *, page: str = "book", root: Path | None = None) -> str:
     """Every claim with its sentence, its place in the paper, and each comparison with estimate, verdict and runs."""
     return "".join(_section(claim, judged, page, root) for claim, judged in _by_claim(rulings))
+
+
+def counted() -> str:
+    """The claims about cost, as HTML, judged by the passes through the network that an update takes."""
+    said = (
+        ("ALS adds next to nothing", "the added computational cost is minuscule", "als", "no more"),
+        ("AdvProp costs extra time", "at the cost of extra computational time", "advprop", "more"),
+    )
+    plain, body = _passes("traditional"), []
+    for title, sentence, key, direction in said:
+        found = _passes(key)
+        holds = found > plain if direction == "more" else found == plain
+        verdict = REPRODUCED if holds else CONTRADICTED
+        cells = [escape(f"\u201c{sentence}\u201d"), str(found), str(plain), f"{SYMBOLS[verdict]} {verdict}"]
+        body.append(row(escape(title), cells))
+    return table(
+        ["Claim", "The paper", "Its row", "Traditional", "Verdict"],
+        body,
+        "Claims about cost: forward and backward passes of a batch that an update takes.",
+        "words",
+    )
+
+
+def _passes(key: str) -> int:
+    return sum(arithmetic.passes(catalogue.config(key)).values())
 
 
 def text(rulings: Sequence[Ruling]) -> str:
@@ -340,15 +365,19 @@ def _evidence(rulings: Sequence[Ruling]) -> str:
     )
 
 
-def luck(spread: Spread | None) -> str:
+def luck(evidence: Evidence) -> str:
     """What the intervals know of how trainings differ, as a sentence of Markdown."""
-    if spread is None:
+    found = {column: spread for column in FOUR_COLUMNS if (spread := evidence.spread(f"corrected:{column}"))}
+    if not found:
         return "No row was trained from several seeds, so the intervals do not know how much trainings differ."
-    at_60 = 100 * spread.factor * (0.6 * 0.4) ** 0.5
+    said = "; ".join(
+        f"{HEADINGS[column]} {100 * spread.factor * (0.6 * 0.4) ** 0.5:.1f} ({spread.freedom} degrees of freedom)"
+        for column, spread in found.items()
+    )
     return (
-        f"Two trainings of one row differ in their seed alone, and still in their accuracy: at 60 % by a standard "
-        f"deviation of {at_60:.1f} points, measured with {spread.freedom} degrees of freedom. Every interval of two "
-        "networks here includes that."
+        "Two trainings of one row differ in their seed alone, and still in their accuracy. The standard deviation of "
+        f"one training's accuracy is, where that is 60 %, in points: {said}. It is measured on the rows that have "
+        "several seeds, and every interval of two networks here includes it."
     )
 
 

@@ -107,7 +107,7 @@ def networks(root: Path, group: Group) -> list[Network]:
     Raises ValueError if two of them saw other images, or other numbers of them: they cannot be compared.
     """
     found = []
-    for key in catalogue.rows():
+    for key in catalogue.distinct():
         for protocol in dict.fromkeys(record.protocol for record in group if record.key == key):
             runs = {record.where: record for record in runs_of(group, key, protocol)}
             there = Corruptions.collect(root, runs.values())

@@ -78,7 +78,7 @@ def walk(group: Group, key: str, column: str) -> Walk | None:
     """The path of one row on one column, measured; None while a run on it is missing."""
     steps = path(key, column, group[0].budget)
     places = [steps[0].before, *(step.after for step in steps)]
-    masks, spread = comparisons.paired(group, places), comparisons.spread(group)
+    masks, spread = comparisons.paired(group, places), comparisons.spread(group, f"corrected:{column}")
     if masks is None:
         return None
     between = [spread if before[:2] != after[:2] else None for before, after in pairwise(places)]  # of two trainings

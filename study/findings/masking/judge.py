@@ -62,7 +62,7 @@ def verdicts(group: Group, probes: Mapping[str, Probe] | None = None) -> list[Ve
     """The verdict of every row and protocol that was run, in the order of the paper. ``probes``: by record's place."""
     return [
         verdict(group, key, protocol, probes or {})
-        for key in catalogue.rows()
+        for key in catalogue.distinct()
         for protocol in catalogue.PROTOCOLS
         if runs_of(group, key, protocol)
     ]
@@ -102,8 +102,8 @@ def silent(group: Group, key: str, protocol: str, probes: Mapping[str, Probe]) -
 
 def collapsed(group: Group, key: str, protocol: str) -> bool:
     """Whether the network of a row, which was run, is near guessing without any attack, by its protocol's rule."""
-    guess = 1 / len(runs_of(group, key, protocol)[0].data["classes"])
-    return comparisons.accuracy(group, key, protocol, "clean").value < NEAR_GUESSING * guess
+    classes = len(runs_of(group, key, protocol)[0].data["classes"])
+    return comparisons.accuracy(group, key, protocol, "clean").value * classes < NEAR_GUESSING
 
 
 def _overall(results: Iterable[Result]) -> str:

@@ -272,6 +272,12 @@ def test_a_claim_about_what_does_not_exist_is_refused(change, message):
         judge.claim(**good | change)
 
 
+def test_what_an_update_costs_is_counted_in_passes():
+    """Algorithm 1 with two steps of PGD: two passes each way for the attack, two for the halves; plain training one."""
+    cells = re.findall(r"<td>(\d+)</td>", report.counted())
+    assert cells == ["2", "2", "8", "2"] and report.counted().count("✓ reproduced") == 2
+
+
 def test_the_summary_counts_every_claim_that_a_trial_asks(group):
     rulings = judge.rulings([group])
     for line, trial in zip(report.summary(rulings).splitlines(), judge.TRIALS, strict=True):

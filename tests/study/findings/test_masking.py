@@ -96,7 +96,14 @@ def test_each_rule_fails_when_its_sign_is_turned(what):
     (check, *_) = expected
     verdict = judged(network({"gradient": "sat", "branches": "advprop"}.get(check, "adversarial"), **changes))
     assert failing(verdict) == expected
-    assert verdict.verdict == ("undecided" if expected == {"flat"} else "masked")
+    fell = changes.get("corrected:clean", 1.0) < 0.3  # and that is said first
+    assert verdict.verdict == ("collapsed" if fell else "undecided" if expected == {"flat"} else "masked")
+
+
+@pytest.mark.parametrize("clean", [0.29, 0.3])
+def test_a_network_that_is_near_guessing_without_any_attack_has_collapsed(clean):
+    verdict = judged(network("als", **{"corrected:clean": clean}))
+    assert (verdict.verdict == "collapsed") == (clean < 3 / 10)
 
 
 def test_every_check_on_the_record_is_among_those_that_were_turned():

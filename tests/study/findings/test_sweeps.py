@@ -32,7 +32,8 @@ def test_a_gain_a_loss_and_what_cannot_be_told_are_said_as_what_they_are():
     said = report.answer([made("als", 0.5, 0.3), made("als-0.02", 0.7, 0.1)], ALS)
     assert "ALS, alpha 0.02 gains on clean images: +20.0" in said and "loses under PGD-20 8/255: -20.0" in said
     said = report.answer([made("als", 0.5, 0.3), made("als-0.02", 0.505, 0.3)], ALS)
-    assert "is undecided on clean images" in said and "is undecided under PGD-20 8/255: +0.0" in said
+    assert "cannot be decided at this size on clean images: +0.5" in said
+    assert "cannot be decided at this size under PGD-20 8/255: +0.0" in said and "smallest visible" in said
 
 
 def test_the_figure_and_its_words_have_a_line_for_every_experiment_that_stands_beside_its_row():

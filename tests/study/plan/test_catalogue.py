@@ -235,7 +235,7 @@ def test_the_published_protocol_trains_in_float32_but_where_a_gpus_time_forbids_
     precision = {
         budget: catalogue.config(key, protocol="published", budget=budget).precision for budget in catalogue.BUDGETS
     }
-    assert precision == {"smoke": "float32", "lite": "float32", "brief": "auto", "full": "auto"}
+    assert precision == dict.fromkeys(catalogue.BUDGETS, "float32") | {"brief": "auto", "full": "auto"}
     row = catalogue.rows()[key]
     assert row.switches("lite") == [*row.switches("full"), "precision"]  # there it would move nothing
     with pytest.raises(ValueError, match="unknown switch 'precision'.*at budget full"):
@@ -265,3 +265,10 @@ def test_the_names_of_rows_tell_all_rows_of_a_table_apart():
         assert all(("Table 2" in name) == (part == 2) for name in names)
     with pytest.raises(ValueError, match="no table 3"):
         catalogue.part(3)
+
+
+def test_one_row_of_the_results_file_is_another_once_more():
+    """Two steps of 2/255 reach neither 0.1 nor 0.5: the authors trained one network twice."""
+    twins = {key: twin for key in catalogue.rows() if (twin := catalogue.twin(key))}
+    assert twins == {"sat-advprop-eps-0.5": "sat-advprop"}
+    assert set(catalogue.rows()) - set(catalogue.distinct()) == set(twins)

@@ -1,0 +1,123 @@
+"""What the runs say, in words: sentences of ``conclusions.toml``, each beside conditions on the records. No torch.
+
+A condition is a difference that must be certain, or a verdict of the ledger of claims. A sentence whose rows were all
+run and of which a condition fails stops the build of the book: then the sentence is wrong, and has to be written anew.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+from study.evidence import comparisons
+from study.evidence.comparisons import Place
+from study.evidence.estimates import Estimate
+from study.evidence.selection import Group
+from study.findings.claims import judge
+from study.findings.claims.judge import Evidence
+from study.presentation.markup import counts
+
+FILE = files("study.findings.conclusions") / "conclusions.toml"
+
+
+class Withdrawn(ValueError):
+    """A sentence that the records do not bear out, or not any more."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Accuracy at ``more`` minus accuracy at ``than`` is above zero, or within ``within`` of it, for certain."""
+
+    name: str  # of the number in the sentence
+    more: Place
+    than: Place
+    within: float | None = None
+
+    def holds(self, found: Estimate) -> bool:
+        return found.low > 0 if self.within is None else -self.within < found.low and found.high < self.within
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """A sentence with its numbers in braces, and what it stands or falls with."""
+
+    id: str
+    sentence: str
+    page: str  # of the book, where the numbers behind it are
+    conditions: tuple[Condition, ...] = ()
+    verdicts: Mapping[str, str] = field(default_factory=dict)  # "claim/trial" -> verdict, on each of its comparisons
+
+
+def say(id: str, evidence: Evidence) -> str:
+    """The sentence, as Markdown, with its numbers and what they rest on; empty while one of its rows was not run.
+
+    Raises Withdrawn, with the remedy, where a condition does not hold; KeyError on an id that is not in the file.
+    """
+    return _said(conclusions()[id], evidence)
+
+
+def all_of_them(evidence: Evidence) -> str:
+    """Every sentence that can be said, as a list in Markdown, each with a link to its numbers; errors as for `say`."""
+    said = [(one, _said(one, evidence)) for one in conclusions().values()]
+    return "\n".join(f"- {text} [The numbers]({one.page}.md)." for one, text in said if text)
+
+
+@cache
+def conclusions() -> dict[str, Conclusion]:
+    """The sentences of the file by their ids. Raises ValueError on one without a condition, or an id that is taken."""
+    found: dict[str, Conclusion] = {}
+    for entry in tomllib.loads(FILE.read_text()).get("conclusion", []):
+        conditions = tuple(_condition(**condition) for condition in entry.pop("conditions", []))
+        one = Conclusion(**entry, conditions=conditions)
+        if one.id in found or not (one.conditions or one.verdicts):
+            raise ValueError(f"conclusions.toml: {one.id!r} is there twice, or has no condition: a sentence needs one")
+        found[one.id] = one
+    return found
+
+
+def _condition(name: str, more: str, than: str, within: float | None = None) -> Condition:
+    places = [tuple(place.split(maxsplit=2)) for place in (more, than)]
+    return Condition(name, *places, within)
+
+
+def _said(one: Conclusion, evidence: Evidence) -> str:
+    rulings = {f"{r.claim.id}/{r.trial}": r for r in evidence.rulings} if one.verdicts else {}
+    asked = {place: rulings[place] for place in one.verdicts}
+    group = next((group for group in evidence.groups if _run(one, group)), None)
+    if group is None or judge.NOT_RUN in [ruling.verdict for ruling in asked.values()]:
+        return ""
+    confidence = 1 - 0.05 / max(1, len(one.conditions))
+    found = {c.name: _difference(c, group, evidence, confidence) for c in one.conditions}
+    failed = [c.name for c in one.conditions if not c.holds(found[c.name])]
+    failed += [f"{place} is {r.verdict}" for place, r in asked.items() if not _unanimous(r, one.verdicts[place])]
+    if failed:
+        raise Withdrawn(
+            f"the conclusion {one.id!r} does not hold by the records of budget {group[0].budget}: "
+            f"{', '.join(failed)}. Write its sentence anew in study/findings/conclusions/conclusions.toml, or drop it"
+        )
+    numbers = {
+        name: f"{100 * e.value:.1f} points ({100 * e.low:+.1f} to {100 * e.high:+.1f})" for name, e in found.items()
+    }
+    said = [f.estimate for ruling in asked.values() for f in ruling.findings if f.estimate]
+    return one.sentence.format(**numbers) + _rests_on(group, [*found.values(), *said])
+
+
+def _unanimous(ruling: judge.Ruling, verdict: str) -> bool:
+    return {ruling.verdict, *(finding.verdict for finding in ruling.findings)} == {verdict}
+
+
+def _run(one: Conclusion, group: Group) -> bool:
+    return all(comparisons.shared(group, [c.more, c.than])[0] for c in one.conditions)
+
+
+def _difference(condition: Condition, group: Group, evidence: Evidence, confidence: float) -> Estimate:
+    places = [condition.more, condition.than]
+    masks = judge.surviving(group, places)
+    return judge.difference(masks, places, 0.0, confidence, evidence.spread(condition.more[2]))
+
+
+def _rests_on(group: Group, found: Sequence[Estimate]) -> str:
+    images, seeds = sorted({e.n for e in found}), sorted({e.seeds for e in found})
+    noun = "training" if seeds == [1] else "trainings"
+    return f" (Budget {group[0].budget}, {counts(images)} test images, {counts(seeds)} {noun} a row.)"

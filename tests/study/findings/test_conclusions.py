@@ -1,0 +1,103 @@
+"""Sentences that conclude: each stands beside conditions on the records, and a false one stops the build."""
+
+import fake_records as fake
+import pytest
+
+from study.findings import conclusions
+from study.findings.claims.judge import Evidence
+from study.findings.conclusions import Withdrawn
+from study.plan import catalogue
+
+TRUE = """
+[[conclusion]]
+id = "costs"
+page = "claims"
+sentence = "Adversarial training costs {cost} on clean images."
+[[conclusion.conditions]]
+name = "cost"
+more = "traditional corrected corrected:clean"
+than = "adversarial corrected corrected:clean"
+"""
+ALIKE = TRUE + "within = 0.1\n"
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Puts conclusions in the place of the project's."""
+
+    def write(text: str) -> None:
+        (tmp_path / "conclusions.toml").write_text(text)
+        monkeypatch.setattr(conclusions, "FILE", tmp_path / "conclusions.toml")
+        conclusions.conclusions.cache_clear()
+
+    yield write
+    conclusions.conclusions.cache_clear()
+
+
+def evidence(plain: float, adversarial: float) -> Evidence:
+    levels = {"traditional": plain, "adversarial": adversarial}
+    return Evidence([[fake.record(key, **{"corrected:clean": level}) for key, level in levels.items()]])
+
+
+def test_a_sentence_is_said_with_its_number_and_what_it_rests_on(written):
+    written(TRUE)
+    said = conclusions.say("costs", evidence(0.8, 0.5))
+    assert said.startswith("Adversarial training costs 30.0 points (+")
+    assert said.endswith("(Budget lite, 200 test images, 1 training a row.)")
+
+
+@pytest.mark.parametrize(("plain", "adversarial"), [(0.5, 0.8), (0.65, 0.65), (0.505, 0.5)])
+def test_a_false_sentence_stops_the_build_and_names_what_to_mend(written, plain, adversarial):
+    """The other way round, no difference, and one that may be luck."""
+    written(TRUE)
+    with pytest.raises(Withdrawn, match=r"'costs' does not hold .* lite: cost. Write its sentence anew in study/"):
+        conclusions.say("costs", evidence(plain, adversarial))
+
+
+def test_two_accuracies_are_alike_if_the_interval_lies_within_the_margin(written):
+    written(ALIKE)
+    record = fake.record("traditional", **{"corrected:clean": 0.5})
+    same = Evidence([[record, fake.record("adversarial", **{"corrected:clean": 0.5})]])
+    assert conclusions.say("costs", same)
+    with pytest.raises(Withdrawn):
+        conclusions.say("costs", evidence(0.8, 0.5))
+
+
+def test_a_sentence_is_not_said_while_a_row_of_it_was_not_run(written):
+    written(TRUE)
+    assert conclusions.say("costs", Evidence([[fake.record("traditional")]])) == ""
+    assert conclusions.say("costs", Evidence([])) == ""
+
+
+def test_a_sentence_may_rest_on_a_verdict_and_falls_with_it(written):
+    written(
+        '[[conclusion]]\nid = "x"\npage = "claims"\nsentence = "AdvProp is more accurate."\n'
+        'verdicts = { "advprop-accuracy/corrected" = "reproduced" }\n'
+    )
+    rows = {"advprop": 0.9, "traditional": 0.5}
+    better = [fake.record(key, **{"corrected:clean": level}) for key, level in rows.items()]
+    worse = [fake.record(key, **{"corrected:clean": 1.3 - level}) for key, level in rows.items()]
+    assert conclusions.say("x", Evidence([better])).startswith("AdvProp is more accurate.")
+    with pytest.raises(Withdrawn, match="advprop-accuracy/corrected is contradicted"):
+        conclusions.say("x", Evidence([worse]))
+
+
+@pytest.mark.parametrize("text", [TRUE + TRUE, TRUE[: TRUE.index("[[conclusion.conditions")]])
+def test_a_sentence_without_a_condition_or_with_anothers_name_is_refused(written, text):
+    written(text)
+    with pytest.raises(ValueError, match="is there twice, or has no condition"):
+        conclusions.conclusions()
+
+
+def test_every_sentence_of_the_project_names_rows_measurements_and_claims_that_exist():
+    """With every row run, each sentence is said or withdrawn, and none breaks."""
+    group = [
+        fake.record(key, protocol, **dict.fromkeys(("corrected:clean", "published:clean"), 0.5))
+        for key in catalogue.experiments()
+        for protocol in catalogue.PROTOCOLS
+    ]
+    for id in conclusions.conclusions():
+        try:
+            assert conclusions.say(id, Evidence([group]))
+        except Withdrawn:
+            pass
