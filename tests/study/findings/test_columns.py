@@ -21,6 +21,7 @@ from study.experiment.controls import NORMS
 from study.experiment.network import Network
 from study.experiment.weights import save_weights
 from study.findings.columns import measure
+from study.findings.numbers import robustness
 from study.plan.catalogue import config
 from study.presentation import sentences
 from study.records import Measurement
@@ -199,3 +200,10 @@ def test_the_file_of_another_network_is_refused_with_the_remedy_where_tables_are
         ValueError, match="they agree on 50.0% of images only.*: measure again: python -m study measure columns"
     ):
         selection.groups(tmp_path)
+
+
+def test_the_accuracy_of_a_class_is_over_the_images_whose_class_is_written_down():
+    record = fake.record("als", **{"corrected:clean": 0.5})
+    found = dataclasses.replace(record, larger=larger(record, 1000, **{"corrected:clean": 100}).measurements)
+    labels = np.arange(fake.IMAGES) % 2
+    assert robustness._by_class([found], "als", "corrected", "clean", labels, 2) == [50, 50]
