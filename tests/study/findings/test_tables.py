@@ -50,9 +50,9 @@ def test_a_run_that_lacks_a_measurement_fails_instead_of_leaving_a_gap(folder):
         results.paper_table([record], root=folder)
 
 
-def test_a_part_of_the_paper_without_a_run_is_refused_and_so_is_a_table_that_it_does_not_have():
+def test_a_part_of_the_paper_without_a_run_is_refused_and_so_is_a_table_that_it_does_not_have(tmp_path):
     with pytest.raises(ValueError, match="no row of Table 2"):
-        results.paper_table([fake.record("advprop")], 2)
+        results.paper_table([fake.record("advprop")], 2, root=tmp_path)
     with pytest.raises(ValueError, match="no table 3"):
         catalogue.part(3)
 
@@ -183,12 +183,14 @@ def test_a_published_row_that_was_not_trained_in_float32_says_so_in_tables_and_i
     corrected = fake.record("adversarial", "corrected")
     for record in (moved, corrected):
         record.provenance["precision"] = "bfloat16"
-    assert "trained in" not in results.paper_table([exact, corrected], root=None)
+    for record in (exact, corrected):
+        fake.put(record, tmp_path)
+    assert "trained in" not in results.paper_table([exact, corrected], root=tmp_path)
     assert "what the device does best instead of float32, here bfloat16" in dissection.effects(
         [exact, moved, corrected], "adversarial"
     )
     exact.provenance["precision"] = "bfloat16"
-    assert results.paper_table([exact, corrected], root=None).count("trained in bfloat16: ") == 1
+    assert results.paper_table([exact, corrected], root=tmp_path).count("trained in bfloat16: ") == 1
 
 
 def test_the_runs_are_counted_by_protocol_and_their_hours_added_up():
