@@ -114,7 +114,9 @@ def _step(root: Path, group: Group, name: str, after: str, before: str) -> str:
     seeds = sorted(both[0].keys() & both[1].keys())
     if seeds:
         masks = _masks([of[seed] for of in both for seed in seeds], f"{RECALIBRATED}clean")
-        again = markup.points(estimates.difference(*np.split(masks, 2), spread=comparisons.spread(group)))
+        again = markup.points(
+            estimates.difference(*np.split(masks, 2), spread=comparisons.spread(group, f"{OWN}clean"))
+        )
     else:
         again = NOT_MEASURED if gains[0] else markup.NOT_RUN
     return markup.row(name, ["", "", "", cells[0], again, *cells[1:]])
