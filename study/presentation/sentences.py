@@ -15,6 +15,10 @@ from study.plan import catalogue
 from study.presentation.markup import counts, length
 from study.records import Record, versions
 
+YOUNGER = (
+    "The rules of judgement on this page are younger than the first numbers; all verdicts were reached again by them."
+)
+
 
 def status(root: Path) -> str:
     """What a page says in the place of results while the paper's data have none, as Markdown."""

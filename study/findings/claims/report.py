@@ -34,7 +34,7 @@ from study.plan import arithmetic, catalogue
 from study.presentation.figures import style
 from study.presentation.marks import SIDE_BY_SIDE, dot, rows_on_y
 from study.presentation.markup import NO_NUMBER, change, counts, links, points, row, table
-from study.presentation.words import Words, source
+from study.presentation.words import Words
 
 SYMBOLS = {
     REPRODUCED: "✓",
@@ -118,7 +118,7 @@ def forest(rulings: Sequence[Ruling]) -> Figure:
     return figure
 
 
-def forest_words(rulings: Sequence[Ruling], group: Group) -> Words:
+def forest_words(rulings: Sequence[Ruling]) -> Words:
     by_trial = [
         f"Under the {trial} protocol: "
         + "; ".join(f"{ruling.claim.title}: {ruling.verdict}" for ruling in rulings if ruling.trial == trial)
@@ -128,7 +128,7 @@ def forest_words(rulings: Sequence[Ruling], group: Group) -> Words:
         "caption": "Every comparison that a claim rests on: the difference in the paper, and the one measured here "
         "under either protocol. Intervals are as wide as the claim's number of comparisons asks; where several claims "
         "rest on a comparison, the widest. "
-        f"{source(group, catalogue.rows(), *catalogue.PROTOCOLS, intervals='')}",
+        f"{_evidence(rulings)}",
         "alt": f"Dots with intervals, a pair of rows a line, a column a panel. {'. '.join(by_trial)}.",
     }
 

@@ -85,9 +85,9 @@ def _why(measured: list[Averages], guess: float) -> str:
     """What follows for the running averages: only what every one of the networks shows for certain."""
     gained = [change.low > 0 for _, _, change in measured]
     if not any(gained):
-        return "So the running averages of both kinds of images do not explain it."
+        return "Whether running averages of both kinds of images explain it cannot be decided at this size."
     if not all(gained):
-        return "So the running averages of both kinds of images explain it in some, and not in others."
+        return "Running averages of both kinds of images explain it in some; of the others it cannot be decided."
     halved = all(change.low > (after.value - guess) / 2 for _, after, change in measured)
     most = " They hid more than half of the lead over guessing." if halved else ""
     return f"Averages of both kinds of images did not fit the clean ones.{most}"

@@ -168,7 +168,7 @@ DRAWN = {  # figure -> how it is drawn from the records, and its words
     "waterfall": tuple(partial(f, key="adversarial", column="clean") for f in (waterfall, waterfall_words)),
     "forest": (
         lambda group: report.forest(judge.rulings([group])),
-        lambda group: report.forest_words(judge.rulings([group]), group),
+        lambda group: report.forest_words(judge.rulings([group])),
     ),
 }
 
