@@ -286,7 +286,7 @@ def list_rows(options) -> int:
     for budget in catalogue.BUDGETS:
         config = catalogue.config("traditional", budget=budget)
         size = f"width {config.width}, {config.epochs} epochs of {config.train_size or 'all'} training images"
-        print(f"budget {budget:6s}{size} of {config.dataset}{', for a GPU' * (budget in catalogue.GPU_BUDGETS)}")
+        print(f"budget {budget:10s}{size} of {config.dataset}{', for a GPU' * (budget in catalogue.GPU_BUDGETS)}")
     return 0
 
 
