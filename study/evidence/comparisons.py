@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from study.evidence import estimates
-from study.evidence.estimates import Estimate, Spread
+from study.evidence.estimates import FEW, Estimate, Spread
 from study.evidence.selection import Group, runs_of
 from study.plan import catalogue
 from study.records import PUBLISHED_BATCH, Record
@@ -57,16 +57,16 @@ def better_than_guessing(group: Group, masks: Iterable[np.ndarray], confidence: 
 
 
 def spread(group: Iterable[Record], name: str) -> Spread | None:
-    """How much trainings differ under a measurement, from the paper's rows that have several seeds; None if no row has.
+    """How much trainings differ under a measurement, from all experiments that have several seeds; None if none has.
 
-    Each network tested by its protocol's rule on the column of ``name``, through the main branch. Of a column that no
-    such row survives, or that is none of :data:`HEADINGS`, it is what all of these show together.
+    Each network tested by its protocol's rule on the column of ``name``, through the main branch. Of a column that too
+    few such experiments survive, or that is none of :data:`HEADINGS`, it is what all of these show together.
     """
-    by_row: dict[tuple, Group] = {}
+    by_experiment: dict[tuple, Group] = {}
     for record in group:
-        if record.key in catalogue.rows():
-            by_row.setdefault((record.budget, record.config["dataset"], record.key, record.protocol), []).append(record)
-    several = [(protocol, runs) for (*_, protocol), runs in by_row.items() if len(runs) > 1]
+        place = (record.budget, record.config["dataset"], record.key, record.protocol)
+        by_experiment.setdefault(place, []).append(record)
+    several = [(protocol, runs) for (*_, protocol), runs in by_experiment.items() if len(runs) > 1]
 
     def pooled(columns: Iterable[str]) -> Spread | None:
         return estimates.pooled(
@@ -74,7 +74,8 @@ def spread(group: Iterable[Record], name: str) -> Spread | None:
         )
 
     column = name.split(":")[1]
-    return (pooled([column]) if column in HEADINGS else None) or pooled(HEADINGS)
+    own = pooled([column]) if column in HEADINGS else None
+    return own if own and own.freedom >= FEW else pooled(HEADINGS)
 
 
 def factorial(group: Group, protocol: str, column: str) -> dict | None:

@@ -14,6 +14,7 @@ from scipy.stats import t as student
 from statsmodels.stats.proportion import proportion_confint
 
 SEEDS_FOR_SPREAD = 3  # trained networks from which the spread between trainings is estimated
+FEW = 4  # degrees of freedom of a spread: below it, Satterthwaite's are too many, and the spread's own are taken
 POWER = 0.8  # with which an effect is found that is called visible
 
 
@@ -21,7 +22,7 @@ POWER = 0.8  # with which an effect is found that is called visible
 class Estimate:
     """A mean and its interval, over ``n`` test images and ``seeds`` trained networks.
 
-    ``error``, ``freedom``: the standard error of a difference, and its degrees of freedom; nan for an accuracy.
+    ``error``, ``freedom``: the standard error of a :func:`contrast`, and its degrees of freedom; else nan.
     """
 
     value: float
@@ -105,14 +106,14 @@ def contrast(
     if len(shapes) != 1:
         raise ValueError(f"masks of shapes {sorted(shapes)}: compare the same images over the same number of seeds")
     total = _by_seed(sum(weight * np.asarray(mask, float) for weight, masks in parts.items() for mask in masks))
-    reach = sum(abs(weight) * len(masks) for weight, masks in parts.items()) / 2
+    ends = [sum(w * len(masks) for w, masks in parts.items() if w * sign > 0) for sign in (1, -1)]
     seeds, n = total.shape
     if spread:
         shares = [(weight, np.mean(mask)) for weight, masks in parts.items() for mask in masks]
         trainings = spread.factor**2 * sum(weight**2 * p * (1 - p) for weight, p in shares) / seeds
-        found = _both_sources(total, (reach, -reach), float(trainings), spread.freedom)
+        found = _both_sources(total, ends, float(trainings), spread.freedom)
     else:
-        found = _both_sources(total, (reach, -reach))
+        found = _both_sources(total, ends)
     interval = found.interval(confidence)
     return Estimate(float(total.mean()), *interval, n, seeds, math.sqrt(found.variance), found.freedom)
 
@@ -192,23 +193,26 @@ class _Mean:
 
 
 def _both_sources(
-    by_seed: np.ndarray, ends: tuple[float, float], trainings: float | None = None, freedom: float = math.nan
+    by_seed: np.ndarray, ends: Sequence[float], trainings: float | None = None, freedom: float = math.nan
 ) -> _Mean:
     """The mean over images and trainings: two errors that know nothing of each other, so their variances add up.
 
     Images: the n there are and two made-up ones with the values ``ends``. ``trainings``: the variance that they bring,
     worth ``freedom`` degrees of freedom; None to take it from three seeds or more, and to leave it out below. The
     degrees of freedom of both by Satterthwaite (Welch 1947). The little that a training's accuracy owes to the images
-    is in both. With three trainings that differ much the interval is a little short
-    (tests/study/evidence/test_estimates.py).
+    is in both. With few degrees of freedom the interval is a little short (tests/study/evidence/test_estimates.py,
+    tests/study/findings/test_rules.py).
     """
     sample = np.append(by_seed.mean(axis=0), ends)
     images = sem(sample) ** 2
-    if trainings is None:
+    of_others = trainings is not None
+    if not of_others:
         known = len(by_seed) >= SEEDS_FOR_SPREAD
         trainings, freedom = (sem(by_seed.mean(axis=1)) ** 2, len(by_seed) - 1) if known else (0.0, 1)
     variance = images + trainings
     worth = variance**2 / (images**2 / (len(sample) - 1) + trainings**2 / freedom)
+    if trainings and of_others and freedom < FEW:
+        worth = min(worth, freedom)
     return _Mean(float(sample.mean()), float(variance), float(worth))
 
 

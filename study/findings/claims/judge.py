@@ -5,6 +5,7 @@ either protocol on the paper's own columns, and under the corrected protocol wit
 the paper's. Each time by the largest size at which all of its rows were run. ``book/claims.md`` has the rules in words.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,7 @@ class Finding:
     b: comparisons.Place | None  # None for guessing
     verdict: str
     estimate: Estimate | None = None
-    p: float | None = None  # of the difference that the verdict is about, adjusted for the comparisons of the claim
+    p: float | None = None  # at the border of the claim, adjusted for its comparisons; where zero or a margin is asked
     visible: float | None = None  # the smallest difference that these runs would have shown, see Estimate.visible
 
     @property
@@ -182,7 +183,7 @@ def verdict(estimate: Estimate, published: float, direction: str, margin: float 
         if high < 0:
             return CONTRADICTED
         return REFUTED if high < half else OPEN
-    lowest = -margin if direction == "same" else -1.0
+    lowest = -margin if direction == "same" else -math.inf
     if estimate.high < margin and estimate.low > lowest:
         return REPRODUCED
     return CONTRADICTED if estimate.low > margin or estimate.high < lowest else OPEN
@@ -191,7 +192,7 @@ def verdict(estimate: Estimate, published: float, direction: str, margin: float 
 def p_value(estimate: Estimate, direction: str, margin: float = MARGIN) -> float:
     """How surprising the estimate would be at the border of the claim: 0, or for "no more" and "same" the margin.
 
-    Of "same" at the nearer of the two borders. Below 0.05 exactly where a 95 % interval settles the matter.
+    Of "same" at the nearer of the two borders. Below 0.05 exactly where a 95 % interval excludes the border.
     """
     if direction in SIGN:
         return estimate.p_value()
@@ -271,11 +272,16 @@ def _places(comparison: Comparison, trial: str) -> tuple[comparisons.Place, comp
 
 def _find(comparison: Comparison, trial: str, claim: Claim, group: Group, evidence: Evidence) -> Finding:
     places = _places(comparison, trial)
-    masks = surviving(group, [place for place in places if place])
+    there = [place for place in places if place]
+    masks = surviving(group, there)
     if masks is None:
         return Finding(comparison, *places, NOT_RUN)
+    attacked_alone = comparisons.paired(
+        group, there
+    )  # a guess, too, would be right about images that were wrong before
     guess = 1 / len(runs_of(group, *places[0][:2])[0].data["classes"])
-    estimate = difference(masks, places, guess, claim.confidence, evidence.spread(places[0][2]))
+    spread = evidence.spread(places[0][2])
+    estimate = difference(masks if places[1] else attacked_alone, places, guess, claim.confidence, spread)
     found = {
         "estimate": estimate,
         "p": min(1.0, len(claim.comparisons) * p_value(estimate, claim.direction, claim.margin)),
@@ -284,24 +290,30 @@ def _find(comparison: Comparison, trial: str, claim: Claim, group: Group, eviden
     attacked = any(not place[2].endswith(":clean") for place in places if place)
     silent = [why for place in places if place and (why := evidence.silent(group, *place[:2]))]
     if masking.COLLAPSED in silent or (attacked and silent):
-        return Finding(comparison, *places, SILENT, **found)
-    if places[1] and not comparisons.better_than_guessing(group, masks, claim.confidence):
-        return Finding(comparison, *places, NO_ROOM, **found)
+        return Finding(comparison, *places, SILENT, **found | {"p": None})
+    if places[1] and not comparisons.better_than_guessing(group, attacked_alone, claim.confidence):
+        return Finding(comparison, *places, NO_ROOM, **found | {"p": None})
     # against a stronger attack the size of the published difference says nothing: its sign is what is judged
     published = 0.0 if trial == "stronger attack" else comparison.published or 0.0
     return Finding(comparison, *places, verdict(estimate, published, claim.direction, claim.margin), **found)
 
 
 def surviving(group: Group, places: Sequence[comparisons.Place]) -> list[np.ndarray] | None:
-    """bool (S, n) for each place: right under the attack, and right without it, by the same rule.
+    """bool (S, n) for each place: right under the attack, and right without it, by the same rule and branch.
 
     An image that is wrong without an attack does not survive one. None if the places share no seed.
     """
-    without = [(key, protocol, f"{name.partition(':')[0]}:clean") for key, protocol, name in places]
+    without = [(key, protocol, _clean(name)) for key, protocol, name in places]
     masks = comparisons.paired(group, [*places, *without])
     return masks and [
         attacked & clean for attacked, clean in zip(masks[: len(places)], masks[len(places) :], strict=True)
     ]
+
+
+def _clean(name: str) -> str:
+    """The measurement without an attack that belongs to one under an attack."""
+    rule, _, *marks = name.split(":")
+    return ":".join([rule, "clean", *(mark for mark in marks if mark == "aux")])
 
 
 def difference(

@@ -216,7 +216,7 @@ def text(rulings: Sequence[Ruling]) -> str:
             ruling = judged[trial]
             if ruling.verdict == NOT_ASKED:
                 continue
-            lines.append(f"  {trial:16s} {SYMBOLS[ruling.verdict]} {ruling.verdict}")
+            lines.append(f"  {trial:16s} {SYMBOLS[ruling.verdict]} {ruling.verdict}{_share(ruling)}")
             lines += [f"      {_line(finding, trial)}" for finding in ruling.findings]
         lines.append("")
     return "\n".join(lines)
@@ -241,7 +241,8 @@ def badge(ruling: Ruling, words_only: bool = False) -> str:
     """The verdict as a symbol and a word, with its estimate, or with how many of several comparisons came out how."""
     if ruling.verdict == NOT_ASKED:
         return ""
-    text = f'<span class="verdict {ruling.verdict.replace(" ", "-")}">{SYMBOLS[ruling.verdict]} {ruling.verdict}</span>'
+    said = f"{SYMBOLS[ruling.verdict]} {ruling.verdict}{_share(ruling)}"
+    text = f'<span class="verdict {ruling.verdict.replace(" ", "-")}">{said}</span>'
     if words_only:
         return text
     if len(ruling.findings) == 1:
@@ -259,7 +260,7 @@ def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | No
             cells = [trial, "" if published is None or trial == "stronger attack" else f"{100 * published:+.2f}"]
             cells += [points(finding.estimate)]
             cells += ["" if finding.visible is None else f"{100 * finding.visible:.1f}"]
-            cells += [f"{SYMBOLS[finding.verdict]} {finding.verdict}", "" if finding.p is None else _p(finding.p)]
+            cells += [f"{SYMBOLS[finding.verdict]} {finding.verdict}", _p(finding.p)]
             cells += [_size(ruling), _runs(finding, ruling.group, page, root)]
             body.append(row(escape(_name(finding.comparison, trial)), cells))
     own = "" if judge.supported_by_the_paper(claim) else " Not all of the paper's own numbers say so."
@@ -290,6 +291,13 @@ def _by_claim(rulings: Sequence[Ruling]) -> list[tuple[Claim, dict[str, Ruling]]
     return list(found.values())
 
 
+def _share(ruling: Ruling) -> str:
+    """On how many of a claim's comparisons a verdict rests, where not all of them say something."""
+    silent = sum(finding.verdict in (NO_ROOM, SILENT) for finding in ruling.findings)
+    asked = len(ruling.findings)
+    return f" ({asked - silent} of {asked} compared)" if 0 < silent < asked else ""
+
+
 def _tally(ruling: Ruling) -> str:
     verdicts = [finding.verdict for finding in ruling.findings]
     counted = [(verdict, verdicts.count(verdict)) for verdict in (*VERDICTS, NOT_RUN)]
@@ -304,7 +312,7 @@ def _line(finding: Finding, trial: str) -> str:
         return f"{words}   not run"
     e = finding.estimate
     return (
-        f"{words}   here {100 * e.value:+6.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]  p {_p(finding.p)}  "
+        f"{words}   here {100 * e.value:+6.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]  p {_p(finding.p):7s}  "
         f"visible {100 * finding.visible:.1f}  n {e.n:,} x {e.seeds}  {finding.verdict}"
     )
 
@@ -390,7 +398,9 @@ def _signed(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def _p(p: float) -> str:
+def _p(p: float | None) -> str:
+    if p is None:
+        return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

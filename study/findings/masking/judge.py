@@ -75,7 +75,7 @@ def verdict(group: Group, key: str, protocol: str, probes: Mapping[str, Probe]) 
     beside = [probes[record.where] for record in runs if record.where in probes]
     of_probe = [check for check in CHECKS if check.of_probe and check.asked(row)]
     # what could be asked of a probe is counted whether or not it was measured: no verdict hangs on what else was run
-    in_probes = max(1, len(beside)) * sum(check.of_each for check in of_probe)
+    in_probes = len(runs) * sum(check.of_each for check in of_probe)
     confidence = 1 - 0.05 / (sum(map(len, pairs.values())) + in_probes)
     results = []
     for check in CHECKS:

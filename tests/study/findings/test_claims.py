@@ -100,6 +100,14 @@ def test_verdict_and_p_value_never_disagree(direction):
         assert settled == (judge.p_value(found, direction) < 0.05), gain
 
 
+def test_a_p_value_stands_beside_every_comparison_that_says_something_and_is_small_where_the_verdict_is_certain(group):
+    for finding in (finding for ruling in judge.rulings([group]) for finding in ruling.findings):
+        if finding.verdict in (judge.NO_ROOM, judge.SILENT, judge.NOT_RUN):
+            assert finding.p is None
+        else:
+            assert (finding.p < 0.05) == (finding.verdict in ("reproduced", "smaller", "contradicted"))
+
+
 def in_trial(rulings, id, trial="corrected"):
     return next(ruling for ruling in rulings if (ruling.claim.id, ruling.trial) == (id, trial))
 
@@ -164,7 +172,7 @@ def test_an_experiment_that_the_paper_does_not_have_is_judged_under_the_correcte
 
 def test_accuracy_is_set_against_a_guess():
     rows = {key: fake.record(key, **{"corrected:clean": 0.9, "corrected:pgd-0.5": 0.5}) for key in catalogue.rows()}
-    findings = in_trial(judge.rulings([list(rows.values())]), "not-grey").findings
+    findings = in_trial(judge.rulings([list(rows.values())]), "above-a-guess").findings
     assert [round(finding.estimate.value, 6) for finding in findings] == [0.4] * 3
     assert {finding.verdict for finding in findings} == {"reproduced"}
 

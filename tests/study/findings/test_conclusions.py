@@ -50,7 +50,9 @@ def test_a_sentence_is_said_with_its_number_and_what_it_rests_on(written):
 def test_a_false_sentence_stops_the_build_and_names_what_to_mend(written, plain, adversarial):
     """The other way round, no difference, and one that may be luck."""
     written(TRUE)
-    with pytest.raises(Withdrawn, match=r"'costs' does not hold .* lite: cost. Write its sentence anew in study/"):
+    with pytest.raises(
+        Withdrawn, match=r"'costs' does not hold .* cost at budget lite. Write its sentence anew in study/"
+    ):
         conclusions.say("costs", evidence(plain, adversarial))
 
 
@@ -61,6 +63,29 @@ def test_two_accuracies_are_alike_if_the_interval_lies_within_the_margin(written
     assert conclusions.say("costs", same)
     with pytest.raises(Withdrawn):
         conclusions.say("costs", evidence(0.8, 0.5))
+
+
+def test_a_larger_size_that_cannot_tell_hides_no_smaller_one_that_can_and_one_that_says_the_opposite_does(written):
+    written(TRUE)
+    (small,) = evidence(0.8, 0.5).groups
+    for plain, adversarial in ((0.5, 0.5), (0.5, 0.8)):
+        levels = {"traditional": plain, "adversarial": adversarial}
+        large = [fake.record(key, budget="ladder-10", **{"corrected:clean": level}) for key, level in levels.items()]
+        if plain == adversarial:
+            assert "(Budget lite" in conclusions.say("costs", Evidence([large, small]))
+        else:
+            with pytest.raises(Withdrawn, match="cost at budget ladder-10"):
+                conclusions.say("costs", Evidence([large, small]))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("traditional corrected", "traditonal corrected"), ("{cost}", "{price}"), ("corrected corrected:", "corected c:")],
+)
+def test_a_misspelt_place_or_number_is_refused_and_does_not_pass_for_one_that_was_not_run(written, old, new):
+    written(TRUE.replace(old, new, 1))
+    with pytest.raises(ValueError, match="is no place|does not exist|unknown protocol"):
+        conclusions.conclusions()
 
 
 def test_a_sentence_is_not_said_while_a_row_of_it_was_not_run(written):
@@ -82,7 +107,9 @@ def test_a_sentence_may_rest_on_a_verdict_and_falls_with_it(written):
         conclusions.say("x", Evidence([worse]))
 
 
-@pytest.mark.parametrize("text", [TRUE + TRUE, TRUE[: TRUE.index("[[conclusion.conditions")]])
+@pytest.mark.parametrize(
+    "text", [TRUE + TRUE, TRUE[: TRUE.index("[[conclusion.conditions")].replace("{cost}", "a lot")]
+)
 def test_a_sentence_without_a_condition_or_with_anothers_name_is_refused(written, text):
     written(text)
     with pytest.raises(ValueError, match="is there twice, or has no condition"):
