@@ -216,7 +216,9 @@ def text(rulings: Sequence[Ruling]) -> str:
             ruling = judged[trial]
             if ruling.verdict == NOT_ASKED:
                 continue
-            lines.append(f"  {trial:16s} {SYMBOLS[ruling.verdict]} {ruling.verdict}{_share(ruling)}")
+            lines.append(
+                f"  {trial:16s} {SYMBOLS[ruling.verdict]} {ruling.verdict}{f' ({share})' if (share := _share(ruling)) else ''}"
+            )
             lines += [f"      {_line(finding, trial)}" for finding in ruling.findings]
         lines.append("")
     return "\n".join(lines)
@@ -241,10 +243,9 @@ def badge(ruling: Ruling, words_only: bool = False) -> str:
     """The verdict as a symbol and a word, with its estimate, or with how many of several comparisons came out how."""
     if ruling.verdict == NOT_ASKED:
         return ""
-    said = f"{SYMBOLS[ruling.verdict]} {ruling.verdict}{_share(ruling)}"
-    text = f'<span class="verdict {ruling.verdict.replace(" ", "-")}">{said}</span>'
+    text = f'<span class="verdict {ruling.verdict.replace(" ", "-")}">{SYMBOLS[ruling.verdict]} {ruling.verdict}</span>'
     if words_only:
-        return text
+        return text + (f'<span class="interval">{share}</span>' if (share := _share(ruling)) else "")
     if len(ruling.findings) == 1:
         estimate = ruling.findings[0].estimate
         return text + (change(estimate) if estimate else "") + _visible(ruling)
@@ -295,7 +296,7 @@ def _share(ruling: Ruling) -> str:
     """On how many of a claim's comparisons a verdict rests, where not all of them say something."""
     silent = sum(finding.verdict in (NO_ROOM, SILENT) for finding in ruling.findings)
     asked = len(ruling.findings)
-    return f" ({asked - silent} of {asked} compared)" if 0 < silent < asked else ""
+    return f"{asked - silent} of {asked} compared" if 0 < silent < asked else ""
 
 
 def _tally(ruling: Ruling) -> str:
