@@ -216,9 +216,8 @@ def text(rulings: Sequence[Ruling]) -> str:
             ruling = judged[trial]
             if ruling.verdict == NOT_ASKED:
                 continue
-            lines.append(
-                f"  {trial:16s} {SYMBOLS[ruling.verdict]} {ruling.verdict}{f' ({share})' if (share := _share(ruling)) else ''}"
-            )
+            share = f" ({found})" if (found := _share(ruling)) else ""
+            lines.append(f"  {trial:16s} {SYMBOLS[ruling.verdict]} {ruling.verdict}{share}")
             lines += [f"      {_line(finding, trial)}" for finding in ruling.findings]
         lines.append("")
     return "\n".join(lines)
