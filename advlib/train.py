@@ -25,7 +25,7 @@ def train_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn, scaler=U
     x_adv = attack(model, x, y)  # lines 6 to 9
     logits = torch.cat([model(x, branch="main"), model(x_adv, branch="aux")])  # lines 4, 10, 11
     loss = loss_fn(logits, torch.cat([y, y]))  # lines 12 to 15: one mean over 2B predictions
-    _update(optimizer, loss, scaler)  # line 16
+    update(optimizer, loss, scaler)  # line 16
     return loss.detach(), logits.detach()
 
 
@@ -33,7 +33,7 @@ def clean_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn, scaler=U
     """One update of Algorithm 1 without adversarial training: ``attack`` is not called. Logits (B, K)."""
     logits = model(x, branch="main")
     loss = loss_fn(logits, y)
-    _update(optimizer, loss, scaler)
+    update(optimizer, loss, scaler)
     return loss.detach(), logits.detach()
 
 
@@ -47,15 +47,15 @@ def two_step_update(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn, sca
     x_adv = attack(model, x, y)
     adversarial = model(x_adv, branch="aux")
     adversarial_loss = loss_fn(adversarial, y)
-    _update(optimizer, adversarial_loss, scaler, idle_decays=True)
+    update(optimizer, adversarial_loss, scaler, idle_decays=True)
 
     clean = model(x, branch="main")
     clean_loss = loss_fn(clean, y)
-    _update(optimizer, clean_loss, scaler, idle_decays=True)
+    update(optimizer, clean_loss, scaler, idle_decays=True)
     return (clean_loss.detach() + adversarial_loss.detach()) / 2, torch.cat([clean, adversarial]).detach()
 
 
-def _update(optimizer, loss: Tensor, scaler: torch.amp.GradScaler, idle_decays: bool = False) -> None:
+def update(optimizer, loss: Tensor, scaler: torch.amp.GradScaler, idle_decays: bool = False) -> None:
     """One step. A parameter that ``loss`` does not depend on has a gradient of zeros (``idle_decays``) or stays.
 
     scaler: multiplies the loss, divides the gradients by as much, and skips the step if one of them has overflown.

@@ -132,7 +132,7 @@ def overflown(team: Team) -> dict[str, torch.Tensor]:
     optimizer = torch.optim.SGD([weight], lr=0.5)
     scaler, scales = Scaler(torch.device("cpu"), torch.float16, team), []
     for slope in (3e38 if team.rank == team.size - 1 else 1.0, 1.0):
-        train._update(optimizer, (slope * weight).sum(), scaler)
+        train.update(optimizer, (slope * weight).sum(), scaler)
         scales.append(scaler.get_scale())
     return {"weight": weight.detach(), "scales": torch.tensor(scales)}
 

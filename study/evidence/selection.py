@@ -12,14 +12,8 @@ from study.plan import catalogue
 from study.records import Record
 from study.records.columns import Columns
 
-RESULT_BUDGETS = (
-    "full",
-    "brief",
-    "ladder-40",
-    "ladder-20",
-    "ladder-10",
-    "lite",
-)  # the highest first; smoke tries the machinery and is never a result
+# the highest first; smoke tries the machinery and is never a result
+RESULT_BUDGETS = tuple(budget for budget in reversed(catalogue.BUDGETS) if budget != "smoke")
 PAPER_DATA = ("cifar10", "cifar10-jpeg")  # what the paper's claims are about: its data, and a copy of it
 LABELS = "labels.json"  # beside the protocols of a data set: the true classes of its test images, in canonical order
 Group = list[Record]  # of one budget on one data set

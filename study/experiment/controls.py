@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from advlib import norm
 from advlib.norm import BRANCHES, SharedBatchNorm2d
-from advlib.train import UNSCALED, _update
+from advlib.train import UNSCALED, update
 
 BOTH = "both"  # the branch of a batch whose first half is main and whose second half is aux
 
@@ -47,5 +47,5 @@ def one_forward_step(model, optimizer, x: Tensor, y: Tensor, attack, loss_fn, sc
     branch = BOTH if any(isinstance(module, JointBatchNorm2d) for module in model.modules()) else BRANCHES[0]
     logits = model(torch.cat([x, attack(model, x, y)]), branch=branch)
     loss = loss_fn(logits, torch.cat([y, y]))
-    _update(optimizer, loss, scaler)
+    update(optimizer, loss, scaler)
     return loss.detach(), logits.detach()

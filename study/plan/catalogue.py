@@ -34,7 +34,7 @@ _LADDER = {  # hours a run on 2 CPU cores: a small network on all images, from a
 }
 LADDER = {f"ladder-{epochs}": _LADDER | {"epochs": epochs} for epochs in (10, 20, 40)}
 
-BUDGETS = {  # what a budget changes in the full experiment
+BUDGETS = {  # what a budget changes in the full experiment; the smallest first
     "smoke": {  # seconds a run: shows that the machinery works
         "dataset": "digits",
         "test_size": 100,

@@ -107,9 +107,10 @@ class Ruling:
 
 
 class Evidence:
-    """The runs to judge by, the largest first; the spread of their trainings; and whose accuracies say nothing.
+    """The runs to judge by; the spread of their trainings; whose accuracies say nothing; and what follows.
 
-    ``probed``: the probes of their networks, by the record's place.
+    ``groups``: of the paper's data, the largest size first. ``probed``: the probes of their networks, by the record's
+    place.
     """
 
     def __init__(self, groups: Sequence[Group], probed: Mapping[str, Probe] | None = None):
@@ -140,11 +141,6 @@ def evidence(root: Path) -> Evidence:
     """All that is below ``root`` to judge the paper by, with the probes that lie beside it."""
     groups = selection.by_size(root)
     return Evidence(groups, {place: probe for group in groups for place, probe in probes(root, group).items()})
-
-
-def rulings(groups: Sequence[Group], probed: Mapping[str, Probe] | None = None) -> list[Ruling]:
-    """Every claim under every trial. ``groups``: of the paper's data, the largest size first; ``probed``: by place."""
-    return Evidence(groups, probed).rulings
 
 
 @cache

@@ -1,5 +1,6 @@
 """The rulings of :mod:`claims.judge` as they are read: on the page, in a terminal, as JSON. No torch."""
 
+import operator
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -138,7 +139,7 @@ def by_size(rulings: Sequence[Ruling]) -> Figure | None:
 
     A panel a claim, of its first comparison, as it was judged on the paper's columns under the corrected protocol.
     """
-    shown = [r for r in rulings if r.trial == "corrected" and len(r.by_size) > 1]
+    shown = _at_several_sizes(rulings)
     if not shown:
         return None
     columns = min(3, len(shown))
@@ -164,17 +165,20 @@ def by_size(rulings: Sequence[Ruling]) -> Figure | None:
 
 
 def by_size_words(rulings: Sequence[Ruling]) -> Words:
-    shown = [r for r in rulings if r.trial == "corrected" and len(r.by_size) > 1]
     said = [
         f"{_name(r.findings[0].comparison)}: "
         + ", ".join(f"{group[0].budget} {_signed(found[0].estimate.value)}" for group, found in r.by_size[::-1])
-        for r in shown
+        for r in _at_several_sizes(rulings)
     ]
     return {
         "caption": "The difference against the size of the runs, from the smallest to the largest, for each claim that "
         "was run at more than one: its first comparison, corrected protocol. Dashed: the paper's.",
         "alt": f"Dots with intervals. {'; '.join(said)}.",
     }
+
+
+def _at_several_sizes(rulings: Sequence[Ruling]) -> list[Ruling]:
+    return [ruling for ruling in rulings if ruling.trial == "corrected" and len(ruling.by_size) > 1]
 
 
 def details(rulings: Sequence[Ruling], *, page: str = "book", root: Path | None = None) -> str:
@@ -185,14 +189,13 @@ def details(rulings: Sequence[Ruling], *, page: str = "book", root: Path | None 
 def counted() -> str:
     """The claims about cost, as HTML, judged by the passes through the network that an update takes."""
     said = (
-        ("ALS adds next to nothing", "the added computational cost is minuscule", "als", "no more"),
-        ("AdvProp costs extra time", "at the cost of extra computational time", "advprop", "more"),
+        ("ALS adds next to nothing", "the added computational cost is minuscule", "als", operator.eq),
+        ("AdvProp costs extra time", "at the cost of extra computational time", "advprop", operator.gt),
     )
     plain, body = _passes("traditional"), []
-    for title, sentence, key, direction in said:
+    for title, sentence, key, claimed in said:
         found = _passes(key)
-        holds = found > plain if direction == "more" else found == plain
-        verdict = REPRODUCED if holds else CONTRADICTED
+        verdict = REPRODUCED if claimed(found, plain) else CONTRADICTED
         cells = [escape(f"\u201c{sentence}\u201d"), str(found), str(plain), f"{SYMBOLS[verdict]} {verdict}"]
         body.append(row(escape(title), cells))
     return table(
@@ -261,7 +264,7 @@ def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | No
             cells += [points(finding.estimate)]
             cells += ["" if finding.visible is None else f"{100 * finding.visible:.1f}"]
             cells += [f"{SYMBOLS[finding.verdict]} {finding.verdict}", _p(finding.p)]
-            cells += [_size(ruling), _runs(finding, ruling.group, page, root)]
+            cells += [ruling.group[0].budget if ruling.group else "", _runs(finding, ruling.group, page, root)]
             body.append(row(escape(_name(finding.comparison, trial)), cells))
     own = "" if judge.supported_by_the_paper(claim) else " Not all of the paper's own numbers say so."
     heads = ["Comparison", "Trial", "The paper", "Here", "Smallest visible", "Verdict", "p", "Size", "Runs"]
@@ -272,10 +275,6 @@ def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | No
         f"{f'<blockquote>{said}</blockquote>' if claim.quoted else said}"
         f"{table(heads, body, caption)}</section>"
     )
-
-
-def _size(ruling: Ruling) -> str:
-    return ruling.group[0].budget if ruling.group else ""
 
 
 def _visible(ruling: Ruling) -> str:

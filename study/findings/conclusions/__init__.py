@@ -112,7 +112,7 @@ def _said(one: Conclusion, evidence: Evidence) -> str:
         return ""
     failed = [f"{place} is {r.verdict}" for place, r in asked.items() if not _unanimous(r, one.verdicts[place])]
     found, group, undecided = _numbers(one, evidence)
-    if found is None and not failed:
+    if found is None:
         return ""
     if failed or undecided:
         raise Withdrawn(
@@ -143,8 +143,8 @@ def _numbers(one: Conclusion, evidence: Evidence) -> tuple[dict[str, Estimate] |
             return found, group, []
         undecided += failed
         if any(c.fails(found[c.name]) for c in one.conditions):
-            return found, group, undecided
-    return ({}, [], undecided) if undecided else (None, [], [])
+            break
+    return {} if undecided else None, [], undecided
 
 
 def _unanimous(ruling: judge.Ruling, verdict: str) -> bool:

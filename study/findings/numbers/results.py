@@ -72,8 +72,8 @@ def paper_table(group: Group, part: int | None = 1, *, page: str = "book", root:
         if lines:
             printed = [*(f"{paper.published[column]:.1f}" for column in catalogue.COLUMNS), NO_NUMBER]
             twin = catalogue.twin(key)
-            same = f'; the same network as <span class="quiet">{twin}</span>: here once more, as the authors have it'
-            head = group_title(sentences.title(paper) + (same if twin else ""), len(heads))
+            same = f"; the same network as {escape(catalogue.rows()[twin].name)}, trained once more" if twin else ""
+            head = group_title(sentences.title(paper) + same, len(heads))
             body.append(f"<tbody>{head}{row('paper', printed, 'paper')}{''.join(lines)}</tbody>")
     if not body:
         raise ValueError(f"this group of records has no row of {catalogue.PARTS[part]}: run one first")

@@ -536,7 +536,7 @@ def test_a_gradient_that_float16_does_not_have_moves_the_weight_where_the_loss_i
         weight = nn.Parameter(torch.zeros(1, 3))
         with torch.autocast("cpu", torch.float16):
             loss = 1e-9 * F.linear(torch.ones(1, 3), weight).float().sum()
-        train._update(torch.optim.SGD([weight], lr=1.0), loss, scaler)
+        train.update(torch.optim.SGD([weight], lr=1.0), loss, scaler)
         moved.append(weight.detach().flatten().tolist())
     assert moved == [[0.0] * 3, pytest.approx([-1e-9] * 3, rel=1e-2)]
 
@@ -559,7 +559,7 @@ def test_in_any_other_precision_nothing_is_scaled_or_skipped(precision):
     weight = nn.Parameter(torch.ones(1))
     scaler, loss = Scaler(CPU, precision, ALONE), 3 * weight.sum()
     assert scaler.scale(loss) is loss and scaler.state_dict() == {}
-    train._update(torch.optim.SGD([weight], lr=1.0), float("inf") * loss, scaler)
+    train.update(torch.optim.SGD([weight], lr=1.0), float("inf") * loss, scaler)
     assert not weight.isfinite()
 
 

@@ -101,7 +101,7 @@ def test_verdict_and_p_value_never_disagree(direction):
 
 
 def test_a_p_value_stands_beside_every_comparison_that_says_something_and_is_small_where_the_verdict_is_certain(group):
-    for finding in (finding for ruling in judge.rulings([group]) for finding in ruling.findings):
+    for finding in (finding for ruling in judge.Evidence([group]).rulings for finding in ruling.findings):
         if finding.verdict in (judge.NO_ROOM, judge.SILENT, judge.NOT_RUN):
             assert finding.p is None
         else:
@@ -119,7 +119,7 @@ def test_two_networks_that_do_no_better_than_guessing_are_not_compared():
         fake.record(key, **{"corrected:clean": 0.9, "corrected:pgd-0.5": strong, "corrected:pgd-0.1": weak})
         for key, (strong, weak) in pairs.items()
     ]
-    rulings = judge.rulings([group])
+    rulings = judge.Evidence([group]).rulings
     assert in_trial(rulings, "als-robustness").verdict == "no room"
     by_column = {f.comparison.column: f.verdict for f in in_trial(rulings, "als-all-attackers").findings}
     assert by_column["pgd-0.5"] == "no room" and by_column["pgd-0.1"] == "reproduced"
@@ -129,7 +129,7 @@ def test_an_image_that_is_wrong_without_an_attack_does_not_survive_one():
     """Right of 30 % without an attack, and of 60 % under it: 30 % survive."""
     als = fake.record("als", **{"corrected:clean": 0.31, "corrected:pgd-0.5": 0.6})
     plain = fake.record("traditional", **{"corrected:clean": 0.9, "corrected:pgd-0.5": 0.25})
-    (finding,) = in_trial(judge.rulings([[als, plain]]), "als-robustness").findings
+    (finding,) = in_trial(judge.Evidence([[als, plain]]).rulings, "als-robustness").findings
     assert finding.estimate.value == pytest.approx(0.31 - 0.25)
 
 
@@ -138,7 +138,7 @@ def test_a_network_that_has_collapsed_judges_nothing(clean):
     levels = {"corrected:clean": clean, "corrected:pgd-0.5": 0.1, "corrected:fgsm-0.5": 0.1}
     group = [fake.record("sat-large-eps", **levels), fake.record("sat"), fake.record("adversarial")]
     group.append(fake.record("adversarial-large-eps"))
-    findings = in_trial(judge.rulings([group]), "large-eps-strongest").findings
+    findings = in_trial(judge.Evidence([group]).rulings, "large-eps-strongest").findings
     assert (findings[0].verdict == judge.SILENT) == (clean < 0.3)
 
 
@@ -147,7 +147,7 @@ def test_a_network_whose_gradient_is_masked_says_nothing_under_attack_and_someth
     masked = {"corrected:pgd-10-8/255": 0.2, "corrected:pgd-10-16/255": 0.8, "corrected:clean": 0.9}
     group = [fake.record("als", **masked), fake.record("traditional")]
     assert masking.verdict(group, "als", "corrected", {}).verdict == masking.MASKED
-    rulings = judge.rulings([group])
+    rulings = judge.Evidence([group]).rulings
     assert in_trial(rulings, "als-robustness").verdict == judge.SILENT
     assert in_trial(rulings, "als-accuracy").verdict != judge.SILENT
 
@@ -156,7 +156,7 @@ def test_a_claim_is_judged_by_the_largest_size_at_which_all_its_rows_were_run():
     rows = ("advprop", "traditional")
     small = [fake.record(key, budget="lite") for key in (*rows, "als")]
     large = [fake.record(key, budget="ladder-10") for key in rows]
-    rulings = judge.rulings([large, small])
+    rulings = judge.Evidence([large, small]).rulings
     assert in_trial(rulings, "advprop-accuracy").group == large
     assert in_trial(rulings, "als-accuracy").group == small
     assert [group for group, _ in in_trial(rulings, "advprop-accuracy").by_size] == [large, small]
@@ -165,14 +165,14 @@ def test_a_claim_is_judged_by_the_largest_size_at_which_all_its_rows_were_run():
 
 def test_an_experiment_that_the_paper_does_not_have_is_judged_under_the_corrected_protocol_alone():
     group = [fake.record("als"), fake.record("label-smoothing")]
-    rulings = judge.rulings([group])
+    rulings = judge.Evidence([group]).rulings
     assert in_trial(rulings, "label-smoothing-enough", "published").verdict == judge.NOT_ASKED
     assert in_trial(rulings, "label-smoothing-enough").verdict not in (judge.NOT_RUN, judge.NOT_ASKED)
 
 
 def test_accuracy_is_set_against_a_guess():
     rows = {key: fake.record(key, **{"corrected:clean": 0.9, "corrected:pgd-0.5": 0.5}) for key in catalogue.rows()}
-    findings = in_trial(judge.rulings([list(rows.values())]), "above-a-guess").findings
+    findings = in_trial(judge.Evidence([list(rows.values())]).rulings, "above-a-guess").findings
     assert [round(finding.estimate.value, 6) for finding in findings] == [0.4] * 3
     assert {finding.verdict for finding in findings} == {"reproduced"}
 
@@ -199,7 +199,7 @@ def test_a_claim_cites_the_runs_that_its_estimate_rests_on_and_no_others(tmp_pat
     group += [fake.record("traditional", "published", seed=seed) for seed in (1, 2)]
     for record in group:
         fake.put(record, tmp_path)
-    rulings = judge.rulings([group])
+    rulings = judge.Evidence([group]).rulings
     (plain,) = next(e for e in report.as_json(rulings) if e["id"] == "advprop-accuracy")["comparisons"]
     assert plain["seeds"] == 1
     assert plain["records"] == [record.where for record in group if record.seed == 1]
@@ -209,10 +209,10 @@ def test_a_claim_cites_the_runs_that_its_estimate_rests_on_and_no_others(tmp_pat
 
 def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group):
     part = [record for record in group if record.key in ("advprop", "traditional")]
-    for ruling in judge.rulings([part]):
+    for ruling in judge.Evidence([part]).rulings:
         verdicts = {finding.verdict for finding in ruling.findings}
         assert (judge.NOT_RUN in verdicts) <= (ruling.verdict == judge.NOT_RUN), ruling.claim.id
-    assert {r.verdict for r in judge.rulings([part]) if r.claim.id == "separate-norms-accuracy"} <= {
+    assert {r.verdict for r in judge.Evidence([part]).rulings if r.claim.id == "separate-norms-accuracy"} <= {
         "not run",
         "not asked",
     }
@@ -221,7 +221,7 @@ def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group):
 def test_a_sentence_of_ours_is_not_shown_as_a_quotation(group, tmp_path):
     for record in group:
         fake.put(record, tmp_path)
-    sections = report.details(judge.rulings([group]), root=tmp_path).split('<section class="claim"')[1:]
+    sections = report.details(judge.Evidence([group]).rulings, root=tmp_path).split('<section class="claim"')[1:]
     for claim, section in zip(judge.claims(), sections, strict=True):
         assert ("<blockquote>" in section) == claim.quoted
     assert [claim.id for claim in judge.claims() if not claim.quoted] == ["pgd-above-fgsm"]
@@ -233,14 +233,16 @@ def test_a_gain_in_every_column_reproduces_a_claim_of_more_robustness():
         fake.record("advprop", "published", **{f"published:{c}": 0.6 for c in columns}),
         fake.record("traditional", "published", **{f"published:{c}": 0.3 for c in columns}),
     ]
-    verdicts = {ruling.claim.id: ruling.verdict for ruling in judge.rulings([group]) if ruling.trial == "published"}
+    verdicts = {
+        ruling.claim.id: ruling.verdict for ruling in judge.Evidence([group]).rulings if ruling.trial == "published"
+    }
     assert verdicts["advprop-robustness"] == "reproduced"
     assert verdicts["advprop-less-robust"] == "not run"
 
 
 def test_more_comparisons_ask_for_wider_intervals():
     group = [fake.record(key, "published") for key in ("advprop", "traditional")]
-    by_claim = {ruling.claim.id: ruling for ruling in judge.rulings([group]) if ruling.trial == "published"}
+    by_claim = {ruling.claim.id: ruling for ruling in judge.Evidence([group]).rulings if ruling.trial == "published"}
     (alone,) = by_claim["advprop-accuracy"].findings
     among_four = by_claim["separate-norms-accuracy"].findings[0]
     assert alone.estimate.value == among_four.estimate.value
@@ -248,7 +250,7 @@ def test_more_comparisons_ask_for_wider_intervals():
 
 
 def test_a_stronger_attack_is_asked_about_robustness_only(group):
-    for ruling in judge.rulings([group]):
+    for ruling in judge.Evidence([group]).rulings:
         if ruling.trial != "stronger attack":
             continue
         columns = {comparison.column for comparison in ruling.claim.comparisons}
@@ -260,7 +262,7 @@ def test_a_stronger_attack_is_asked_about_robustness_only(group):
 
 
 def test_a_ruling_of_no_runs_judges_nothing():
-    verdicts = {ruling.verdict for ruling in judge.rulings([])}
+    verdicts = {ruling.verdict for ruling in judge.Evidence([]).rulings}
     assert verdicts == {judge.NOT_RUN, judge.NOT_ASKED}
 
 
@@ -287,7 +289,7 @@ def test_what_an_update_costs_is_counted_in_passes():
 
 
 def test_the_summary_counts_every_claim_that_a_trial_asks(group):
-    rulings = judge.rulings([group])
+    rulings = judge.Evidence([group]).rulings
     for line, trial in zip(report.summary(rulings).splitlines(), judge.TRIALS, strict=True):
         asked = [r.verdict for r in rulings if r.trial == trial and r.verdict != judge.NOT_ASKED]
         total, *counts = map(int, re.findall(r"\d+", line))
@@ -299,7 +301,7 @@ def test_the_summary_counts_every_claim_that_a_trial_asks(group):
 def test_page_terminal_and_json_tell_the_same(group, tmp_path):
     for record in group:
         fake.put(record, tmp_path)
-    rulings = judge.rulings([group])
+    rulings = judge.Evidence([group]).rulings
     page = report.details(rulings, root=tmp_path)
     text, plain = report.text(rulings), json.loads(json.dumps(report.as_json(rulings)))
     assert len(plain) == 3 * len(judge.claims())

@@ -99,7 +99,7 @@ def test_the_way_from_published_to_corrected_moves_every_switch_once():
 
 
 def test_every_comparison_of_the_claims_is_drawn(group):
-    panels = report.forest(judge.rulings([group])).axes
+    panels = report.forest(judge.Evidence([group]).rulings).axes
     compared = {comparison for claim in judge.claims() for comparison in claim.comparisons}
     for panel, column in zip(panels, catalogue.COLUMNS, strict=True):
         drawn = sorted(line.get_xdata()[0] for line in panel.lines if line.get_marker() == "D")
@@ -111,7 +111,7 @@ def test_every_comparison_of_the_claims_is_drawn(group):
 
 def test_a_comparison_that_several_claims_rest_on_is_drawn_with_the_widest_interval(group):
     """ALS against Traditional under PGD 0.5 is a claim alone, and one of four comparisons of another."""
-    panels = report.forest(judge.rulings([group])).axes
+    panels = report.forest(judge.Evidence([group]).rulings).axes
     position = [text.get_text() for text in panels[0].get_yticklabels()].index("ALS − Traditional")
     drawn = [
         tuple(bars.get_segments()[0][:, 0])
@@ -119,7 +119,7 @@ def test_a_comparison_that_several_claims_rest_on_is_drawn_with_the_widest_inter
         for bars in container.lines[2]
         if round(container.lines[0].get_ydata()[0]) == position
     ]
-    by_claim = {r.claim.id: r for r in judge.rulings([group]) if r.trial == "published"}
+    by_claim = {r.claim.id: r for r in judge.Evidence([group]).rulings if r.trial == "published"}
     alone, (*_, among_four) = (by_claim[id].findings for id in ("als-robustness", "als-all-attackers"))
     assert among_four.estimate.low < alone[0].estimate.low
     assert drawn[0] == pytest.approx((100 * among_four.estimate.low, 100 * among_four.estimate.high))
@@ -156,6 +156,24 @@ def test_what_a_figure_says_in_words_has_the_records_numbers(group):
     assert f"SAT {accuracy:.1f} % clean" in words["alt"] and "lite" in words["caption"]
 
 
+def at_two_sizes(group):
+    """The rulings by ``group``, and by two rows of it at a larger size."""
+    larger = [fake.record(key, budget="ladder-10") for key in ("advprop", "traditional")]
+    return judge.Evidence([larger, group]).rulings
+
+
+def test_a_difference_is_drawn_at_each_size_from_the_smallest_to_the_largest(group):
+    rulings = at_two_sizes(group)
+    moving = [r for r in rulings if r.trial == "corrected" and len(r.by_size) == 2]
+    panels = report.by_size(rulings).axes
+    assert {r.claim.id for r in moving} == {"advprop-accuracy", "advprop-robustness"} and len(panels) == 2
+    for panel, ruling in zip(panels, moving, strict=True):
+        drawn = [container.lines[0].get_ydata()[0] for container in panel.containers]
+        assert drawn == pytest.approx([100 * findings[0].estimate.value for _, findings in ruling.by_size[::-1]])
+        assert [label.get_text() for label in panel.get_xticklabels()] == ["lite", "ladder-10"]
+    assert report.by_size(judge.Evidence([group]).rulings) is None
+
+
 LABELS = np.arange(fake.IMAGES) % len(fake.CLASSES)
 DRAWN = {  # figure -> how it is drawn from the records, and its words
     "tradeoff": (results.tradeoff, results.tradeoff_words),
@@ -166,9 +184,13 @@ DRAWN = {  # figure -> how it is drawn from the records, and its words
     "per_class": (lambda group: robustness.per_class(group, LABELS), robustness.per_class_words),
     "factorial": (mixtures.factorial, mixtures.factorial_words),
     "waterfall": tuple(partial(f, key="adversarial", column="clean") for f in (waterfall, waterfall_words)),
+    "by size": (
+        lambda group: report.by_size(at_two_sizes(group)),
+        lambda group: report.by_size_words(at_two_sizes(group)),
+    ),
     "forest": (
-        lambda group: report.forest(judge.rulings([group])),
-        lambda group: report.forest_words(judge.rulings([group])),
+        lambda group: report.forest(judge.Evidence([group]).rulings),
+        lambda group: report.forest_words(judge.Evidence([group]).rulings),
     ),
 }
 

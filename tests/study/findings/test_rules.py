@@ -1,6 +1,6 @@
 """How often the rules of the claims err: made-up trainings with effects that are known.
 
-``PYTHONPATH=tests python tests/study/findings/test_rules.py`` prints the rate of every verdict (a minute).
+``PYTHONPATH=tests python tests/study/findings/test_rules.py`` prints the rate of every verdict (minutes).
 """
 
 import math

@@ -136,7 +136,7 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
     group, folder = everything
     for key in runs.SMOKE_ROWS:
         fake.put(fake.record(key, budget="smoke"), folder)
-    rulings = judge.rulings([group])
+    rulings = judge.Evidence([group]).rulings
     pages = [
         *(results.paper_table(group, part, root=folder) for part in (1, 2, None)),
         results.headline(group),
