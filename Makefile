@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env smoke book html test grid gpu-pack gpu-rehearsal bench kill-test check-book check-links pdf colab lint picture explorer address lock clean
+.PHONY: help env smoke book html test grid gpu-pack gpu-rehearsal bench kill-test check-book check-links pdf colab lint picture explorer notebooks address lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -82,8 +82,11 @@ picture: $(ENV)  ## Draw the picture of the README from the records
 explorer: $(ENV)  ## Make the data of the book's explorer page again, from the models and their records (a minute)
 	@$(PY) -m study measure explorer --budget lite --dataset cifar10-jpeg
 
-address: $(ENV)  ## Set the repository's address everywhere: make address REPO=owner/name
-	@$(PY) tools/address.py $(REPO)
+notebooks: $(ENV)  ## Run the five notebooks and keep their outputs, which the book shows (ten minutes)
+	@$(PY) tools/run_as_colab.py --keep
+
+address:  ## Set the repository's address everywhere: make address REPO=owner/name
+	@$(PYTHON) tools/address.py $(REPO)
 
 lock: $(ENV)  ## Rewrite requirements.lock from requirements.txt, keeping what still fits (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/ (or: $(PY) -m pip install uv)"; exit 1; }

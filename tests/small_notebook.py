@@ -1,14 +1,10 @@
-"""The notebooks at a size for tests. ``python tests/small_notebook.py [name ...]`` executes the references anew.
-
-A reference is an executed copy: nbval compares outputs only with cells that have been executed, so a stripped
-notebook would pass whatever it printed.
-"""
+"""The notebooks at a size for tests."""
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
+import nbformat
 from places import ROOT
 
 import advlib
@@ -35,8 +31,16 @@ def source(name: str) -> Path:
     return ROOT / "notebooks" / f"{name}.ipynb"
 
 
-def reference(name: str) -> Path:
-    return ROOT / "tests" / "references" / f"{name}.ipynb"
+def small(name: str) -> nbformat.NotebookNode:
+    """The notebook with the parameters that tests give it, as papermill would inject them, and what nbval compares."""
+    notebook = nbformat.read(source(name), as_version=4)
+    (at,) = [k for k, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    lines = "\n".join(f"{parameter} = {value!r}" for parameter, value in INJECTED[name].items())
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "NBVAL_CHECK_OUTPUT" not in cell.source:
+            cell.outputs, cell.execution_count = [], None  # of the reader's size
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(lines, id="injected"))
+    return notebook
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -50,30 +54,3 @@ def bare_environment(home: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "SYSTEMROOT") if name in os.environ}
     here = {"PYTHONPATH": str(Path(advlib.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     return kept | here | {"HOME": str(home), "TMPDIR": tempfile.gettempdir()}
-
-
-def write_reference(name: str) -> None:
-    import nbformat
-    import papermill
-
-    from study.grid.execute import anonymise
-
-    with tempfile.TemporaryDirectory() as folder:
-        for variable in [variable for variable in os.environ if variable.startswith("ADVLIB_")]:
-            del os.environ[variable]
-        papermill.execute_notebook(source(name), reference(name), INJECTED[name], kernel_name="python3", cwd=folder)
-    anonymise(reference(name))
-    notebook = nbformat.read(reference(name), as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":  # pictures are not compared, and what libraries say of this machine not kept
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if "image/png" not in output.get("data", {}) and output.get("name") != "stderr"
-            ]
-    nbformat.write(notebook, reference(name))
-
-
-if __name__ == "__main__":
-    for notebook in sys.argv[1:] or INJECTED:
-        write_reference(notebook)

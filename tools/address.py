@@ -7,7 +7,6 @@ python tools/address.py --check        exits 1 and names each mention that diffe
 import argparse
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +25,7 @@ OURS = {
     "badge": rf"colab\.research\.google\.com/github/{SLUG}/blob/",
     "install cell": rf"advlib(?:\[study\])? @ git\+https://github\.com/{SLUG}(?:\.git)?(?=[@\"'\\\s])",
     "clone command": rf"git clone https://github\.com/{SLUG}(?:\.git)?(?=[\s`]|$)",
+    "folder of the clone": r"git clone https://github\.com/([\w.-]+)/\S+\s+cd ([\w.-]+)",
     "book repository": rf"(?m)^\s*url: [\"']?https://github\.com/{SLUG}[\"']?\s*$",
     "citation": rf"(?m)^repository-code: [\"']?https://github\.com/{SLUG}[\"']?\s*$",
 }
@@ -33,8 +33,8 @@ OURS = {
 
 def current(root: Path = ROOT) -> str:
     """The address in pyproject.toml, as `owner/name`."""
-    url = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
-    return url.removeprefix("https://github.com/").rstrip("/")
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")  # no tomllib: the system's Python may be an old one
+    return re.search(rf'(?m)^Repository = "https://github\.com/{SLUG}/?"$', text).group(1)
 
 
 def files(root: Path = ROOT) -> list[Path]:
@@ -45,10 +45,10 @@ def files(root: Path = ROOT) -> list[Path]:
 def mentions(root: Path = ROOT) -> list[tuple[Path, str, str]]:
     """Each place that shows our address: (file, kind of place, `owner/name` shown there)."""
     return [
-        (path, kind, slug)
+        (path, kind, "/".join(found.groups()))
         for path in files(root)
         for kind, pattern in OURS.items()
-        for slug in re.findall(pattern, path.read_text(encoding="utf-8"))
+        for found in re.finditer(pattern, path.read_text(encoding="utf-8"))
     ]
 
 
@@ -57,12 +57,16 @@ def rewrite(new: str, root: Path = ROOT) -> list[Path]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", new):
         raise ValueError(f"{new!r} is not an address: give owner/name, as in `make address REPO=owner/name`")
     old = current(root)
-    swaps = [(old, new), (old.replace("/", ".github.io/"), new.replace("/", ".github.io/"))]
+    swaps = [
+        (rf"(?<![\w.-]){re.escape(old)}(?![\w-])", new),
+        (rf"(?<![\w.-]){re.escape(old.replace('/', '.github.io/'))}(?![\w-])", new.replace("/", ".github.io/")),
+        (rf"(?<=\ncd ){re.escape(old.partition('/')[2])}(?=\n)", new.partition("/")[2]),  # after `git clone`
+    ]
     changed = []
     for path in files(root):
         before = after = path.read_text(encoding="utf-8")
         for was, becomes in swaps:
-            after = re.sub(rf"(?<![\w.-]){re.escape(was)}(?![\w-])", becomes, after)
+            after = re.sub(was, becomes, after)
         if after != before:
             path.write_text(after, encoding="utf-8")
             changed.append(path)

@@ -53,11 +53,16 @@ UNUSED = re.compile(
 )
 
 
+# Colab runs the notebooks of this name alone: it opens no Markdown, and of a run it has no data.
+LAUNCH = re.compile(r'<div class="dropdown dropdown-launch-buttons">.*?</ul>\s*</div>\s*', re.DOTALL)
+
+
 def tidy(html: Path) -> None:
-    """Take out of every page what is not used and would complain in a browser."""
+    """Take out of every page what is not used and would complain in a browser, and buttons that do not work."""
     for page in html.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(UNUSED.sub("", text), encoding="utf-8")
+        text = UNUSED.sub("", page.read_text(encoding="utf-8"))
+        text = text if page.parent == html / "notebooks" else LAUNCH.sub("", text)
+        page.write_text(text, encoding="utf-8")
 
 
 def faults(root: Path, html: Path) -> list[str]:

@@ -1,8 +1,11 @@
 """Run each notebook as Colab would: the file alone in an empty folder, at the size that a reader gets.
 
 python tools/run_as_colab.py          # with the Python of an environment like Colab's; `make colab` makes one
+python tools/run_as_colab.py --keep   # and keep the outputs, which the book shows; `make notebooks` does this
 """
 
+import argparse
+import hashlib
 import sys
 import tempfile
 import time
@@ -15,17 +18,36 @@ from nbclient.exceptions import CellExecutionError
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
+def digest(notebook: nbformat.NotebookNode) -> str:
+    """Of a notebook's code but for the cell that installs: its outputs are those of the code of the same digest."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code" and "google.colab" not in cell.source]
+    return hashlib.sha256("\n\n".join(code).encode()).hexdigest()[:12]
+
+
+def keep(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write an executed notebook, without what a machine's libraries say to the terminal, and whose code it shows."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["executed"] = digest(notebook)
+    nbformat.write(notebook, path)
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", action="store_true", help="write the outputs into the notebooks")
+    options = parser.parse_args()
     failed = 0
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        begin = time.monotonic()
+        begin, notebook = time.monotonic(), nbformat.read(path, as_version=4)
         with tempfile.TemporaryDirectory() as folder:
-            client = NotebookClient(
-                nbformat.read(path, as_version=4), timeout=1200, resources={"metadata": {"path": folder}}
-            )
+            place = {"metadata": {"path": folder}}
             try:
-                client.execute()
+                NotebookClient(notebook, timeout=3600, resources=place, record_timing=False).execute()
                 state = "ok"
+                if options.keep:
+                    keep(notebook, path)
             except CellExecutionError as error:
                 failed += 1
                 state = f"FAILED\n{error}"

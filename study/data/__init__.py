@@ -16,11 +16,12 @@ Importing this module imports neither torch nor any decoder: checking a name is 
 from __future__ import annotations
 
 import difflib
+import functools
 from pathlib import Path
 
 from .dataset import Dataset
 
-__all__ = ["DATASETS", "Dataset", "check_name", "is_here", "load"]
+__all__ = ["DATASETS", "Dataset", "check_name", "checksum_here", "is_here", "load"]
 
 DATASETS: tuple[str, ...] = (
     "digits",
@@ -97,6 +98,15 @@ def load(name: str, *, root: Path | None = None, download: bool = True) -> Datas
     from .source import load_source
 
     return load_source(_source(kind), root=root, download=download)
+
+
+@functools.cache
+def checksum_here(name: str) -> str | None:
+    """The checksum of the data that is here, or None where it is not: a record then stands on its config alone."""
+    try:
+        return load(name, download=False).checksum
+    except OSError:
+        return None
 
 
 def _source(kind: str):

@@ -65,6 +65,7 @@ def gallery(
     A frame and a cross mark a wrong prediction, so that colour alone decides nothing.
     """
     dataset, model = experiment.dataset, experiment.model
+    images = min(images, len(dataset.test_labels))
     y = dataset.test_labels[:images]
     generator = torch.Generator(y.device).manual_seed(experiment.record.seed)
     with style():

@@ -17,7 +17,7 @@ from study.experiment.fast import launch
 from study.experiment.fast.parallel import ALONE, Team
 from study.experiment.precision import training_dtype
 from study.experiment.provenance import cost, describe_data, provenance
-from study.experiment.unfinished import Unfinished, digest
+from study.experiment.unfinished import Unfinished, digest, set_aside_foreign
 from study.experiment.weights import save_weights
 from study.machine.folders import CHECKPOINT, CHECKPOINT_LOCK, HALVED, MEASURED, PROCESSES, WEIGHTS, alone
 from study.machine.interrupt import Interrupted, on_request
@@ -60,6 +60,9 @@ def learn(
     what loading the data, :func:`training.fit` and, for several processes, :func:`launch.train` raise.
     """
     device = device_or_best(device)
+    if work:
+        with alone(work / CHECKPOINT_LOCK, wait=True):
+            set_aside_foreign(work, config)
     if processes > 1:
         _train_in_company(config, device, data_root, work, processes)
     # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint

@@ -1,15 +1,40 @@
-"""What an evaluation has measured so far, on disk after each attack: one that was cut off goes on with the next."""
+"""What a run that was cut off has left on disk: the checkpoint of its training, what its evaluation has measured."""
 
 import hashlib
 import json
+import os
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from study.machine.folders import replacing
-from study.records import Measurement
+from study.data import checksum_here
+from study.machine.folders import CHECKPOINT, HALVED, MEASURED, VERSIONS, replacing
+from study.plan.config import Config
+from study.records import Measurement, versions
+
+
+def set_aside_foreign(work: Path, config: Config) -> None:
+    """Set aside a checkpoint of an older config, of other data or packages, with a word about it."""
+    path = work / CHECKPOINT
+    other = versions.changed(versions.remembered(work / VERSIONS))
+    if other:
+        (work / MEASURED).unlink(missing_ok=True)
+    if not path.exists():
+        return
+    try:
+        origin = torch.load(path, map_location="cpu", weights_only=True)["origin"]
+        same = origin["config"] == config.to_dict() and checksum_here(config.dataset) in (None, origin["data"])
+    except Exception:  # noqa: BLE001 - a damaged file raises many kinds; all mean that nothing can be continued
+        same = False
+    if other or not same:
+        os.replace(path, path.with_suffix(".old"))
+        (work / HALVED).unlink(missing_ok=True)
+        why = f"was begun with other packages ({other})" if same else "is of another config, of other data, or damaged"
+        print(f"{path} {why}: set aside, training from the start", file=sys.stderr)
 
 
 class Unfinished:

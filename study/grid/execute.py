@@ -14,11 +14,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from study import records
+from study.data import checksum_here
 from study.experiment.fast.launch import LOG, NPROC, processes
 from study.machine.folders import (
     CHECKPOINT,
@@ -126,7 +126,10 @@ def _make(config: Config, parameters: dict, results: Path, where: str, nproc: in
     """Make a run in a folder aside, then put it in its place: "done", or "done by another"."""
     work = work_folder(where)
     refuse_without_room(room(config, results, work))
-    _discard_foreign_checkpoint(work, config)
+    if (work / CHECKPOINT).exists() or (work / MEASURED).exists():
+        from study.experiment.unfinished import set_aside_foreign
+
+        set_aside_foreign(work, config)
     versions.remember(work / VERSIONS)
     label = catalogue.experiments()[parameters["key"]].label
     title = "{label}: {key}, {protocol}, {budget}, seed {seed}".format(label=label, **parameters)
@@ -174,7 +177,7 @@ def why_missing(folder: Path, config: Config) -> str | None:
     """Why the run in ``folder`` has to be made: "missing", or why it is stale; None if it is there and current."""
     if not (folder / RECORD).exists() or not (folder / NOTEBOOK).is_file():
         return "missing"
-    return records.read(folder / RECORD).stale_because(config, _checksum(config.dataset))
+    return records.read(folder / RECORD).stale_because(config, checksum_here(config.dataset))
 
 
 def experiment_notebook() -> Path:
@@ -286,7 +289,8 @@ def anonymise(path: Path, title: str | None = None) -> None:
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata.pop("papermill", None)
+    for name in ("papermill", "executed"):
+        notebook.metadata.pop(name, None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
@@ -327,39 +331,6 @@ def _settle(folder: Path) -> None:
 
 def _aside(folder: Path) -> Path:
     return folder.with_name(f".old-{folder.name}")
-
-
-def _discard_foreign_checkpoint(work: Path, config: Config) -> None:
-    """A checkpoint of an older config, of other data or packages is set aside, with a word about it."""
-    path = work / CHECKPOINT
-    other = versions.changed(versions.remembered(work / VERSIONS))
-    if other:
-        (work / MEASURED).unlink(missing_ok=True)
-    if not path.exists():
-        return
-    import torch
-
-    try:
-        origin = torch.load(path, map_location="cpu", weights_only=True)["origin"]
-        same = origin["config"] == config.to_dict() and _checksum(config.dataset) in (None, origin["data"])
-    except Exception:  # noqa: BLE001 - a damaged file raises many kinds; all mean that nothing can be continued
-        same = False
-    if other or not same:
-        os.replace(path, path.with_suffix(".old"))
-        (work / HALVED).unlink(missing_ok=True)
-        why = f"was begun with other packages ({other})" if same else "is of another config, of other data, or damaged"
-        print(f"{path} {why}: set aside, training from the start", file=sys.stderr)
-
-
-@cache
-def _checksum(dataset: str) -> str | None:
-    """The checksum of the data that is here, or None where it is not: a record then stands on its config alone."""
-    from study.data import load
-
-    try:
-        return load(dataset, download=False).checksum
-    except OSError:
-        return None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 RESULTS = "ADVLIB_RESULTS"  # the results folder, if set
 WORK = "ADVLIB_WORK"  # checkpoints and final weights, if set
+BY_HAND = "my-results"  # the folder of notebooks that are run by hand
 CHECKPOINT = "checkpoint.pt"  # of a training, in its run's scratch folder
 CHECKPOINT_LOCK = "checkpoint.lock"  # held by the process that writes it, there too
 WEIGHTS = "model.safetensors"  # of a trained network, there too
@@ -41,7 +42,7 @@ def project_folder(start: Path | None = None) -> Path | None:
 
 
 def results_folder() -> Path:
-    """``$ADVLIB_RESULTS``, else the project's ``results``, else ``results`` here (as in Colab)."""
+    """``$ADVLIB_RESULTS``, else the project's ``results``, else ``results`` here."""
     if os.environ.get(RESULTS):
         return Path(os.environ[RESULTS])
     return (project_folder() or Path.cwd()) / "results"
@@ -51,6 +52,16 @@ def work_folder(where: str) -> Path:
     """The scratch folder of the run at ``where``: its checkpoint while it trains, its weights afterwards."""
     root = Path(os.environ[WORK]) if os.environ.get(WORK) else (project_folder() or Path.cwd()) / "checkpoints"
     return root / where
+
+
+def notebook_folders(where: str) -> tuple[Path, Path]:
+    """Where a notebook keeps a run's record, and its checkpoint and weights.
+
+    ``python -m study run`` names both places. Run by hand, they are one below ``my-results``: no record of the project
+    is replaced by what somebody tries.
+    """
+    mine = (project_folder() or Path.cwd()) / BY_HAND
+    return Path(os.environ.get(RESULTS) or mine) / where, Path(os.environ.get(WORK) or mine) / where
 
 
 @contextmanager

@@ -5,12 +5,16 @@ the authors' results file has (repository francoisdavid/AdvProp_ALS_SAT, commit 
 numbers live in records and are never written there.
 """
 
+import ast
 import csv
 import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 
 from study.data import check_name
 from study.plan.config import Config, did_you_mean
@@ -296,16 +300,27 @@ def factorial() -> dict[tuple[bool, bool, bool], str]:
     return {(row.advprop, row.als, row.sat): key for key, row in same.items()}
 
 
-def config(key: str, *, protocol: str = "corrected", budget: str = "full", seed: int = 0, **overrides) -> Config:
-    """The config of one run: budget, data set, row and protocol, then ``overrides`` (a value of None is ignored).
+def config(
+    key: str,
+    *,
+    protocol: str = "corrected",
+    budget: str = "full",
+    seed: int = 0,
+    overrides: Mapping | str = MappingProxyType({}),
+    **fields,
+) -> Config:
+    """The config of one run: budget, data set, row and protocol, then ``fields`` (a value of None is ignored).
 
-    Raises ValueError on an unknown key, protocol, budget, field or data set, with the nearest known name.
+    overrides: more fields; in a notebook that papermill's ``-p`` gave them to, they are text.
+
+    Raises ValueError on an unknown key, protocol, budget, field or data set, with the nearest known name, and TypeError
+    on overrides that are no fields.
     """
     for what, name, known in [("row", key, experiments()), ("budget", budget, BUDGETS)]:
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}: {did_you_mean(name, known)}choose one of {', '.join(known)}")
-    overrides = {name: value for name, value in overrides.items() if value is not None}
-    chosen = {**BUDGETS[budget], **overrides}
+    fields = {name: value for name, value in {**fields, **_read(overrides)}.items() if value is not None}
+    chosen = {**BUDGETS[budget], **fields}
     dataset, _ = check_name(chosen.get("dataset", Config().dataset))
     return Config().change(
         **{
@@ -313,9 +328,17 @@ def config(key: str, *, protocol: str = "corrected", budget: str = "full", seed:
             **OF_DATA.get(dataset, {}),
             **experiments()[key].changes(protocol, budget),
             "seed": seed,
-            **overrides,
+            **fields,
         }
     )
+
+
+def _read(overrides: Mapping | str) -> Mapping:
+    with suppress(ValueError, SyntaxError):
+        overrides = ast.literal_eval(overrides) if isinstance(overrides, str) else overrides
+    if not isinstance(overrides, Mapping):
+        raise TypeError(f"overrides={overrides!r} are no fields of the config: write them as in {{'epochs': 2}}")
+    return overrides
 
 
 def rule(protocol: str) -> str:

@@ -86,10 +86,10 @@ class Config:
                 raise ValueError(
                     f"unknown {name} {value!r}: {did_you_mean(value, choices)}choose one of {', '.join(choices)}"
                 )
-        for name in ("width", "batch_size", "epochs"):
+        for name in ("width", "batch_size", "epochs", "sweep_size"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("width", self.width % 8 == 0, "a multiple of 8: others crash channels-last training on some CPUs")
-        for name in ("train_size", "test_size", "strong_size", "sweep_size", "train_steps", "seed"):
+        for name in ("train_size", "test_size", "strong_size", "train_steps", "seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in ("train_eps", "train_step_size", "weight_decay"):
             self._require(name, getattr(self, name) >= 0, "0 or more")

@@ -4,6 +4,7 @@ Colours are seaborn's colour-blind palette, and nothing is told by colour alone.
 figure reads the same in the book's light and dark themes.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+
+shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+if hasattr(shell, "kernel") and matplotlib.get_backend().lower() == "agg":
+    # clusters and CI set $MPLBACKEND, with which a notebook's figures are drawn and never shown
+    shell.run_line_magic("matplotlib", "inline")
 
 PALETTE = sns.color_palette("colorblind")
 MARKERS = "osD^vP*Xp<>h"

@@ -234,6 +234,11 @@ def test_headings_descend_one_level_at_a_time(book):
         assert all(after <= before + 1 for before, after in pairwise(levels)), name
 
 
+def test_a_button_opens_colab_on_the_notebooks_and_on_no_other_page(book):
+    launching = {path.relative_to(book) for path in pages(book) if "dropdown-launch-buttons" in path.read_text()}
+    assert launching == {Path("notebooks", f"{path.stem}.html") for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
 def test_links_between_pages_lead_somewhere(book):
     for path in pages(book):
         assert check_book.broken_links(book, path) == [], path.name

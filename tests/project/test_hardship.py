@@ -31,7 +31,7 @@ import advlib
 import study
 from study import grid, records
 from study.__main__ import main
-from study.experiment import provenance, weights
+from study.experiment import provenance, unfinished, weights
 from study.experiment.unfinished import Unfinished
 from study.grid import execute
 from study.grid.execute import RunFailed
@@ -53,7 +53,8 @@ ADVICE = "run fewer at once .*Half a batch would be another experiment"
 def places(tmp_path, monkeypatch):
     """Folders of the test's own, and no data to compare checksums with."""
     monkeypatch.setenv("ADVLIB_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr(execute, "_checksum", lambda dataset: None)
+    for module in (execute, unfinished):
+        monkeypatch.setattr(module, "checksum_here", lambda dataset: None)
     return tmp_path
 
 
@@ -469,10 +470,10 @@ def begun(work: Path, torch_version: str) -> None:
 def test_a_run_is_of_one_set_of_versions(tmp_path, capsys):
     """Begun with another torch, it is begun again: a record names one version and must be made by it alone."""
     begun(tmp_path / "same", versions.here()["torch"])
-    execute._discard_foreign_checkpoint(tmp_path / "same", RUN.config)
+    unfinished.set_aside_foreign(tmp_path / "same", RUN.config)
     assert {CHECKPOINT, MEASURED, HALVED} <= set(os.listdir(tmp_path / "same")) and capsys.readouterr().err == ""
     begun(tmp_path / "other", "2.0.0")
-    execute._discard_foreign_checkpoint(tmp_path / "other", RUN.config)
+    unfinished.set_aside_foreign(tmp_path / "other", RUN.config)
     assert set(os.listdir(tmp_path / "other")) == {"checkpoint.old", VERSIONS}
     assert f"torch 2.0.0, now {versions.here()['torch']}" in capsys.readouterr().err
 
@@ -480,8 +481,8 @@ def test_a_run_is_of_one_set_of_versions(tmp_path, capsys):
 def test_a_run_is_of_one_set_of_data(tmp_path, capsys, monkeypatch):
     """A folder of images that changed between two halves of a run: it is begun again, on what is there now."""
     begun(tmp_path, versions.here()["torch"])
-    monkeypatch.setattr(execute, "_checksum", lambda dataset: "sha256:now")
-    execute._discard_foreign_checkpoint(tmp_path, RUN.config)
+    monkeypatch.setattr(unfinished, "checksum_here", lambda dataset: "sha256:now")
+    unfinished.set_aside_foreign(tmp_path, RUN.config)
     assert "checkpoint.old" in os.listdir(tmp_path) and CHECKPOINT not in os.listdir(tmp_path)
     assert "of other data" in capsys.readouterr().err
 

@@ -1,4 +1,6 @@
-"""The notebooks: what papermill, nbval, Colab and the book rely on. nbval itself runs here, on the executed copies.
+"""The notebooks: what papermill, nbval, Colab and the book rely on. nbval itself runs here, on small copies.
+
+What a cell prints that says NBVAL_CHECK_OUTPUT is the same on every machine and at every size.
 
 Each notebook is run alone in an empty folder, with nothing set and an empty home, as Colab would start it.
 """
@@ -15,16 +17,19 @@ from concurrent.futures import ThreadPoolExecutor
 import nbformat
 import pytest
 from places import ROOT
-from small_notebook import INJECTED, bare_environment, reference, source
+from small_notebook import INJECTED, bare_environment, small, source
 
 sys.path.insert(0, str(ROOT / "tools"))
 import build_book
+import run_as_colab
+
+from study.machine.folders import BY_HAND
 
 NBVAL = [
     sys.executable,
     "-m",
     "pytest",
-    "--nbval-lax",
+    "--nbval",
     "--nbval-current-env",
     "-q",
     "-p",
@@ -86,7 +91,7 @@ def body(cell) -> ast.Module:
 
 
 def nbval(notebook, folder, home) -> subprocess.CompletedProcess:
-    """Run nbval, lax, on a notebook alone in a folder; only marked cells are compared with what they printed."""
+    """Run nbval, strict, on a notebook alone in a folder."""
     path = folder / "notebook.ipynb"
     nbformat.write(notebook, path)
     command = [*NBVAL, str(folder), str(path)]
@@ -96,16 +101,17 @@ def nbval(notebook, folder, home) -> subprocess.CompletedProcess:
 # nbval
 
 
-def test_nbval_passes_on_the_small_executed_notebook(tmp_path, home):
-    executed = nbformat.read(reference("experiment"), as_version=4)
-    done = nbval(executed, tmp_path, home)
+def test_nbval_passes_on_the_small_notebook(tmp_path, home):
+    notebook = small("experiment")
+    done = nbval(notebook, tmp_path, home)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(code(executed))} passed" in done.stdout
+    assert f"{len(code(notebook))} passed" in done.stdout
+    assert set(os.listdir(tmp_path)) == {"notebook.ipynb", BY_HAND}, "by hand, a record goes into a folder of its own"
 
 
 def test_nbval_fails_when_a_marked_cell_printed_something_else_and_when_the_record_says_something_else(tmp_path, home):
     """In one run: the marked cell with another output, then once more with another mask of the record."""
-    broken = nbformat.read(reference("experiment"), as_version=4)
+    broken = small("experiment")
     (cell,) = marked(broken)
     other = copy.deepcopy(cell)
     other.source, other.id = cell.source.replace(".mask[:64]", ".mask[:64] ^ True"), "other"
@@ -121,7 +127,7 @@ def test_nbval_fails_when_a_marked_cell_printed_something_else_and_when_the_reco
 def test_nbval_passes_a_lesson_and_fails_it_with_another_output_and_with_a_wrong_value(name, tmp_path, home):
     """In one run, as starting a kernel takes seconds: all cells pass; then the marked cell again, with another word in
     its output; then a cell that makes a value wrong, and the marked cell once more."""
-    executed = nbformat.read(reference(name), as_version=4)
+    executed = small(name)
     right, wrong, message = BREAKS[name]
     (check,), (maker,) = marked(executed), [cell for cell in code(executed) if right in cell.source]
     other_output, wrong_value, check_again = (copy.deepcopy(cell) for cell in (check, maker, check))
@@ -142,19 +148,8 @@ def test_nbval_passes_a_lesson_and_fails_it_with_another_output_and_with_a_wrong
 
 
 @every_notebook
-def test_the_reference_is_the_notebook_as_it_is_executed(name, notebook):
-    executed = nbformat.read(reference(name), as_version=4)
-    (injected,) = tagged(executed, "injected-parameters")
-    assert [cell.source for cell in executed.cells if cell is not injected] == [
-        cell.source for cell in notebook.cells
-    ], f"the notebook has changed: run `python tests/small_notebook.py {name}` and commit the new reference"
-    assert all(cell.execution_count for cell in code(executed)), "nbval compares nothing with a cell that was not run"
-    assert values(injected) == INJECTED[name]
-
-
-@every_notebook
 def test_what_is_compared_is_the_same_on_every_machine(name):
-    (cell,) = marked(nbformat.read(reference(name), as_version=4))
+    (cell,) = marked(nbformat.read(source(name), as_version=4))
     (output,) = cell.outputs
     assert output.name == "stdout" and not re.search(r"\d\.\d", output.text), "words and whole numbers only"
 
@@ -164,7 +159,7 @@ def test_what_is_compared_is_the_same_on_every_machine(name):
 
 @pytest.mark.slow
 def test_each_lesson_runs_alone_in_an_empty_folder_as_it_is_committed(tmp_path, home):
-    """Two at a time, at the size that a reader gets."""
+    """Two at a time, at the size that a reader gets; as on a cluster, which draws to no screen."""
 
     def run(name: str) -> subprocess.CompletedProcess:
         folder = tmp_path / name
@@ -176,9 +171,8 @@ def test_each_lesson_runs_alone_in_an_empty_folder_as_it_is_committed(tmp_path, 
             "kernel_manager_class='study.machine.kernel.IPCKernelManager')"
         )
         command = [sys.executable, "-c", script]
-        return subprocess.run(
-            command, cwd=folder, env=bare_environment(home), capture_output=True, text=True, check=False
-        )
+        environment = bare_environment(home) | {"MPLBACKEND": "Agg"}
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
     with ThreadPoolExecutor(2) as pool:
         runs = dict(zip(LESSONS, pool.map(run, LESSONS), strict=True))
@@ -187,7 +181,7 @@ def test_each_lesson_runs_alone_in_an_empty_folder_as_it_is_committed(tmp_path, 
         executed = nbformat.read(tmp_path / name / "done.ipynb", as_version=4)
         drawn = [o for cell in code(executed) for o in cell.outputs if "image/png" in o.get("data", {})]
         assert len(drawn) == sum("figure = " in cell.source for cell in code(executed)) >= 2, name
-        compared = marked(nbformat.read(reference(name), as_version=4))[0].outputs[0].text
+        compared = marked(small(name))[0].outputs[0].text
         assert marked(executed)[0].outputs[0].text == compared, name
 
 
@@ -207,8 +201,13 @@ def test_the_parameters_are_literals_of_the_smoke_budget(name, notebook):
 
 
 @every_notebook
-def test_a_notebook_is_committed_without_outputs_and_for_the_python3_kernel(notebook):
-    assert all(not cell.outputs and cell.execution_count is None for cell in code(notebook))
+def test_a_notebook_is_committed_with_the_outputs_of_its_code_and_for_the_python3_kernel(notebook):
+    assert notebook.metadata.executed == run_as_colab.digest(notebook), "its code has changed: run `make notebooks`"
+    assert all(cell.execution_count for cell in code(notebook)), "nbval compares nothing with a cell that was not run"
+    for cell in code(notebook):
+        drawn = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        assert len(drawn) == ("figure = " in cell.source)
+        assert {output.get("name") for output in cell.outputs} <= {None, "stdout"}
     assert notebook.metadata.kernelspec.name == "python3"
 
 
@@ -257,7 +256,6 @@ def test_the_first_code_cell_installs_in_colab_only(notebook):
 
 def test_no_committed_notebook_holds_a_path_of_a_machine():
     home = os.path.expanduser("~")
-    committed = [path for name in INJECTED for path in (source(name), reference(name))]
-    for path in [*committed, *(ROOT / "results").glob("*/*/*/*/*/run.ipynb")]:
+    for path in [*map(source, INJECTED), *(ROOT / "results").glob("*/*/*/*/*/run.ipynb")]:
         text = path.read_text()
         assert str(ROOT) not in text and f"{home}/" not in text, path

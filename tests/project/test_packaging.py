@@ -49,7 +49,9 @@ def test_config_readme_citation_and_book_show_the_address():
         ("_config.yml", "book repository"),
         ("CITATION.cff", "citation"),
         ("README.md", "clone command"),
+        ("README.md", "folder of the clone"),
         ("reproduce.md", "clone command"),
+        ("reproduce.md", "folder of the clone"),
     } <= shown
 
 
@@ -67,11 +69,21 @@ def test_setting_the_address_changes_every_mention_and_keeps_notebooks_valid(tmp
     assert {slug for _, _, slug in address.mentions(copy)} == {"someone/another-name"} and changed
     assert address.current(copy) == "someone/another-name"
     assert "https://someone.github.io/another-name/" in (copy / "_config.yml").read_text()
+    assert "git clone https://github.com/someone/another-name\ncd another-name\n" in (copy / "README.md").read_text()
     for path in copy.glob("notebooks/*.ipynb"):
         json.loads(path.read_text())
     assert address.rewrite(address.current(ROOT), copy)
     for path in address.files(copy):
         assert path.read_text() == (ROOT / path.relative_to(copy)).read_text(), "there and back again changes nothing"
+
+
+def test_no_other_file_of_the_project_shows_the_address():
+    shown = set(address.files(ROOT))
+    for folder in ("advlib", "benchmarks", "book", "notebooks", "study", "tests", "tools", "workflow", ".github"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".md", ".ipynb", ".toml", ".yml", ".yaml", ".sh", ".bib", ".css"}:
+                text = path.read_text(encoding="utf-8")
+                assert path in shown or address.current(ROOT) not in text, path
 
 
 @pytest.mark.parametrize("wrong", ["name", "https://github.com/a/b", "a/b/c", "a b/c", ""])
@@ -83,10 +95,14 @@ def test_what_is_no_address_is_refused_and_changes_nothing(wrong, tmp_path):
 
 
 def test_a_mention_that_differs_is_found(tmp_path):
-    copy = copy_of_the_mentions(tmp_path)
-    path = copy / "CITATION.cff"
-    path.write_text(path.read_text().replace(address.current(ROOT), "else/where"))
-    assert ("CITATION.cff", "else/where") in {(file.name, slug) for file, _, slug in address.mentions(copy)}
+    copy, (owner, name) = copy_of_the_mentions(tmp_path), address.current(ROOT).split("/")
+    for file, was, becomes in [
+        ("CITATION.cff", f"{owner}/{name}", "else/where"),
+        ("README.md", f"\ncd {name}\n", "\ncd there\n"),
+    ]:
+        (copy / file).write_text((copy / file).read_text().replace(was, becomes))
+    found = {(file.name, slug) for file, _, slug in address.mentions(copy)}
+    assert {("CITATION.cff", "else/where"), ("README.md", f"{owner}/there")} <= found
 
 
 def copy_of_the_mentions(folder: Path) -> Path:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from advlib.attacks import cross_entropy
 from study import records
-from study.experiment import build, evaluate, provenance, run, training
+from study.drawings import portrait
+from study.experiment import build, evaluate, provenance, run, training, unfinished
 from study.experiment.evaluate import suite
 from study.experiment.precision import log_odds
 from study.experiment.unfinished import Unfinished
@@ -46,6 +47,7 @@ def tiny():
 def data(monkeypatch, tiny):
     """A dataset that every run of the test loads, whatever its name."""
     monkeypatch.setattr(run, "load", lambda name, root=None: tiny)
+    monkeypatch.setattr(unfinished, "checksum_here", lambda name: tiny.checksum)
     return tiny
 
 
@@ -169,6 +171,16 @@ def test_a_run_killed_and_started_again_ends_as_if_it_had_not_been(data, few_att
     assert not list(tmp_path.glob("*partial*"))
 
 
+def test_another_config_in_the_same_folder_is_trained_from_the_start_and_the_old_checkpoint_kept(
+    data, few_attacks, tmp_path, capsys
+):
+    """What somebody does who changes a notebook's overrides and runs it again."""
+    go(tmp_path, **FULL_MIX, epochs=1)
+    longer = go(tmp_path, **FULL_MIX, epochs=2)
+    assert miniature.same(weights(longer), weights(go(**FULL_MIX, epochs=2)))
+    assert (tmp_path / "checkpoint.old").is_file() and "of another config" in capsys.readouterr().err
+
+
 def test_an_evaluation_cut_off_goes_on_with_the_next_attack(data, few_attacks, tmp_path, monkeypatch):
     whole = go(**FULL_MIX)
     measure, measured = evaluate._measure, []
@@ -238,6 +250,11 @@ def test_a_run_leaves_its_dataset_as_it_was(data, few_attacks):
     go(**FULL_MIX, augmentation="published")
     after = data.train_images, data.test_images, data.train_labels, data.test_labels
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_fewer_test_images_than_a_figure_shows_are_shown_all(data, few_attacks):
+    figure = portrait.gallery(go(test_size=2, sweep_size=2))
+    assert [len(panel.images) for panel in figure.axes] == [1] * 2 * 4
 
 
 def test_sizes_take_the_first_images(data, few_attacks, monkeypatch):

@@ -193,6 +193,18 @@ def test_overrides_win_over_row_and_budget_and_none_changes_nothing():
     assert config.train_size == catalogue.config("sat", budget="lite").train_size
 
 
+def test_overrides_may_be_text_as_papermill_hands_them_over():
+    written = catalogue.config("als", budget="smoke", overrides='{"epochs": 2, "dataset": "digits"}')
+    assert written == catalogue.config("als", budget="smoke", overrides={"epochs": 2}, dataset="digits")
+    assert written.epochs == 2
+
+
+@pytest.mark.parametrize("overrides", ["epochs=2", "[1]", "", 3, None])
+def test_overrides_that_are_no_fields_are_refused_with_an_example(overrides):
+    with pytest.raises(TypeError, match=r"no fields of the config: write them as in \{'epochs': 2\}"):
+        catalogue.config("als", overrides=overrides)
+
+
 @pytest.mark.parametrize("key", catalogue.rows())
 def test_a_dissection_goes_from_published_to_corrected_and_each_step_changes_what_it_says(key):
     row = catalogue.rows()[key]

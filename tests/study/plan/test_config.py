@@ -56,7 +56,7 @@ IMPOSSIBLE = {  # field -> impossible values and the remedy that the message mus
     "train_size": ([-1], "0 or more"),
     "test_size": ([-1], "0 or more"),
     "strong_size": ([-1], "0 or more"),
-    "sweep_size": ([-1], "0 or more"),
+    "sweep_size": ([0, -1], "at least 1"),
     "seed": ([-1], "0 or more"),
     "width": ([0, -8], "at least 1"),
     "epochs": ([0, -1], "at least 1"),
