@@ -680,7 +680,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.files, self.asked = files, []
         self.ranges = True  # answer Range requests in part
         self.cut_after = None  # bytes after which the connection breaks
-        self.announces = True  # send Content-Length
+        self.announces = True  # send Content-Length; or what to send as such
+        self.answers = None  # the byte from which any answer begins, or "refused" for none to a Range request
 
     @property
     def url(self):
@@ -695,10 +696,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if content is None:
             self.send_error(404, "Not Found")
             return
+        if asked and self.server.answers == "refused":
+            self.send_error(416, "Range Not Satisfiable")
+            return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
-        self.send_response(206 if start else 200)
+        partial = start > 0
+        if isinstance(self.server.answers, int):
+            start, partial = self.server.answers, True
+        self.send_response(206 if partial else 200)
+        if partial:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if self.server.announces:
-            self.send_header("Content-Length", str(len(content) - start))
+            size = len(content) - start if self.server.announces is True else self.server.announces
+            self.send_header("Content-Length", str(size))
         self.end_headers()
         self.wfile.write(content[start:][: self.server.cut_after])
 
@@ -815,6 +825,41 @@ def test_an_error_page_does_not_overwrite_what_has_arrived(tmp_path, serve):
     server.ranges = False
     put(tmp_path, {f"{NAME}.part": CONTENT[:5000]})
     with pytest.raises(ConnectionError, match="offers 29 bytes instead of 300,000"):
+        fetch_archive(tmp_path, [f"{server.url}/{NAME}"])
+    assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:5000]
+
+
+@pytest.mark.parametrize("announces", [False, "many"], ids=["no size", "a size that is no number"])
+@pytest.mark.parametrize("arrived", [0, 5000])
+def test_an_error_page_without_a_size_touches_nothing_and_the_next_address_goes_on(tmp_path, serve, arrived, announces):
+    portal, official = serve({f"/{NAME}": b"please log in to this network\n" * 200}), serve({f"/{NAME}": CONTENT})
+    portal.ranges, portal.announces = False, announces
+    put(tmp_path, {f"{NAME}.part": CONTENT[:arrived]})
+    path = fetch_archive(tmp_path, [f"{portal.url}/{NAME}", f"{official.url}/{NAME}"])
+    assert path.read_bytes() == CONTENT
+    assert official.asked == [(f"/{NAME}", f"bytes={arrived}-" if arrived else None)]
+    assert {file.name for file in path.parent.glob(f"{NAME}*")} == {NAME, f"{NAME}.lock"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "ranges", "then"),
+    [("refused", ["bytes=5000-", None], []), (0, ["bytes=5000-"], []), (77, ["bytes=5000-", None], ["bytes=5000-"])],
+)
+def test_a_resume_that_is_refused_or_answered_with_another_part_is_asked_for_anew(
+    tmp_path, serve, answers, ranges, then
+):
+    first, second = serve({f"/{NAME}": CONTENT}), serve({f"/{NAME}": CONTENT})
+    first.answers = answers
+    put(tmp_path, {f"{NAME}.part": CONTENT[:5000]})
+    assert fetch_archive(tmp_path, [f"{first.url}/{NAME}", f"{second.url}/{NAME}"]).read_bytes() == CONTENT
+    assert ([asked for _, asked in first.asked], [asked for _, asked in second.asked]) == (ranges, then)
+
+
+def test_a_start_anew_that_breaks_off_keeps_what_had_arrived(tmp_path, serve):
+    server = serve({f"/{NAME}": CONTENT})
+    server.answers, server.cut_after = "refused", 100
+    put(tmp_path, {f"{NAME}.part": CONTENT[:5000]})
+    with pytest.raises(ConnectionError, match="ended after 100 of .* 5,000 of 300,000 bytes are kept"):
         fetch_archive(tmp_path, [f"{server.url}/{NAME}"])
     assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:5000]
 
