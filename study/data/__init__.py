@@ -38,10 +38,14 @@ def check_name(name: str) -> tuple[str, str | None]:
     """Split a dataset's name into its kind and its path, without touching the disk.
 
     Returns ("cifar10", None) for "cifar10" and ("folder", "my/images") for "folder:my/images".
-    Raises TypeError for anything but a string, ValueError for a name that is not one of `DATASETS`.
+    Raises TypeError for anything but a string, ValueError for a name that is not one of `DATASETS` or not Unicode.
     """
     if not isinstance(name, str):
         raise TypeError(f"dataset must be a string such as 'digits', not {name!r}")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:  # bytes of a path in another encoding, which no record or page could hold
+        raise ValueError(f"dataset {name!r} is not Unicode; rename its path") from error
     kind, colon, path = name.partition(":")
     takes_path = {listed.partition(":")[0] for listed in DATASETS if ":" in listed}
     if colon and kind in takes_path:

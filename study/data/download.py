@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http
 import http.client
 import os
+import re
 import urllib.request
 from pathlib import Path
 
@@ -67,40 +69,77 @@ def _try_all(part: Path, urls: tuple[str, ...], *, size: int, sha256: str) -> li
     return failures
 
 
-def _append(part: Path, url: str, size: int) -> str | None:
-    """Append what is missing of `part` from `url`; None when all bytes are there, else why not."""
-    from tqdm import tqdm
+def _append(part: Path, url: str, size: int, anew: bool = False) -> str | None:
+    """Append what is missing of `part` from `url`, or ask it for all bytes anew; None when all are there, else why not.
 
-    start = part.stat().st_size if part.exists() else 0
-    if start >= size:  # nothing left to ask for: the checksum will tell
+    A resume that the server refuses, or answers with another part of the file, is asked for anew.
+    """
+    held = part.stat().st_size if part.exists() else 0
+    if held >= size:  # nothing left to ask for: the checksum will tell
         return None
+    start = 0 if anew else held
     try:
         request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if start and getattr(error, "code", None) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return _append(part, url, size, anew=True)
         return str(getattr(error, "reason", None) or error)
     with response:
-        if getattr(response, "status", None) != 206:  # the server ignored the range and sends the whole file
-            start = 0
-        # An error page or another release must not overwrite good bytes: compare the announced size first.
-        announced = response.headers.get("Content-Length")
-        if announced is not None and start + int(announced) != size:
-            return f"it offers {start + int(announced):,} bytes instead of {size:,}"
-        bar = tqdm(desc=part.stem, total=size, initial=start, unit="B", unit_scale=True, disable=None)
-        with open(part, "ab" if start else "wb") as handle, bar:
-            while True:
-                try:
-                    chunk = response.read(CHUNK)
-                except (OSError, http.client.HTTPException) as error:
-                    return str(error) or type(error).__name__
-                if not chunk:
-                    break
-                handle.write(chunk)
-                bar.update(len(chunk))
-                if handle.tell() > size:
-                    break
-    arrived = part.stat().st_size
-    return None if arrived >= size else f"the connection ended after {arrived:,} of {size:,} bytes"
+        begins = _first_byte(response, start)
+        if begins in (0, start):
+            return _take(part, response, size, held, begins)
+    return _append(part, url, size, anew=True) if start else f"it sends the bytes from {begins:,} on"
+
+
+def _first_byte(response, asked: int) -> int:
+    """Where in the file an answer begins: 0 where the server ignored the range and sends the whole file."""
+    if getattr(response, "status", None) != http.HTTPStatus.PARTIAL_CONTENT:
+        return 0
+    told = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(told[1]) if told else asked
+
+
+def _take(part: Path, response, size: int, held: int, begins: int) -> str | None:
+    """Put the answer, from byte `begins` on, into `part`, which holds `held` bytes; None once all are there.
+
+    An error page or another release must not overwrite good bytes. So the announced size is compared first, and what
+    does not go on from them, or announces no size, waits beside them until it is whole.
+    """
+    announced = getattr(response, "length", None)  # None, too, where it is no number
+    if announced is not None and begins + announced != size:
+        return f"it offers {begins + announced:,} bytes instead of {size:,}"
+    if begins == held and (held or announced is not None):
+        return _receive(response, part, size, held)
+    beside = part.with_name(part.name + ".new")
+    try:
+        reason = _receive(response, beside, size, 0)
+        if reason is None:
+            os.replace(beside, part)
+        return reason
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _receive(response, path: Path, size: int, start: int) -> str | None:
+    """Write an answer to a file, from byte `start` on, with a progress bar; None once it has `size` bytes."""
+    from tqdm import tqdm
+
+    bar = tqdm(desc=path.stem, total=size, initial=start, unit="B", unit_scale=True, disable=None)
+    with open(path, "ab" if start else "wb") as handle, bar:
+        while handle.tell() <= size:
+            try:
+                chunk = response.read(CHUNK)
+            except (OSError, http.client.HTTPException) as error:
+                return str(error) or type(error).__name__
+            if not chunk:
+                break
+            handle.write(chunk)
+            bar.update(len(chunk))
+        arrived = handle.tell()
+    if arrived > size:
+        return f"it sends more than {size:,} bytes"
+    return None if arrived == size else f"the connection ended after {arrived:,} of {size:,} bytes"
 
 
 def _verified(part: Path, size: int, sha256: str) -> bool:

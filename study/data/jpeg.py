@@ -11,6 +11,7 @@ import dataclasses
 import io
 import re
 import tarfile
+import warnings
 import zlib
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from . import cache
 from .archive import Archive, sha256_of
 from .cifar import CIFAR10_MEAN, CIFAR10_STD
 from .dataset import Contents, Dataset, from_contents
+from .listing import SUFFIXES, readable
 from .source import Source
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -53,8 +55,9 @@ def read(paths: tuple[Path, ...]) -> Contents:
     image that is not 32x32 or cannot be decoded, or a split without images.
     """
     (path,) = paths
+    left_out: list[str] = []
     splits: dict[str, _Split] = {"train": _Split(), "test": _Split()}
-    for split, class_name, index, member, data in _members(path):
+    for split, class_name, index, member, data in _members(path, left_out):
         if class_name not in CLASSES:
             raise ValueError(f"{path}: {member} is in an unknown class; the classes are {', '.join(CLASSES)}")
         if index in splits[split].labels:
@@ -66,6 +69,12 @@ def read(paths: tuple[Path, ...]) -> Contents:
     for name, split in splits.items():
         if not split.labels:
             raise ValueError(f"{path} has no image {name}/<class>/<index>.jpg; use an archive of that layout")
+    if left_out:
+        warnings.warn(
+            f"{path}: left out: {len(left_out):,} images that are no file <split>/<class>/<index>.jpg, the first "
+            f"{left_out[0]}",
+            stacklevel=4,
+        )
     return Contents(*splits["train"].arrays(), *splits["test"].arrays(), CLASSES)
 
 
@@ -84,8 +93,11 @@ class _Split:
         return images, np.array([self.labels[index] for index in order], dtype=np.int64)
 
 
-def _members(path: Path):
-    """Each image of the archive in turn: split, class name, index, name of the member, JPEG bytes."""
+def _members(path: Path, left_out: list[str]):
+    """Each image of the archive in turn: split, class name, index, name of the member, JPEG bytes.
+
+    The names of images elsewhere, or linked to, are appended to `left_out`.
+    """
     from tqdm import tqdm
 
     size = path.stat().st_size
@@ -100,6 +112,8 @@ def _members(path: Path):
                     if match and member.isfile():
                         split, class_name, index = match.groups()
                         yield split, class_name, int(index), member.name, tar.extractfile(member).read()
+                    elif member.name.lower().endswith(SUFFIXES):
+                        left_out.append(readable(member.name))
                 while tar.fileobj.read(1 << 16):  # to the very end, where gzip checks its CRC
                     pass
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:

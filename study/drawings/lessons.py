@@ -170,7 +170,8 @@ def smoothed_targets(
             slopes.axhline(0, color="black", lw=0.8)
             for panel in (bars, slopes):
                 if K <= 20:
-                    panel.set_xticks(ks, classes, fontsize=7, rotation=90 if max(map(len, classes)) > 2 else 0)
+                    rotation = 90 if max(map(len, classes)) > 2 else 0
+                    panel.set_xticks(ks, classes, fontsize=7, rotation=rotation, parse_math=False)
                 panel.tick_params(axis="y", labelsize=7)
                 panel.grid(False, axis="x")
         axes[1, 0].set_ylabel("probability", fontsize=9)

@@ -51,6 +51,7 @@ def picture(panel: Axes, pixels: np.ndarray, caption: str, wrong: bool = False) 
     """One image (H, W, C), pixels in [0, 1], with a caption; a frame and a cross mark a wrong prediction."""
     panel.imshow(np.clip(pixels, 0, 1), interpolation="nearest")
     panel.set(xticks=[], yticks=[])
-    panel.set_title(("✗ " if wrong else "") + caption, fontsize=7, loc="center", pad=3)
+    # a caption may be the name of a reader's own folder, in which dollars make no formula
+    panel.set_title(("✗ " if wrong else "") + caption, fontsize=7, loc="center", pad=3, parse_math=False)
     for spine in panel.spines.values():
         spine.set(visible=wrong, color=PALETTE[3], linewidth=2.5)

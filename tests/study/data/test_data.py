@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -456,6 +457,14 @@ def test_a_wrong_file_in_a_jpeg_archive_is_named(tmp_path, extra, message):
         load(f"cifar10-jpeg:{path}")
 
 
+def test_images_of_a_jpeg_archive_that_are_left_out_are_counted(tmp_path):
+    path = tmp_path / "own.tar.gz"
+    image = jpeg_bytes(pixels(1)[0])
+    path.write_bytes(tar_gz(jpeg_members()[0] | {"Train/cat/00099.jpg": image, "train/cat/00099.jfif": image}))
+    with pytest.warns(UserWarning, match="left out: 2 images that are no file .*, the first Train/cat/00099.jpg"):
+        assert len(load(f"cifar10-jpeg:{path}").train_labels) == 12
+
+
 def test_a_jpeg_archive_without_test_images_is_refused(tmp_path):
     path = tmp_path / "own.tar.gz"
     path.write_bytes(tar_gz({name: file for name, file in jpeg_members()[0].items() if name.startswith("train")}))
@@ -500,7 +509,7 @@ def photos(folder: Path, counts: dict[str, int], order=None) -> Path:
     if order is not None:
         random.Random(order).shuffle(todo)
     for name, number in todo:
-        image = np.random.default_rng([number, *name.encode()]).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+        image = np.random.default_rng([number, *os.fsencode(name)]).integers(0, 256, (3, 32, 32), dtype=np.uint8)
         draw(folder / name / f"{number:03d}.png", image)
     return folder
 
@@ -582,7 +591,7 @@ def test_the_checksum_of_a_folder_changes_with_a_pixel_and_with_a_class_name(tmp
 def test_a_folder_of_unusable_images_says_why(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder .*absent"):
         load(f"folder:{tmp_path / 'absent'}")
-    (tmp_path / "empty" / "cat").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty has no images in class folders; put them at"):
         load(f"folder:{tmp_path / 'empty'}")
     with pytest.raises(ValueError, match="one class only, 'cat'"):
@@ -616,6 +625,150 @@ def test_train_and_test_folders_must_match(tmp_path):
     photos(tmp_path / "pets" / "test", {"cat": 2, "eel": 2})
     with pytest.raises(ValueError, match="same classes; only one of them has: dog, eel"):
         load(f"folder:{tmp_path / 'pets'}")
+
+
+@pytest.mark.parametrize("place", ["cat/.ipynb_checkpoints", "cat/@eaDir/000.png", "__MACOSX/cat", ".thumbnails"])
+def test_a_hidden_or_system_folder_holds_no_images_and_is_said(tmp_path, place):
+    folder = photos(tmp_path / "pets", {"cat": 3, "dog": 3, place: 3})
+    with pytest.warns(UserWarning, match="pets: left out: 1 hidden or system. Read are files that end in"):
+        data = load(f"folder:{folder}")
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train_labels), len(data.test_labels)) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "halves",
+    [
+        ("Train", "Test"),
+        ("TRAINING", "Testing"),
+        ("train", "val"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+    ],
+)
+@pytest.mark.parametrize("classes", [("cat", "dog"), ("",)], ids=["classes below", "images below"])
+def test_a_split_under_other_names_is_refused_instead_of_trained_on_as_classes(tmp_path, halves, classes):
+    for half in halves:
+        photos(tmp_path / "pets" / half, dict.fromkeys(classes, 2))
+    with pytest.raises(
+        ValueError, match=f"pets has .*{halves[1]}/.* but no .*test/. Name the folder to train on train/"
+    ):
+        load(f"folder:{tmp_path / 'pets'}")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    folder = photos(tmp_path / "vehicles", {"train": 3, "plane": 3, "train/.ipynb_checkpoints": 1})
+    with pytest.warns(UserWarning, match="1 hidden or system"):
+        assert load(f"folder:{folder}").classes == ("plane", "train")
+
+
+def test_images_in_linked_folders_are_read_and_each_folder_once(tmp_path):
+    folder = photos(tmp_path / "pets", {"cat": 4, "dog": 4})
+    (folder / "cat" / "more").symlink_to(photos(tmp_path / "elsewhere", {"cats": 20}) / "cats")
+    (folder / "cat" / "again").symlink_to(folder / "cat")
+    (folder / "cat" / "up").symlink_to(folder)
+    (folder / "eel").symlink_to(photos(tmp_path / "elsewhere", {"eels": 5}) / "eels")
+    data = load(f"folder:{folder}")
+    assert data.classes == ("cat", "dog", "eel")
+    assert torch.cat([data.train_labels, data.test_labels]).bincount().tolist() == [24, 4, 5]
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".JPE", ".Jpeg"])
+def test_a_jpeg_file_is_an_image_whatever_its_ending(tmp_path, ending):
+    folder = photos(tmp_path / "pets", {"cat": 2, "dog": 2})
+    for number in range(2):
+        (folder / "eel").mkdir(exist_ok=True)
+        (folder / "eel" / f"{number}{ending}").write_bytes(jpeg_bytes(pixels(1)[0]))
+    assert load(f"folder:{folder}").classes == ("cat", "dog", "eel")
+
+
+def test_what_a_folder_leaves_out_is_counted(tmp_path):
+    folder = tmp_path / "pets"
+    photos(folder / "train", {"cat": 2, "dog": 2})
+    photos(folder / "test", {"cat": 1, "dog": 1})
+    photos(folder / "val", {"cat": 3, "dog": 4})
+    put(folder / "train" / "cat", {"a.HEIC": b"", "b.heic": b"", "._c.png": b"", ".DS_Store": b"", "notes": b""})
+    (folder / "test" / "dog" / "gone.png").symlink_to(tmp_path / "gone.png")
+    draw(folder / "train" / "loose.png", pixels(1)[0])
+    counts = [
+        "2 .heic", "7 beside train/ and test/", "1 hidden or system", "1 linked to nothing",
+        "1 outside the class folders", "1 without an ending",
+    ]  # fmt: skip
+    with pytest.warns(UserWarning, match=f"pets: left out: {', '.join(counts)}. Read are"):
+        data = load(f"folder:{folder}")
+    assert (len(data.train_labels), len(data.test_labels)) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda eel: put(eel, {"a.heic": b"", "b.heic": b""}), r"a class without images \(left out: 2 .heic\)"),
+        (Path.mkdir, r"a class without images \(it is empty\); put files there"),
+        (lambda eel: eel.symlink_to("gone"), "is a link to nothing; mend or remove it"),
+    ],
+)
+def test_a_class_that_would_be_lost_is_refused(tmp_path, make, message):
+    folder = photos(tmp_path / "pets", {"cat": 2, "dog": 2})
+    make(folder / "eel")
+    with pytest.raises(ValueError, match=f"eel.*{message}"):
+        load(f"folder:{folder}")
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    folder, scandir = photos(tmp_path / "pets", {"cat": 2, "dog": 2, "dog/more": 2}), os.scandir
+
+    def denied(path):
+        if Path(path).name == "more":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(ValueError, match="cannot read .*dog.more: Permission denied; make it readable"):
+        load(f"folder:{folder}")
+
+
+def test_a_photo_is_turned_whatever_else_its_exif_says(tmp_path):
+    entries = struct.pack(">HHIHHHHII", 0x0112, 3, 1, 6, 0, 0x011A, 10, 1, 38)  # turn by 90 degrees; a resolution
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + struct.pack(">Iii", 0, -1, 0)  # of -1/0
+    half = np.zeros((32, 32), dtype=np.uint8)
+    half[:16] = 255  # bright above
+    folder = photos(tmp_path / "photos", {"other": 2})
+    (folder / "turned").mkdir()
+    for number in range(2):
+        Image.fromarray(half).save(folder / "turned" / f"{number}.png", exif=exif)
+    data = load(f"folder:{folder}")
+    (image,) = data.test_images[data.test_labels == 1]
+    assert np.array_equal(image[0].numpy(), np.rot90(half, -1))
+
+
+@pytest.fixture
+def latin1(tmp_path):
+    """A path in `tmp_path` whose name is in Latin-1, as an old archive unpacks it."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path / "caf") + b"\xe9"))
+    try:
+        path.mkdir()
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    return path
+
+
+def test_a_file_may_have_a_name_that_is_not_unicode_and_a_class_or_a_dataset_may_not(tmp_path, latin1):
+    folder = photos(tmp_path / "pets", {"cat": 3, "dog": 3})
+    draw(folder / "dog" / f"{latin1.name}.png", pixels(1)[0])
+    assert len(load(f"folder:{folder}").train_labels) == 5
+    photos(folder, {latin1.name: 2})
+    with pytest.raises(ValueError, match=r"class folder .*caf\\udce9 is not Unicode; rename it"):
+        load(f"folder:{folder}")
+    with pytest.raises(ValueError, match=r"caf\\udce9' is not Unicode; rename its path"):
+        load(f"folder:{latin1}")
+
+
+def test_a_class_written_in_two_forms_of_unicode_is_one_class(tmp_path):
+    photos(tmp_path / "pets" / "train", {"\u00e9": 2, "dog": 2})  # one letter
+    photos(tmp_path / "pets" / "test", {"e\u0301": 3, "dog": 1})  # a letter and its accent, as macOS writes it
+    data = load(f"folder:{tmp_path / 'pets'}")
+    assert data.classes == ("dog", "\u00e9")
+    assert data.test_labels.bincount().tolist() == [1, 3]
 
 
 # --- archives: found, verified ---------------------------------------------------------------------------------------
@@ -680,7 +833,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.files, self.asked = files, []
         self.ranges = True  # answer Range requests in part
         self.cut_after = None  # bytes after which the connection breaks
-        self.announces = True  # send Content-Length
+        self.announces = True  # send Content-Length; or what to send as such
+        self.answers = None  # the byte from which any answer begins, or "refused" for none to a Range request
 
     @property
     def url(self):
@@ -695,10 +849,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if content is None:
             self.send_error(404, "Not Found")
             return
+        if asked and self.server.answers == "refused":
+            self.send_error(416, "Range Not Satisfiable")
+            return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
-        self.send_response(206 if start else 200)
+        partial = start > 0
+        if isinstance(self.server.answers, int):
+            start, partial = self.server.answers, True
+        self.send_response(206 if partial else 200)
+        if partial:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if self.server.announces:
-            self.send_header("Content-Length", str(len(content) - start))
+            size = len(content) - start if self.server.announces is True else self.server.announces
+            self.send_header("Content-Length", str(size))
         self.end_headers()
         self.wfile.write(content[start:][: self.server.cut_after])
 
@@ -815,6 +978,41 @@ def test_an_error_page_does_not_overwrite_what_has_arrived(tmp_path, serve):
     server.ranges = False
     put(tmp_path, {f"{NAME}.part": CONTENT[:5000]})
     with pytest.raises(ConnectionError, match="offers 29 bytes instead of 300,000"):
+        fetch_archive(tmp_path, [f"{server.url}/{NAME}"])
+    assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:5000]
+
+
+@pytest.mark.parametrize("announces", [False, "many"], ids=["no size", "a size that is no number"])
+@pytest.mark.parametrize("arrived", [0, 5000])
+def test_an_error_page_without_a_size_touches_nothing_and_the_next_address_goes_on(tmp_path, serve, arrived, announces):
+    portal, official = serve({f"/{NAME}": b"please log in to this network\n" * 200}), serve({f"/{NAME}": CONTENT})
+    portal.ranges, portal.announces = False, announces
+    put(tmp_path, {f"{NAME}.part": CONTENT[:arrived]})
+    path = fetch_archive(tmp_path, [f"{portal.url}/{NAME}", f"{official.url}/{NAME}"])
+    assert path.read_bytes() == CONTENT
+    assert official.asked == [(f"/{NAME}", f"bytes={arrived}-" if arrived else None)]
+    assert {file.name for file in path.parent.glob(f"{NAME}*")} == {NAME, f"{NAME}.lock"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "ranges", "then"),
+    [("refused", ["bytes=5000-", None], []), (0, ["bytes=5000-"], []), (77, ["bytes=5000-", None], ["bytes=5000-"])],
+)
+def test_a_resume_that_is_refused_or_answered_with_another_part_is_asked_for_anew(
+    tmp_path, serve, answers, ranges, then
+):
+    first, second = serve({f"/{NAME}": CONTENT}), serve({f"/{NAME}": CONTENT})
+    first.answers = answers
+    put(tmp_path, {f"{NAME}.part": CONTENT[:5000]})
+    assert fetch_archive(tmp_path, [f"{first.url}/{NAME}", f"{second.url}/{NAME}"]).read_bytes() == CONTENT
+    assert ([asked for _, asked in first.asked], [asked for _, asked in second.asked]) == (ranges, then)
+
+
+def test_a_start_anew_that_breaks_off_keeps_what_had_arrived(tmp_path, serve):
+    server = serve({f"/{NAME}": CONTENT})
+    server.answers, server.cut_after = "refused", 100
+    put(tmp_path, {f"{NAME}.part": CONTENT[:5000]})
+    with pytest.raises(ConnectionError, match="ended after 100 of .* 5,000 of 300,000 bytes are kept"):
         fetch_archive(tmp_path, [f"{server.url}/{NAME}"])
     assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:5000]
 

@@ -55,3 +55,16 @@ def test_accuracy_by_steps_counts_who_is_still_right():
     (line, level) = figure.axes[0].get_lines()
     assert line.get_ydata().tolist() == [75, 50, 50] and set(level.get_ydata()) == {10}
     plt.close(figure)
+
+
+def test_a_class_may_be_called_by_dollars_and_is_shown_as_it_is_called():
+    classes, x, y = ("$_$", "a$b$"), torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])
+    logits = torch.eye(2)
+    for figure in (
+        lessons.attacked(lambda images: logits, x, y, {}, classes, eps=1, images=2),
+        lessons.smoothed_targets(x, logits, y, logits, logits, classes),
+    ):
+        figure.canvas.draw()  # where a formula that is none would raise
+        plt.close(figure)
+    for axis in (figure.axes[2].xaxis, figure.axes[4].xaxis):
+        assert [label.get_text() for label in axis.get_ticklabels()] == list(classes)
