@@ -122,11 +122,11 @@ def held(lock: Path) -> bool:
 
 
 @contextmanager
-def alone(lock: Path, *, wait: bool = False) -> Iterator[None]:
+def alone(lock: Path, *, wait: bool = False, what: str = "this run") -> Iterator[None]:
     """Hold a lock file, so that two processes never share a checkpoint; the system frees it when a process ends.
 
-    Raises RuntimeError if another process holds it, or waits for that process with ``wait``; OSError where the file
-    system keeps no locks.
+    Raises RuntimeError, which says ``what`` is under way, if another process holds it, or waits for that process with
+    ``wait``; OSError where the file system keeps no locks.
     """
     try:
         import fcntl
@@ -138,7 +138,7 @@ def alone(lock: Path, *, wait: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise RuntimeError(f"this run is under way in another process ({lock} is held): wait for it") from error
+            raise RuntimeError(f"{what} is under way in another process ({lock} is held): wait for it") from error
         except OSError as error:  # some network file systems
             raise OSError(f"the file system of {lock} keeps no locks ({error.strerror}): {ANOTHER}") from error
         yield
