@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from study import records
+from study.data import checksum
 from study.experiment.fast.launch import LOG, NPROC, processes
 from study.machine.folders import (
     CHECKPOINT,
@@ -351,15 +352,7 @@ def _discard_foreign_checkpoint(work: Path, config: Config) -> None:
         print(f"{path} {why}: set aside, training from the start", file=sys.stderr)
 
 
-@cache
-def _checksum(dataset: str) -> str | None:
-    """The checksum of the data that is here, or None where it is not: a record then stands on its config alone."""
-    from study.data import load
-
-    try:
-        return load(dataset, download=False).checksum
-    except OSError:
-        return None
+_checksum = cache(checksum)  # None where the data are not here: a record then stands on its config alone
 
 
 @contextmanager
