@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import io
 import json
 import os
 import shlex
@@ -25,27 +26,35 @@ from study.plan import catalogue
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 if all went well, 1 if a run failed, 2 if the command was wrong."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as on stderr: what a terminal cannot show ends no command
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _leave)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     try:
         return options.command(options)
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("study: ended by Ctrl-C; the same command goes on from what is saved", file=sys.stderr)
+        return 128 + signal.SIGINT
     except (ValueError, TypeError, OSError, RuntimeError, KeyError, ImportError) as error:
         print(f"study: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 143 if ASKED else getattr(error, "exit_status", 2)
+        return 128 + ASKED[0] if ASKED else getattr(error, "exit_status", 2)
 
 
-def _leave(*_) -> None:
-    """On SIGTERM ask the kernel to save and stop, and wait for it; without one, or at the second, leave at once.
+def _leave(number: int, _) -> None:
+    """On SIGTERM or Ctrl-C ask the kernel to save and stop, and wait for it; without one, or the second time, leave.
 
     Either way by the front door: nothing partial stays.
     """
     kernel = sys.modules.get("study.machine.kernel")
     if ASKED or not (kernel and kernel.ask_to_stop()):
-        sys.exit(143)
-    ASKED.append(True)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+    ASKED.append(number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -350,7 +359,7 @@ def _show(options, groups: list[selection.Group], plain: list, text: str) -> int
     from study.presentation import sentences
 
     if options.json:
-        print(json.dumps(plain, indent=1, ensure_ascii=False))
+        print(json.dumps(plain, indent=1))
     else:
         print("\n".join(sentences.describe(group).replace("**", "") for group in groups), text, sep="\n\n", end="")
     return 0

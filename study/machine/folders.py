@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+MARKS = ("_config.yml", "notebooks/experiment.ipynb")  # of this project: many another has the first
 RESULTS = "ADVLIB_RESULTS"  # the results folder, if set
 WORK = "ADVLIB_WORK"  # checkpoints and final weights, if set
 CHECKPOINT = "checkpoint.pt"  # of a training, in its run's scratch folder
@@ -35,9 +36,10 @@ REMEDIES = {  # of what a disk refuses
 
 
 def project_folder(start: Path | None = None) -> Path | None:
-    """The folder with ``_config.yml``, from ``start`` (or the working directory) upwards; None outside a project."""
+    """The folder with all of :data:`MARKS`, from ``start`` (or the working directory) upwards; None outside one."""
     start = Path(start or Path.cwd()).resolve()
-    return next((folder for folder in (start, *start.parents) if (folder / "_config.yml").is_file()), None)
+    folders = (start, *start.parents)
+    return next((folder for folder in folders if all((folder / mark).is_file() for mark in MARKS)), None)
 
 
 def results_folder() -> Path:
