@@ -434,7 +434,11 @@ def _lines(options, root: Path) -> Iterator[str]:
             raise ValueError(
                 f"transfer is between rows of the paper, and these are experiments of our own: {extensions}"
             )
-        probed = [key for key in catalogue.rows() if (root / _where(options, key) / Probe.FILE).is_file()]
+        probed = [key for key in catalogue.rows() if (root / _cell(options, key).where / Probe.FILE).is_file()]
+        if not options.keys and len(probed) < 2:
+            first = next(key for key in catalogue.rows() if key not in probed)
+            command = shlex.join(["python", "-m", "study", "measure", Probe.KIND, *_cell(options, first).arguments])
+            raise ValueError(f"transfer is between two rows that were probed, and {len(probed)} was: first {command}")
         options.keys = options.keys or probed
         return measure(_networks(options, root), root)
     if options.kind == "autoattack":
@@ -465,10 +469,10 @@ def _lines(options, root: Path) -> Iterator[str]:
     return measure(_networks(options, root), root)
 
 
-def _where(options, key: str) -> str:
-    """The place of a run in the results."""
+def _cell(options, key: str) -> grid.Run:
+    """The run of a row that is asked for."""
     dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
-    return records.run_folder(options.budget, dataset, options.protocol, key, options.seed)
+    return grid.Run(key, options.protocol, options.budget, dataset, options.seed)
 
 
 def _networks(options, root: Path) -> list:
@@ -490,10 +494,9 @@ def _networks(options, root: Path) -> list:
 
 def _record(options, root: Path, key: str) -> records.Record:
     """The record of a row that is asked for. Raises ValueError, with the remedy, where there is none."""
-    path = root / _where(options, key) / "record.json"
+    run = _cell(options, key)
+    path = root / run.where / "record.json"
     if not path.exists():
-        dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
-        run = grid.Run(key, options.protocol, options.budget, dataset, options.seed)
         raise ValueError(f"{path} is not there: run it first: {_shell_line(run, options.results)}")
     return records.read(path)
 
