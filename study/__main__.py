@@ -434,12 +434,7 @@ def _lines(options, root: Path) -> Iterator[str]:
             raise ValueError(
                 f"transfer is between rows of the paper, and these are experiments of our own: {extensions}"
             )
-        probed = [key for key in catalogue.rows() if (root / _cell(options, key).where / Probe.FILE).is_file()]
-        if not options.keys and len(probed) < 2:
-            first = next(key for key in catalogue.rows() if key not in probed)
-            command = shlex.join(["python", "-m", "study", "measure", Probe.KIND, *_cell(options, first).arguments])
-            raise ValueError(f"transfer is between two rows that were probed, and {len(probed)} was: first {command}")
-        options.keys = options.keys or probed
+        options.keys = options.keys or _probed(options, root)
         return measure(_networks(options, root), root)
     if options.kind == "autoattack":
         from study.findings.autoattack.measure import measure
@@ -467,6 +462,16 @@ def _lines(options, root: Path) -> Iterator[str]:
 
     options.keys = options.keys or EXPLORED
     return measure(_networks(options, root), root)
+
+
+def _probed(options, root: Path) -> list[str]:
+    """The rows that were probed. Raises ValueError, with the remedy, unless there are two for images to go between."""
+    found = [key for key in catalogue.rows() if (root / _cell(options, key).where / Probe.FILE).is_file()]
+    if len(found) < 2:
+        first = next(key for key in catalogue.rows() if key not in found)
+        command = shlex.join(["python", "-m", "study", "measure", Probe.KIND, *_cell(options, first).arguments])
+        raise ValueError(f"transfer is between rows that were probed, and there are {len(found)}: first {command}")
+    return found
 
 
 def _cell(options, key: str) -> grid.Run:
