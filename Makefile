@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
+.NOTPARALLEL:  # targets share an environment and the records; what can run side by side does so inside of one
 .DEFAULT_GOAL := help
 .PHONY: help env smoke book html test grid gpu-pack gpu-rehearsal bench kill-test check-book check-links pdf colab lint picture explorer notebooks address lock clean
 

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import io
 import json
 import os
 import shlex
@@ -25,27 +26,35 @@ from study.plan import catalogue
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 if all went well, 1 if a run failed, 2 if the command was wrong."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as on stderr: what a terminal cannot show ends no command
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _leave)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     try:
         return options.command(options)
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("study: ended by Ctrl-C; the same command goes on from what is saved", file=sys.stderr)
+        return 128 + signal.SIGINT
     except (ValueError, TypeError, OSError, RuntimeError, KeyError, ImportError) as error:
         print(f"study: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 143 if ASKED else getattr(error, "exit_status", 2)
+        return 128 + ASKED[0] if ASKED else getattr(error, "exit_status", 2)
 
 
-def _leave(*_) -> None:
-    """On SIGTERM ask the kernel to save and stop, and wait for it; without one, or at the second, leave at once.
+def _leave(number: int, _) -> None:
+    """On SIGTERM or Ctrl-C ask the kernel to save and stop, and wait for it; without one, or the second time, leave.
 
     Either way by the front door: nothing partial stays.
     """
     kernel = sys.modules.get("study.machine.kernel")
     if ASKED or not (kernel and kernel.ask_to_stop()):
-        sys.exit(143)
-    ASKED.append(True)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+    ASKED.append(number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -350,7 +359,7 @@ def _show(options, groups: list[selection.Group], plain: list, text: str) -> int
     from study.presentation import sentences
 
     if options.json:
-        print(json.dumps(plain, indent=1, ensure_ascii=False))
+        print(json.dumps(plain, indent=1))
     else:
         print("\n".join(sentences.describe(group).replace("**", "") for group in groups), text, sep="\n\n", end="")
     return 0
@@ -425,8 +434,7 @@ def _lines(options, root: Path) -> Iterator[str]:
             raise ValueError(
                 f"transfer is between rows of the paper, and these are experiments of our own: {extensions}"
             )
-        probed = [key for key in catalogue.rows() if (root / _where(options, key) / Probe.FILE).is_file()]
-        options.keys = options.keys or probed
+        options.keys = options.keys or _probed(options, root)
         return measure(_networks(options, root), root)
     if options.kind == "autoattack":
         from study.findings.autoattack.measure import measure
@@ -456,10 +464,20 @@ def _lines(options, root: Path) -> Iterator[str]:
     return measure(_networks(options, root), root)
 
 
-def _where(options, key: str) -> str:
-    """The place of a run in the results."""
+def _probed(options, root: Path) -> list[str]:
+    """The rows that were probed. Raises ValueError, with the remedy, unless there are two for images to go between."""
+    found = [key for key in catalogue.rows() if (root / _cell(options, key).where / Probe.FILE).is_file()]
+    if len(found) < 2:
+        first = next(key for key in catalogue.rows() if key not in found)
+        command = shlex.join(["python", "-m", "study", "measure", Probe.KIND, *_cell(options, first).arguments])
+        raise ValueError(f"transfer is between rows that were probed, and there are {len(found)}: first {command}")
+    return found
+
+
+def _cell(options, key: str) -> grid.Run:
+    """The run of a row that is asked for."""
     dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
-    return records.run_folder(options.budget, dataset, options.protocol, key, options.seed)
+    return grid.Run(key, options.protocol, options.budget, dataset, options.seed)
 
 
 def _networks(options, root: Path) -> list:
@@ -481,10 +499,9 @@ def _networks(options, root: Path) -> list:
 
 def _record(options, root: Path, key: str) -> records.Record:
     """The record of a row that is asked for. Raises ValueError, with the remedy, where there is none."""
-    path = root / _where(options, key) / "record.json"
+    run = _cell(options, key)
+    path = root / run.where / "record.json"
     if not path.exists():
-        dataset = options.dataset or catalogue.config(key, budget=options.budget).dataset
-        run = grid.Run(key, options.protocol, options.budget, dataset, options.seed)
         raise ValueError(f"{path} is not there: run it first: {_shell_line(run, options.results)}")
     return records.read(path)
 

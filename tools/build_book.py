@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from study.machine.folders import alone
+
 ROOT = Path(__file__).resolve().parent.parent
 CELL = re.compile(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", re.DOTALL)
 NOT_A_NUMBER = re.compile(r"^\s*(None|-)\s*%?\s*$|(?<![\w-])[+-]?(nan|NaN|inf)(?![\w-])")  # in the text of a cell
@@ -85,7 +87,21 @@ def faults(root: Path, html: Path) -> list[str]:
 
 
 def build(root: Path) -> int:
-    """Build the book at `root` into `root/_build/html`; returns 0, or 1 after printing what is wrong."""
+    """Build the book at `root` into `root/_build/html`; returns 0, or 1 after printing what is wrong.
+
+    Another build at `root` would delete what this one has written: the second is refused.
+    """
+    try:
+        with alone(root / "checkpoints" / "book.lock", what="a build of this book"):
+            return _build(root)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _build(root: Path) -> int:
     shutil.rmtree(root / "_build", ignore_errors=True)
     shutil.rmtree(root / "book" / "static" / "figures", ignore_errors=True)  # an older build's: pages draw them anew
     print("Building the book (a minute or two) ...", flush=True)

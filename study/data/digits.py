@@ -17,14 +17,19 @@ _SPLIT_SEED = 0
 
 def load_digits() -> Dataset:
     """The digits: 1,497 training and 300 test images, uint8 3x16x16, in a fixed shuffled order, 10 classes."""
+    contents = read()
+    return from_contents(contents, name="digits", title="scikit-learn digits", checksum=array_checksum(contents))
+
+
+def read() -> Contents:
+    """The digits as arrays, without torch."""
     from sklearn.datasets import load_digits as load_scans
 
     scans = load_scans()
     images = np.repeat(double(scans.images)[:, None], 3, axis=1)
     labels = scans.target.astype(np.int64)
     train, test = split(labels)
-    contents = Contents(images[train], labels[train], images[test], labels[test], tuple("0123456789"))
-    return from_contents(contents, name="digits", title="scikit-learn digits", checksum=array_checksum(contents))
+    return Contents(images[train], labels[train], images[test], labels[test], tuple("0123456789"))
 
 
 def double(scans: np.ndarray) -> np.ndarray:

@@ -30,20 +30,25 @@ def load_folder(path: Path) -> Dataset:
     Raises FileNotFoundError for no such folder; ValueError for one that cannot be listed (see :func:`list_images`), or
     a file that cannot be decoded (named).
     """
+    contents = read(path)
+    return from_contents(
+        contents,
+        name=f"folder:{path}",
+        title=f"own images, {path.expanduser().resolve().name}",
+        checksum=array_checksum(contents),
+    )
+
+
+def read(path: Path) -> Contents:
+    """The images of a folder as arrays, without torch; errors as for `load_folder`."""
     folder = path.expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give one that holds a folder of images for each class")
     classes, train, test = list_images(folder)
-    contents = cache.remember(
+    return cache.remember(
         "folder",
         _fingerprint(folder, train, test),
         lambda: Contents(*_decode_all(train), *_decode_all(test), classes),
-    )
-    return from_contents(
-        contents,
-        name=f"folder:{path}",
-        title=f"own images, {folder.resolve().name}",
-        checksum=array_checksum(contents),
     )
 
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
-from scipy.stats import sem, spearmanr
-from scipy.stats import t as student
-from statsmodels.stats.proportion import proportion_confint
+import scipy  # its parts are loaded by their first use: what reads no number, such as `list`, starts at once
 
 SEEDS_FOR_SPREAD = 3  # trained networks from which the spread between trainings is estimated
 FEW = 4  # degrees of freedom of a spread: below it, Satterthwaite's are too many, and the spread's own are taken
@@ -36,11 +34,11 @@ class Estimate:
     def p_value(self, null: float = 0.0) -> float:
         """How surprising the difference would be if it were ``null``, in [0, 1]: of two sides, as the interval is."""
         centre = (self.low + self.high) / 2
-        return float(2 * student.sf(abs(centre - null) / self.error, self.freedom))
+        return float(2 * scipy.stats.t.sf(abs(centre - null) / self.error, self.freedom))
 
     def visible(self, confidence: float = 0.95) -> float:
         """The smallest true difference that :data:`POWER` of such experiments would tell from zero (Cohen 1988)."""
-        ends = student.ppf([(1 + confidence) / 2, POWER], self.freedom)
+        ends = scipy.stats.t.ppf([(1 + confidence) / 2, POWER], self.freedom)
         return float(ends.sum() * self.error)
 
 
@@ -62,6 +60,8 @@ def wilson(correct: float, n: int, confidence: float = 0.95) -> tuple[float, flo
     It holds at 0 and at ``n`` successes too, where the interval from the normal approximation has no width. ``correct``
     need not be whole: the mean over several seeds is allowed. Raises ValueError on impossible counts.
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     if not n >= 1:
         raise ValueError(f"n={n} images: an interval needs at least one")
     if not (math.isfinite(correct) and 0 <= correct <= n):
@@ -168,7 +168,7 @@ def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> float:
         raise ValueError(f"{len(ours)} and {len(theirs)} rows: an order is compared over the same three rows or more")
     if len(set(ours)) == 1 or len(set(theirs)) == 1:
         raise ValueError("all values of a column are alike: they have no order")
-    return float(spearmanr(ours, theirs).statistic)
+    return float(scipy.stats.spearmanr(ours, theirs).statistic)
 
 
 def _by_seed(values: np.ndarray) -> np.ndarray:
@@ -188,7 +188,7 @@ class _Mean:
 
     def interval(self, confidence: float) -> tuple[float, float]:
         _check_confidence(confidence)
-        half = student.ppf((1 + confidence) / 2, self.freedom) * math.sqrt(self.variance)
+        half = scipy.stats.t.ppf((1 + confidence) / 2, self.freedom) * math.sqrt(self.variance)
         return float(self.value - half), float(self.value + half)
 
 
@@ -204,11 +204,11 @@ def _both_sources(
     tests/study/findings/test_rules.py).
     """
     sample = np.append(by_seed.mean(axis=0), ends)
-    images = sem(sample) ** 2
+    images = scipy.stats.sem(sample) ** 2
     of_others = trainings is not None
     if not of_others:
         known = len(by_seed) >= SEEDS_FOR_SPREAD
-        trainings, freedom = (sem(by_seed.mean(axis=1)) ** 2, len(by_seed) - 1) if known else (0.0, 1)
+        trainings, freedom = (scipy.stats.sem(by_seed.mean(axis=1)) ** 2, len(by_seed) - 1) if known else (0.0, 1)
     variance = images + trainings
     worth = variance**2 / (images**2 / (len(sample) - 1) + trainings**2 / freedom)
     if trainings and of_others and freedom < FEW:

@@ -1,6 +1,6 @@
 """Which records count as results, and which of them a table, a figure or a verdict is about. No torch."""
 
-import json
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 
 from study import records
 from study.plan import catalogue
-from study.records import Record
+from study.records import Record, packing
 from study.records.columns import Columns
 
 # the highest first; smoke tries the machinery and is never a result
@@ -96,21 +96,23 @@ def seeds_a_row(group: Group) -> list[int]:
 def labels(root: Path, group: Group) -> np.ndarray | None:
     """The true class of each test image, int (n,), or None if nobody wrote them down (tools/write_labels.py does).
 
-    Raises ValueError if they belong to other data than the records.
+    Raises ValueError, with the remedy, if the file is damaged or of other data than the records.
     """
     budget, dataset = Path(group[0].where).parts[:2]
     path = Path(root) / budget / dataset / LABELS
     if not path.is_file():
         return None
-    found = json.loads(path.read_text())
-    if found["checksum"] != group[0].data["checksum"]:
-        raise ValueError(f"{path} is of other data than the records beside it: make it anew by tools/write_labels.py")
-    return np.array([int(label) for label in found["labels"].split()])
+    remedy = f"make it anew: python tools/write_labels.py {flags(group)}"
+    with packing.reading(path, remedy) as found:
+        checksum, true = found["checksum"], np.array([int(label) for label in found["labels"].split()])
+    if checksum != group[0].data["checksum"]:
+        raise ValueError(f"{path} is of other data than the records beside it: {remedy}")
+    return true
 
 
 def flags(group: Group) -> str:
     """What a command has to be told to find the runs of ``group``."""
-    return f"--budget {group[0].budget} --dataset {group[0].config['dataset']}"
+    return f"--budget {group[0].budget} --dataset {shlex.quote(group[0].config['dataset'])}"
 
 
 def _with_larger_masks(root: Path, found: Group) -> Group:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from study.data import checksum_here
+from study.data import checksum
 from study.machine.folders import CHECKPOINT, HALVED, MEASURED, VERSIONS, replacing
 from study.plan.config import Config
 from study.records import Measurement, versions
@@ -27,7 +27,7 @@ def set_aside_foreign(work: Path, config: Config) -> None:
         return
     try:
         origin = torch.load(path, map_location="cpu", weights_only=True)["origin"]
-        same = origin["config"] == config.to_dict() and checksum_here(config.dataset) in (None, origin["data"])
+        same = origin["config"] == config.to_dict() and checksum(config.dataset) in (None, origin["data"])
     except Exception:  # noqa: BLE001 - a damaged file raises many kinds; all mean that nothing can be continued
         same = False
     if other or not same:

@@ -14,11 +14,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from study import records
-from study.data import checksum_here
+from study.data import checksum
 from study.experiment.fast.launch import LOG, NPROC, processes
 from study.machine.folders import (
     CHECKPOINT,
@@ -64,6 +65,9 @@ OF_THE_NETWORK = (
     "watched.json",
     "columns.json",
 )
+
+
+_checksum = cache(checksum)  # None where the data are not here: a record then stands on its config alone
 
 
 class RunFailed(RuntimeError):
@@ -177,7 +181,7 @@ def why_missing(folder: Path, config: Config) -> str | None:
     """Why the run in ``folder`` has to be made: "missing", or why it is stale; None if it is there and current."""
     if not (folder / RECORD).exists() or not (folder / NOTEBOOK).is_file():
         return "missing"
-    return records.read(folder / RECORD).stale_because(config, checksum_here(config.dataset))
+    return records.read(folder / RECORD).stale_because(config, _checksum(config.dataset))
 
 
 def experiment_notebook() -> Path:
@@ -227,7 +231,6 @@ def _staging(results: Path) -> Iterator[Path]:
 
 def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, work: Path, more: dict) -> None:
     import papermill
-    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     from study.machine.kernel import ALLOCATOR
@@ -249,16 +252,24 @@ def _papermill(notebook: Path, output: Path, parameters: dict, staging: Path, wo
             if error.ename == Interrupted.__name__:
                 raise Interrupted(error.evalue) from error
             raise _failed(f"{error.ename}: {error.evalue}", output, work) from error
-        except DeadKernelError as error:
-            if ASKED:  # while it measured: what it had is on disk, and it ends at once
-                raise Interrupted("asked to stop: run it again to go on") from error
-            raise _failed(f"{_death()}, perhaps for want of memory: {LESS_AT_ONCE}", output, work) from error
         except OSError as error:  # the notebook itself could not be written
             raise _failed(str(error), output, work) from error
+        except Exception as error:  # the kernel ended or never started, which jupyter says in many ways
+            if ASKED:  # while it started or measured: what it had is on disk, and it ends at once
+                raise Interrupted("asked to stop: run it again to go on") from error
+            raise _failed(_ending(error), output, work) from error
+
+
+def _ending(error: Exception) -> str:
+    """Why there is no kernel, as far as it is known: jupyter could not start one, or it "was killed (SIGKILL)"."""
+    from nbclient.exceptions import DeadKernelError
+
+    if not isinstance(error, DeadKernelError):
+        return f"{type(error).__name__}: {error}"
+    return f"{_death()}, perhaps for want of memory: {LESS_AT_ONCE}"
 
 
 def _death() -> str:
-    """How the kernel ended, as far as it is known: "the process was killed (SIGKILL)"."""
     kernel = sys.modules.get("study.machine.kernel")
     status = kernel.ENDED[0] if kernel and kernel.ENDED else None
     if status == -signal.SIGKILL:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+MARKS = ("_config.yml", "notebooks/experiment.ipynb")  # of this project: many another has the first
 RESULTS = "ADVLIB_RESULTS"  # the results folder, if set
 WORK = "ADVLIB_WORK"  # checkpoints and final weights, if set
 BY_HAND = "my-results"  # the folder of notebooks that are run by hand
@@ -36,9 +37,10 @@ REMEDIES = {  # of what a disk refuses
 
 
 def project_folder(start: Path | None = None) -> Path | None:
-    """The folder with ``_config.yml``, from ``start`` (or the working directory) upwards; None outside a project."""
+    """The folder with all of :data:`MARKS`, from ``start`` (or the working directory) upwards; None outside one."""
     start = Path(start or Path.cwd()).resolve()
-    return next((folder for folder in (start, *start.parents) if (folder / "_config.yml").is_file()), None)
+    folders = (start, *start.parents)
+    return next((folder for folder in folders if all((folder / mark).is_file() for mark in MARKS)), None)
 
 
 def results_folder() -> Path:
@@ -133,11 +135,11 @@ def held(lock: Path) -> bool:
 
 
 @contextmanager
-def alone(lock: Path, *, wait: bool = False) -> Iterator[None]:
+def alone(lock: Path, *, wait: bool = False, what: str = "this run") -> Iterator[None]:
     """Hold a lock file, so that two processes never share a checkpoint; the system frees it when a process ends.
 
-    Raises RuntimeError if another process holds it, or waits for that process with ``wait``; OSError where the file
-    system keeps no locks.
+    Raises RuntimeError, which says ``what`` is under way, if another process holds it, or waits for that process with
+    ``wait``; OSError where the file system keeps no locks.
     """
     try:
         import fcntl
@@ -149,7 +151,7 @@ def alone(lock: Path, *, wait: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise RuntimeError(f"this run is under way in another process ({lock} is held): wait for it") from error
+            raise RuntimeError(f"{what} is under way in another process ({lock} is held): wait for it") from error
         except OSError as error:  # some network file systems
             raise OSError(f"the file system of {lock} keeps no locks ({error.strerror}): {ANOTHER}") from error
         yield

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-ASKED: list[bool] = []  # not empty once this command has been asked to stop
+ASKED: list[int] = []  # the signal that has asked this command to stop, once one has
 
 
 class Interrupted(RuntimeError):

@@ -24,7 +24,7 @@ class IPCKernelManager(AsyncKernelManager):
         super().__init__(**options)
         self.transport = "ipc"
         self._process = None
-        self._sockets = tempfile.mkdtemp(prefix="advlib-")  # a short path: a socket's name has about 100 characters
+        self._sockets = tempfile.mkdtemp(prefix="advlib-", dir=None if _short(tempfile.gettempdir()) else "/tmp")
         self.ip = f"{self._sockets}/kernel"
 
     async def _async_start_kernel(self, **options) -> None:
@@ -41,6 +41,11 @@ class IPCKernelManager(AsyncKernelManager):
 
     start_kernel = _async_start_kernel
     cleanup_resources = _async_cleanup_resources
+
+
+def _short(folder: str) -> bool:
+    """Whether the system takes the name of a socket in a folder of its own there: 103 bytes on a Mac, 107 on Linux."""
+    return len(os.fsencode(f"{folder}/advlib-12345678/kernel-5")) <= 103
 
 
 def ask_to_stop() -> bool:

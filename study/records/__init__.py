@@ -7,7 +7,7 @@ be recomputed from it. It is stale when its config, its data or the science vers
 import hashlib
 import json
 import os
-import zlib
+import shlex
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +90,12 @@ class Record:
         """The run's folder below the results folder: budget/dataset/protocol/key/seed."""
         return run_folder(self.budget, self.config["dataset"], self.protocol, self.key, self.seed)
 
+    @property
+    def flags(self) -> str:
+        """What a command has to be told to find this run, beside its key."""
+        dataset = shlex.quote(self.config["dataset"])
+        return f"--protocol {self.protocol} --budget {self.budget} --dataset {dataset} --seed {self.seed}"
+
     def as_config(self) -> Config:
         """What it was made with. Raises ValueError, with the remedy, where no such thing can be run any more."""
         try:
@@ -169,7 +175,7 @@ def read(path: Path) -> Record:
         raw["measurements"] = tuple(Measurement(**measurement) for measurement in raw["measurements"])
         record = Record(**raw)
         _check_contents(record)
-    except (TypeError, KeyError, ValueError, zlib.error) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a record of this project ({error}): move it away, or run again") from error
     return record
 

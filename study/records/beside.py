@@ -5,8 +5,6 @@ own fields, and says what must agree in them.
 """
 
 import json
-import shlex
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -85,25 +83,27 @@ class Beside:
         return path
 
     @classmethod
+    def command(cls, record: Record) -> str:
+        """What measures it of the network of ``record``."""
+        return f"python -m study measure {cls.KIND} {record.key} {record.flags}"
+
+    @classmethod
     def read(cls, path: Path, record: Record, weights: str | None = None) -> Self:
         """The file at ``path``. ``weights``: the digest of those that it must be of, if they are known.
 
         Raises ValueError, with the remedy, if it is damaged or does not belong to the record or the weights.
         """
-        where = (
-            f"--protocol {record.protocol} --budget {record.budget} --dataset {shlex.quote(record.config['dataset'])}"
-        )
-        command = f"python -m study measure {cls.KIND} {record.key} {where} --seed {record.seed} --anew"
+        again = f"measure again: {cls.command(record)} --anew"
         try:
             found = cls._parse(json.loads(Path(path).read_text()))
             found.check()
             foreign = found.foreign(record, weights)
         except FileNotFoundError as error:
-            raise ValueError(f"{path} is not there: measure: {command.removesuffix(' --anew')}") from error
-        except (TypeError, KeyError, ValueError, zlib.error) as error:
-            raise ValueError(f"{path} is no {cls.FILE} of this study ({error}): measure again: {command}") from error
+            raise ValueError(f"{path} is not there: measure: {cls.command(record)}") from error
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} is no {cls.FILE} of this study ({error}): {again}") from error
         if foreign:
-            raise ValueError(f"{path} does not belong to {record.where} ({foreign}): measure again: {command}")
+            raise ValueError(f"{path} does not belong to {record.where} ({foreign}): {again}")
         return found
 
     @classmethod

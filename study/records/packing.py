@@ -3,6 +3,8 @@
 import base64
 import json
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ def pack_mask(mask: np.ndarray) -> str:
 
 
 def unpack_mask(text: str, n: int) -> np.ndarray:
-    bits = np.frombuffer(zlib.decompress(base64.b85decode(text)), np.uint8)
+    """The mask of ``n`` images that :func:`pack_mask` was given. ValueError where the text is damaged or of others."""
+    bits = np.frombuffer(_inflated(base64.b85decode(text)), np.uint8)
     if len(bits) != (n + 7) // 8:
         raise ValueError(f"a mask of {len(bits)} bytes cannot hold {n} images")
     return np.unpackbits(bits, count=n).astype(bool)
@@ -30,8 +33,24 @@ def pack(array: np.ndarray) -> str:
 
 
 def unpack(text: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """The array that :func:`pack` was given. Raises ValueError where the text holds another number of bytes."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype).reshape(shape)
+    """The array that :func:`pack` was given. ValueError where the text is damaged or holds another number of bytes."""
+    return np.frombuffer(_inflated(base64.b64decode(text)), dtype).reshape(shape)
+
+
+def _inflated(packed: bytes) -> bytes:
+    try:
+        return zlib.decompress(packed)
+    except zlib.error as error:  # which is no ValueError
+        raise ValueError(str(error)) from error
+
+
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[dict]:
+    """The contents of a data file. What is found to be wrong with them is raised as ValueError, with the remedy."""
+    try:
+        yield json.loads(Path(path).read_text())
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
 
 
 def write(data: dict, path: Path) -> Path:

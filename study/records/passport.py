@@ -1,6 +1,5 @@
 """The passport of a run: everything its record knows about how it was made, at the top of its page. No torch."""
 
-import shlex
 from pathlib import Path
 
 from study.plan import catalogue
@@ -51,11 +50,7 @@ def markdown(record: Record) -> str:
 def command(record: Record) -> str:
     """The command that makes this run."""
     processes = record.provenance.get("processes")
-    return (
-        f"python -m study run {record.key} --protocol {record.protocol} --budget {record.budget} "
-        f"--dataset {shlex.quote(record.config['dataset'])} --seed {record.seed}"
-        + (f" --nproc {processes}" if processes else "")
-    )
+    return f"python -m study run {record.key} {record.flags}" + (f" --nproc {processes}" if processes else "")
 
 
 def stamp(notebook: Path, record: Record) -> None:

@@ -15,6 +15,7 @@ from places import ROOT
 
 from study.evidence.estimates import Estimate
 from study.findings.runs import report
+from study.machine.folders import alone
 from study.plan import catalogue
 from study.presentation import markup
 
@@ -269,3 +270,11 @@ def test_a_browser_typesets_every_formula(book, page):
     assert shown.count("<mjx-container") >= written > 0
     assert 'data-mjx-error="' not in shown and "<mjx-merror" not in shown
     assert 'mathcolor="red"' not in shown, "a macro that MathJax does not know is set in red"
+
+
+def test_a_second_build_in_one_folder_is_refused_and_deletes_nothing(tmp_path, capsys):
+    (tmp_path / "_build").mkdir()
+    with alone(tmp_path / "checkpoints" / "book.lock"):
+        assert build_book.build(tmp_path) == 1
+    assert "a build of this book is under way in another process" in capsys.readouterr().err
+    assert (tmp_path / "_build").is_dir()

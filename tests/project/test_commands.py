@@ -1,19 +1,25 @@
 """What the commands that read records print, and how they refuse."""
 
+import ast
 import csv
 import io
 import json
+import re
 import runpy
 import shlex
+import signal
 import sys
 from pathlib import Path
 
 import fake_records as fake
 import pytest
+from places import ROOT
 
+from study import data, grid
 from study.__main__ import _parser, main
 from study.__main__ import run as runs
 from study.findings.claims import judge
+from study.findings.masking.probes import Probe
 from study.plan import catalogue
 
 
@@ -194,3 +200,90 @@ def test_no_image_or_more_than_there_are_are_refused(images, tmp_path, capsys):
     (tmp_path / "als.safetensors").write_text("nobody reads them")
     said = refused(capsys, "autoattack", "als", "--images", images, "--weights", tmp_path, "--results", tmp_path)
     assert f"{images} images are asked for, and {record.where} was tested on 200: ask for 1 to 200" in said
+
+
+# remedies
+
+
+STANDS_FOR = {  # what a message puts into a command that it prints, by the expression there
+    "cls.KIND": Probe.KIND,
+    "record.key": "advprop",
+    "record.flags": fake.record().flags,
+    "records[place].flags": fake.record().flags,
+    "' '.join(LARGE_EPS)": "sat-large-eps",
+    "selection.flags(found[0]) if found else '--budget lite --dataset cifar10-jpeg'": "--budget lite --dataset svhn",
+    "concerned[0]": "advprop",
+    "switch": "space",
+    "budget": "lite",
+    "dataset": "svhn",
+    "escape(shlex.quote(dataset))": "'folder:my pictures'",
+    "name": "lite",
+    "seeds": "0 1",
+    "f' --nproc {processes}' if processes else ''": "--nproc 2",
+}
+
+
+def rendered(node: ast.AST) -> str:
+    """The text of a string in the sources, with what stands there for its expressions; "" of all else."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            part.value if isinstance(part, ast.Constant) else STANDS_FOR.get(ast.unparse(part.value), "?")
+            for part in node.values
+        )
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def printed_commands() -> set[str]:
+    """Every command of the study that a string of the sources has in it; docstrings are nobody's remedy."""
+    found = set()
+    for path in (path for folder in ("study", "advlib", "tools") for path in (ROOT / folder).rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        inner = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        inner |= {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if id(node) not in inner:
+                found |= {text.strip() for text in re.findall(r"python -m study ([^`<;\n]+)", rendered(node))}
+    return found
+
+
+@pytest.mark.parametrize("command", sorted(printed_commands()))
+def test_every_command_that_a_message_prints_can_be_typed_and_names_what_there_is(command):
+    try:
+        options = _parser().parse_args(shlex.split(command))
+    except SystemExit as asked_for_help:
+        assert asked_for_help.code == 0, command
+        return
+    named = vars(options)
+    for key in [*(named.get("keys") or []), *([named["key"]] if "key" in named else [])]:
+        grid.runs(named["budget"], [0], keys=[key], protocols=[named["protocol"]])
+    if named.get("dataset"):
+        data.check_name(named["dataset"])
+    if "kind" in named:  # a measurement is of a run, and finds none but digits' where it is told nothing
+        assert "--budget" in command and "--dataset" in command
+
+
+def test_transfer_of_rows_that_nobody_probed_names_the_command_that_probes_the_first(tmp_path, capsys):
+    said = refused(capsys, "transfer", "--budget", "lite", "--dataset", "cifar10-jpeg", "--results", tmp_path)
+    options = _parser().parse_args(shlex.split(said.partition("first python -m study ")[2]))
+    asked = (options.kind, options.keys, options.budget, options.dataset)
+    assert asked == ("masking", ["traditional"], "lite", "cifar10-jpeg")
+
+
+# the screen, and its keys
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("command", ["claims", "verdicts", "table 1", "claims --json"])
+def test_a_screen_that_cannot_show_every_character_ends_no_command(results, command, encoding, monkeypatch):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert main([*command.split(), "--results", str(results)]) == 0
+    screen.flush()
+    said = screen.buffer.getvalue().decode(encoding)
+    assert json.loads(said) if "--json" in command else "AdvProp" in said
+
+
+def test_ctrl_c_ends_a_command_with_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(grid, "state", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert main(["status", "--results", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "study: ended by Ctrl-C; the same command goes on from what is saved\n"

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+import zmq
 from places import ROOT
 
 import advlib
@@ -35,6 +37,7 @@ from study.experiment import provenance, unfinished, weights
 from study.experiment.unfinished import Unfinished
 from study.grid import execute
 from study.grid.execute import RunFailed
+from study.machine import interrupt, kernel
 from study.machine.folders import CHECKPOINT, FAILED, HALVED, MEASURED, VERSIONS, alone, replacing
 from study.presentation import sentences
 from study.records import versions
@@ -53,8 +56,8 @@ ADVICE = "run fewer at once .*Half a batch would be another experiment"
 def places(tmp_path, monkeypatch):
     """Folders of the test's own, and no data to compare checksums with."""
     monkeypatch.setenv("ADVLIB_WORK", str(tmp_path / "work"))
-    for module in (execute, unfinished):
-        monkeypatch.setattr(module, "checksum_here", lambda dataset: None)
+    monkeypatch.setattr(execute, "_checksum", lambda dataset: None)
+    monkeypatch.setattr(unfinished, "checksum", lambda dataset: None)
     return tmp_path
 
 
@@ -237,6 +240,42 @@ def test_a_file_system_without_locks_is_refused_by_name(tmp_path, monkeypatch):
         alone(tmp_path / "lock"),
     ):
         pass
+
+
+# No kernel, or one that is asked to stop
+
+
+def test_a_run_does_not_mind_how_long_the_name_of_the_temporary_folder_is(tmp_path, notebook, monkeypatch):
+    notebook(WRITE)
+    long = tmp_path / "x" / ("ü" * 60) / ("x" * 100)
+    long.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert make(tmp_path / "results") == "done"
+
+
+def test_a_run_that_gets_no_kernel_has_failed_and_says_why_in_a_line(tmp_path, notebook, monkeypatch, capsys):
+    notebook(WRITE)
+
+    async def refuses(*_, **__):
+        raise zmq.ZMQError(msg="no socket")
+
+    monkeypatch.setattr(kernel.IPCKernelManager, "start_kernel", refuses)
+    assert main(["run", RUN.key, "--results", str(tmp_path / "results")]) == 1
+    first, *kept = capsys.readouterr().err.splitlines()
+    assert first == "study: ZMQError: no socket" and len(kept) == 1
+    assert grid.state(RUN, tmp_path / "results").state == "failed"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_and_sigterm_let_a_run_save_and_say_so_in_a_line(tmp_path, notebook, monkeypatch, capsys, name):
+    monkeypatch.setattr(interrupt, "ASKED", [])
+    for module in ("study.__main__", "study.grid.execute"):
+        monkeypatch.setattr(f"{module}.ASKED", interrupt.ASKED)
+    number = getattr(signal, name)
+    notebook(f"import time\nos.kill(os.getppid(), {number})\ntime.sleep(60)")
+    assert main(["run", RUN.key, "--results", str(tmp_path / "results")]) == 128 + number
+    assert capsys.readouterr().err == "study: asked to stop: run it again to go on\n"
+    assert grid.state(RUN, tmp_path / "results").state == "missing"
 
 
 # Memory runs out
@@ -481,7 +520,7 @@ def test_a_run_is_of_one_set_of_versions(tmp_path, capsys):
 def test_a_run_is_of_one_set_of_data(tmp_path, capsys, monkeypatch):
     """A folder of images that changed between two halves of a run: it is begun again, on what is there now."""
     begun(tmp_path, versions.here()["torch"])
-    monkeypatch.setattr(unfinished, "checksum_here", lambda dataset: "sha256:now")
+    monkeypatch.setattr(unfinished, "checksum", lambda dataset: "sha256:now")
     unfinished.set_aside_foreign(tmp_path, RUN.config)
     assert "checkpoint.old" in os.listdir(tmp_path) and CHECKPOINT not in os.listdir(tmp_path)
     assert "of other data" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fake_records as fake
 import pytest
 
 import advlib
@@ -168,3 +169,25 @@ def test_what_reads_and_draws_records_never_imports_torch():
 
 def test_checking_a_datasets_name_needs_no_torch():
     assert "torch" not in loaded_by("from study import data; data.check_name('cifar10')")
+
+
+@pytest.mark.parametrize(
+    "command, spared",
+    [
+        ("list", {"torch", "matplotlib", "pandas", "scipy.stats"}),
+        ("status --keys als", {"torch", "matplotlib"}),
+        ("claims", {"torch"}),
+        ("verdicts", {"torch"}),
+        ("table 1", {"torch"}),
+    ],
+)
+def test_a_command_that_only_reads_waits_for_no_library_that_it_does_not_need(command, spared, tmp_path):
+    for budget in ("smoke", "lite"):  # the checksum of the digits is asked for, and they are always here
+        fake.put(fake.record("als", budget=budget), tmp_path)
+    arguments = command.split() + ([] if command == "list" else ["--results", str(tmp_path)])
+    code = f"""
+import contextlib, io
+from study.__main__ import main
+with contextlib.redirect_stdout(io.StringIO()):
+    assert main({arguments}) == 0"""
+    assert not loaded_by(code) & spared

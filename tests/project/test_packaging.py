@@ -234,3 +234,25 @@ def test_making_the_six_rows_of_the_first_look_is_what_make_does():
 
     (line,) = re.findall(r"^SMOKE_ROWS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert tuple(line.split()) == SMOKE_ROWS
+
+
+def test_of_several_targets_at_once_each_waits_for_what_it_shares_with_another(tmp_path):
+    """``make -j4 book test`` with a Python that only writes down when it begins and ends."""
+    for name in (
+        "Makefile",
+        "requirements.lock",
+        "requirements-grid.lock",
+        "requirements-peers.lock",
+        "pyproject.toml",
+    ):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] && exit\necho "begin $*" >> log; sleep 0.3; echo "end $*" >> log\n')
+    python.chmod(0o755)
+    subprocess.run(["make", "-j4", "book", "test"], cwd=tmp_path, capture_output=True, check=True)
+    log = (tmp_path / "log").read_text().splitlines()
+    alone = [line.partition(" ")[2] for line in log if " -m study run " not in line]
+    assert alone[::2] == alone[1::2], "one begins before another has ended"
+    made = [place for place, line in enumerate(log) if " -m study run " in line]
+    assert max(made) < min(place for place, line in enumerate(log) if "build_book" in line)

@@ -5,22 +5,23 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import fake_records as fake
 import pytest
 from places import ROOT
 
-from study import grid, records
+from study import data, grid, records
 from study.plan import catalogue
 
 snakemake = pytest.importorskip("snakemake", reason="make grid installs Snakemake, and so does make test")
 CELLS = 2 * len(catalogue.rows()) + len(catalogue.extensions())
 
 
-def start(folder, *settings, profile="machine", options=()) -> subprocess.Popen:
+def start(folder, *settings, profile="machine", options=(), python=sys.executable) -> subprocess.Popen:
     places = {"ADVLIB_RESULTS": str(folder / "results"), "ADVLIB_WORK": str(folder / "work"), "OMP_NUM_THREADS": "1"}
     command = [
-        sys.executable,
+        python,
         "-m",
         "snakemake",
         "-s",
@@ -68,6 +69,52 @@ def test_the_profile_for_slurm_is_one_that_snakemake_reads(tmp_path):
 
 def test_the_profile_for_several_gpus_is_one_that_snakemake_reads(tmp_path):
     assert planned(tmp_path, "budget=full", "keys=als", profile="gpus") == 2
+
+
+ONE = ("keys=als", "protocols=corrected", "--", "collect")
+
+
+def finished(folder) -> Path:
+    """A run of ALS on the digits, which are always here for their checksum to be asked."""
+    record = fake.record("als", budget="smoke")
+    about = record.data | {"checksum": data.checksum("digits")}
+    return fake.put(dataclasses.replace(record, data=about), folder / "results")
+
+
+def collected(folder, **more) -> bool:
+    """Whether the grid of that one run collects what came of it."""
+    process = start(folder, *ONE, **more)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    return (folder / "work" / "grid" / "smoke.json").is_file()
+
+
+def test_a_grid_collects_where_the_path_of_its_interpreter_has_a_space(tmp_path):
+    finished(tmp_path)
+    home = tmp_path / "with a space ü"
+    (home / "bin").mkdir(parents=True)
+    (home / "bin" / "python").symlink_to(sys.executable)
+    (home / "lib").symlink_to(Path(sys.prefix, "lib"))
+    (home / "pyvenv.cfg").write_text(Path(sys.prefix, "pyvenv.cfg").read_text())
+    assert collected(tmp_path, python=str(home / "bin" / "python"))
+
+
+def test_what_was_touched_after_its_record_was_deleted_is_run_again(tmp_path):
+    place = finished(tmp_path)
+    assert collected(tmp_path)
+    (place / "record.json").unlink()
+    start(tmp_path, *ONE, options=["--touch"]).communicate()
+    assert planned(tmp_path, *ONE) == 1
+
+
+@pytest.mark.parametrize("budget", catalogue.BUDGETS)
+def test_every_budget_has_a_grid(budget, tmp_path):
+    assert planned(tmp_path, f"budget={budget}", "keys=als", "protocols=corrected") == 1
+
+
+def test_a_budget_that_is_none_is_named_with_those_there_are(tmp_path):
+    said, _ = start(tmp_path, "budget=smok", options=["--dry-run"]).communicate()
+    assert "unknown budget 'smok': did you mean 'smoke'? choose one of smoke, lite" in said
 
 
 @pytest.mark.slow

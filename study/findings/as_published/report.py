@@ -4,6 +4,7 @@ What a point does is a table: a line for each row of the paper, in each cell "be
 its interval. What has not been run yet is said so; what was run and lacks a measurement raises.
 """
 
+import shlex
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -152,7 +153,7 @@ def _not_moved(group: Group, switch: str) -> str:
     return (
         '<p class="generated">Not run yet with this one point of the training changed. '
         f"<code>python -m study run {concerned[0]} --protocol published-{switch} --budget {budget} "
-        f"--dataset {escape(dataset)}</code> fills this table.</p>"
+        f"--dataset {escape(shlex.quote(dataset))}</code> fills this table.</p>"
     )
 
 

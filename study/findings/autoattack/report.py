@@ -52,7 +52,7 @@ FLAGS = {  # what AutoAttack's authors check: its name here, and the rule
 def summary(cases: Sequence[Case]) -> str:
     """In sentences: how many networks and images, how far below PGD-20, who found it, and the flags."""
     if not cases:
-        command = "python -m study measure autoattack advprop --budget lite"
+        command = "python -m study measure autoattack advprop --budget lite --dataset cifar10-jpeg"
         return f"AutoAttack has not been run on any of these networks. For one whose weights are here: `{command}`."
     lowest = max(cases, key=lambda one: one.below.value)
     robust = max(cases, key=lambda one: one.accuracy.value)

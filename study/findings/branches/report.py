@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from study.evidence import comparisons, estimates, selection
+from study.evidence import comparisons, estimates
 from study.evidence.comparisons import HEADINGS, STRONG
 from study.evidence.estimates import Estimate
-from study.evidence.selection import Group, rows_run
+from study.evidence.selection import Group, rows_run, runs_of
 from study.findings.branches.judge import (
     AFFINE,
     ANEW,
@@ -26,6 +26,7 @@ from study.findings.branches.judge import (
     STATISTICS,
     UNDECIDED,
     WAYS,
+    Combinations,
     Crossing,
     Split,
     certain,
@@ -145,7 +146,7 @@ def crossed(crossings: Sequence[Crossing]) -> Figure:
     Raises ValueError while none was measured.
     """
     if not crossings:
-        command = "python -m study measure branches advprop --budget lite"
+        command = "python -m study measure branches advprop --budget lite --dataset cifar10-jpeg"
         raise ValueError(f"no four networks to draw: `{command}` measures them")
     looks = {KEPT: (-0.14, PALETTE[1], "s"), ANEW: (0.14, PALETTE[0], "o")}
     with style():
@@ -208,13 +209,14 @@ def missing(group: Group, crossings: Sequence[Crossing]) -> str:
     """The networks with two branches of which nobody measured the four, as a sentence of Markdown; empty if none."""
     measured = {(crossing.key, crossing.protocol) for crossing in crossings}
     networks = two_branches(group)
-    crossed_too = sum(network in measured for network in networks)
-    if crossed_too == len(networks):
+    left = [network for network in networks if network not in measured]
+    if not left:
         return ""
-    command = f"python -m study measure branches KEY {selection.flags(group)}"
+    command = Combinations.command(runs_of(group, *left[0])[0])
     return (
-        f"Of {len(networks)} rows and protocols with two branches, the four networks were measured for {crossed_too}. "
-        f"`{command}` does it in minutes, where the weights of a run are at hand."
+        f"Of {len(networks)} rows and protocols with two branches, the four networks were measured for "
+        f"{len(networks) - len(left)}. `{command}` does it for the next in minutes, where the weights of its run are "
+        "at hand."
     )
 
 

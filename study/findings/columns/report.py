@@ -68,7 +68,7 @@ def collapse(root: Path) -> str:
     if not measured:
         return (
             f"What clean averages change was not measured yet: `python -m study measure columns {' '.join(LARGE_EPS)} "
-            f"{selection.flags(found[0]) if found else ''}`."
+            f"{selection.flags(found[0]) if found else '--budget lite --dataset cifar10-jpeg'}`."
         )
     said = ", ".join(
         f"from {100 * before.value:.1f} to {100 * after.value:.1f} % (*{catalogue.rows()[key].label}*)"

@@ -114,7 +114,7 @@ def networks(root: Path, group: Group) -> list[Network]:
             both = [(measured, runs[where]) for where, measured in there.items() if measured.complete]
             if both:
                 found.append(Network(key, protocol, *zip(*both, strict=True)))
-    everything = [measured for network in found for measured in network.measured]
+    everything = [both for network in found for both in zip(network.measured, network.records, strict=True)]
     for other in everything[1:]:
         _refuse_other_images(everything[0], other)
     return found
@@ -159,11 +159,12 @@ def _of_seeds(network: Network, seeds: set[int]) -> Network:
     return Network(network.key, network.protocol, *zip(*kept, strict=True))
 
 
-def _refuse_other_images(first: Corruptions, other: Corruptions) -> None:
+def _refuse_other_images(a: tuple[Corruptions, Record], b: tuple[Corruptions, Record]) -> None:
+    (first, of_first), (other, of_other) = a, b
     differ = [kind for kind in first.pixels.keys() & other.pixels.keys() if first.pixels[kind] != other.pixels[kind]]
     if first.images != other.images or differ:
         what = f"{first.images} and {other.images} images" if first.images != other.images else ", ".join(differ)
         raise ValueError(
             f"{other.record} and {first.record} were measured on other corrupted images ({what}): measure both with "
-            "one library: python -m study measure corruptions KEY KEY --anew"
+            f"one library: {Corruptions.command(of_first)} --anew; {Corruptions.command(of_other)} --anew"
         )

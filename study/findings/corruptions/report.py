@@ -1,6 +1,5 @@
 """Networks under corruptions as they are read: tables, sentences, figures and what those say in words. No torch."""
 
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -147,16 +146,24 @@ def words(networks: Sequence[Network], group: Group) -> dict[str, Words]:
 def examples(root: Path, group: Group) -> dict | None:
     """The image that is shown under every corruption, or None where nobody made it.
 
-    Raises ValueError if it is of other data.
+    Raises ValueError, with the remedy, if the file is damaged or of other data.
     """
     path = Path(root).joinpath(*Path(group[0].where).parts[:2], EXAMPLES)
     if not path.is_file():
         return None
-    data = json.loads(path.read_text())
-    if data["checksum"] != group[0].data["checksum"]:
-        command = "python -m study measure corruptions"
-        raise ValueError(f"{path} is of other data than the records beside it: {command} makes it anew")
+    remedy = f"make it anew: {judge.Corruptions.command(group[0])}"
+    with packing.reading(path, remedy) as data:
+        for kind in ("clean", *KINDS):
+            _pixels(data, kind)
+        checksum = data["checksum"]
+    if checksum != group[0].data["checksum"]:
+        raise ValueError(f"{path} is of other data than the records beside it: {remedy}")
     return data
+
+
+def _pixels(data: dict, kind: str) -> np.ndarray:
+    """uint8 (H, W, 3) of the image of :func:`examples` under one corruption."""
+    return packing.unpack(data["pixels"][kind], (*data["size"], 3), np.uint8)
 
 
 def strip(data: dict) -> Figure:
@@ -169,8 +176,7 @@ def strip(data: dict) -> Figure:
             panel.axis("off")
         for panel, kind in zip(panels.flat, ["clean", *KINDS], strict=False):
             panel.axis("on")
-            pixels = packing.unpack(data["pixels"][kind], (*data["size"], 3), np.uint8)
-            picture(panel, pixels / 255, "the image" if kind == "clean" else name(kind))
+            picture(panel, _pixels(data, kind) / 255, "the image" if kind == "clean" else name(kind))
     return figure
 
 

@@ -17,7 +17,7 @@ def gallery(data: dict, images: int = 8) -> Figure:
 
     A cross and a frame mark a wrong prediction. ``data`` is that of :func:`report.read`.
     """
-    clean, labels = _clean(data), data["images"]["labels"]
+    clean, labels = report.clean(data), data["images"]["labels"]
     lines = list(_attacked(data))
     with style():
         figure, panels = plt.subplots(1 + len(lines), images, figsize=(1.2 * images, 1.42 * (1 + len(lines))))
@@ -49,15 +49,9 @@ def words(data: dict, images: int = 8) -> dict[str, str]:
     }
 
 
-def _clean(data: dict) -> np.ndarray:
-    return packing.unpack(
-        data["images"]["pixels"], (len(data["images"]["labels"]), *data["images"]["size"], 3), np.uint8
-    )
-
-
 def _attacked(data: dict):
     """(name, pixels (N, H, W, C), probabilities (N, K)) of each network, through its main batch norm."""
-    clean, size = _clean(data), data["eps"].index(EPS)
+    clean, size = report.clean(data), data["eps"].index(EPS)
     for row in data["rows"]:
         seen = row["branches"]["main"][ATTACK]
         added = packing.unpack(seen["perturbation"], (len(data["eps"]), *clean.shape), np.int8)

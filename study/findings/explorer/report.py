@@ -20,14 +20,13 @@ from study.evidence.estimates import wilson
 from study.evidence.selection import RESULT_BUDGETS, why_stale
 from study.plan import catalogue
 from study.presentation.markup import NO_NUMBER, table
-from study.records import Record
+from study.records import Record, packing
 
 SCHEMA = 1
 NAME = "explorer.json"  # beside the protocols' folders: results/budget/dataset/explorer.json
 ATTACKS = {"noise": "Noise", "fgsm": "FGSM", "pgd-10": "PGD-10"}  # in the data -> on the page, the weakest first
 WHOLE = 10_000  # a probability of 1
 KEYS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # more would make the page heavy
-REMEDY = "make them again: python -m study measure explorer"
 
 
 def find(results: Path) -> Path | None:
@@ -42,13 +41,32 @@ def read(path: Path, results: Path, models: Path) -> tuple[dict, dict[str, Recor
     Raises ValueError, naming every disagreement and the remedy, where the file has another schema, or a record, its
     notebook or a model's file is missing, stale, or not the one that the data were made from.
     """
-    data = json.loads(path.read_text())
-    if data.get("schema") != SCHEMA:
-        raise ValueError(f"{path.name} has schema {data.get('schema')}, this study reads {SCHEMA}: {REMEDY}")
+    budget, dataset = path.parts[-3:-1]
+    remedy = f"make them again: python -m study measure explorer --budget {budget} --dataset {dataset}"
+    with packing.reading(path, remedy) as data:
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"schema {data.get('schema')}, this study reads {SCHEMA}")
+        _unpack_all(data)
     faults = [fault for row in data["rows"] for fault in _faults(row, data["data"]["checksum"], results, models)]
     if faults:
-        raise ValueError(f"the explorer's data do not belong to what is here: {'; '.join(faults)}; {REMEDY}")
+        raise ValueError(f"the explorer's data do not belong to what is here: {'; '.join(faults)}; {remedy}")
     return data, {row["key"]: records.read(results / row["record"] / "record.json") for row in data["rows"]}
+
+
+def clean(data: dict) -> np.ndarray:
+    """The images as they are, uint8 (N, H, W, C)."""
+    return packing.unpack(
+        data["images"]["pixels"], (len(data["images"]["labels"]), *data["images"]["size"], 3), np.uint8
+    )
+
+
+def _unpack_all(data: dict) -> None:
+    """Raises ValueError or KeyError on arrays that are damaged or of other shapes than the file says."""
+    shape = (len(data["eps"]), *clean(data).shape)
+    packing.unpack(data["noise"], shape, np.int8)
+    for seen in (seen for row in data["rows"] for seen in row["branches"].values()):
+        for attack in ("fgsm", "pgd-10"):
+            packing.unpack(seen[attack]["perturbation"], shape, np.int8)
 
 
 def page(data: dict, found: dict[str, Record], *, to_results: str = "../results") -> str:

@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from study.evidence import estimates, selection
+from study.evidence import estimates
 from study.evidence.comparisons import STRONG
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group
@@ -95,12 +95,13 @@ def probes(root: Path, group: Group) -> dict[str, Probe]:
     Raises ValueError, too, where one has images that were made on weights that another was since made anew with.
     """
     found = Probe.collect(root, group)
+    records = {record.where: record for record in group}
     for place, probe in found.items():
         for measurement in probe.measurements:
             source = found.get(measurement.attack.get("source"))
             if source and source.weights != measurement.attack["source_weights"]:
                 raise ValueError(
                     f"{place}/{Probe.FILE} has images made on other weights than those that {source.record} was "
-                    f"probed with: make them again: python -m study measure transfer {selection.flags(group)}"
+                    f"probed with: make them again: python -m study measure transfer {records[place].flags}"
                 )
     return found

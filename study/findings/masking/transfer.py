@@ -40,8 +40,8 @@ def measure(networks: Sequence[Network], results: Path) -> Iterator[str]:
     if len(networks) < 2 or len(sizes) > 1 or len(sources) > 1:
         raise ValueError(
             f"transfer needs two networks or more that were probed on the same images, and here are {len(networks)}, "
-            f"on {sorted(sizes) or 'no'} images of {len(sources)} data sets: first `python -m study measure masking` "
-            "each"
+            f"on {sorted(sizes) or 'no'} images of {len(sources)} data sets: first measure each, with the same "
+            f"--images: {'; '.join(Probe.command(one.record) for one in networks)}"
         )
     images, labels = networks[0].first(sizes.pop(), 0)
     right = among(

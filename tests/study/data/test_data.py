@@ -23,7 +23,20 @@ import pytest
 import torch
 from PIL import Image
 
-from study.data import DATASETS, Dataset, check_name, cifar, digits, download, is_here, jpeg, load, places, svhn
+from study.data import (
+    DATASETS,
+    Dataset,
+    check_name,
+    checksum,
+    cifar,
+    digits,
+    download,
+    is_here,
+    jpeg,
+    load,
+    places,
+    svhn,
+)
 from study.data.archive import Archive, obtain
 from study.data.dataset import channel_statistics
 from study.data.source import load_source
@@ -1210,3 +1223,18 @@ def test_caches_lie_in_the_checkout_or_else_in_the_users_own_folder(monkeypatch,
     assert places.cache_folder() == tmp_path / "project" / "data" / "cache"
     monkeypatch.setattr(places, "checkout", lambda: None)
     assert places.cache_folder() == tmp_path / "home" / ".cache" / "advlib"
+
+
+def test_the_checksum_without_torch_is_that_of_the_loaded_data_and_none_where_they_are_not(tmp_path):
+    members, *_ = jpeg_members()
+    archive = put(tmp_path / "mine", {"own.tar.gz": tar_gz(members)}) / "own.tar.gz"
+    here = ("digits", f"folder:{photos(tmp_path / 'pets', {'cat': 3, 'dog': 3})}", f"cifar10-jpeg:{archive}")
+    assert [checksum(name) for name in here] == [load(name).checksum for name in here]
+    for absent in ("cifar10", "svhn", f"folder:{tmp_path / 'no'}", f"cifar10-jpeg:{tmp_path / 'no'}"):
+        assert checksum(absent) is None
+
+
+def test_the_checksum_of_a_published_data_set_is_that_of_its_archives(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVLIB_DATA", str(tmp_path))
+    (tmp_path / "cifar10-jpeg.tar.gz").write_bytes(b"found by its name")
+    assert checksum("cifar10-jpeg") == f"sha256:{jpeg.CIFAR10_JPEG.archives[0].sha256}"

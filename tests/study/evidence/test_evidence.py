@@ -203,8 +203,13 @@ def test_labels_of_other_data_are_refused(results):
     path.write_text(json.dumps({"checksum": "sha256:0", "labels": "3 1 4"}))
     assert list(selection.labels(results, group)) == [3, 1, 4]
     path.write_text(json.dumps({"checksum": "sha256:1", "labels": "3 1 4"}))
-    with pytest.raises(ValueError, match="of other data"):
+    remedy = "python tools/write_labels.py --budget lite --dataset cifar10-jpeg"
+    with pytest.raises(ValueError, match=f"of other data .*{remedy}"):
         selection.labels(results, group)
+    for damaged in ("{", '{"checksum": "sha256:0"}', '{"checksum": "sha256:0", "labels": "3 x"}'):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=f"{path} is damaged .*{remedy}"):
+            selection.labels(results, group)
 
 
 def test_the_spread_between_trainings_is_that_of_the_column_from_rows_with_several_seeds():

@@ -47,7 +47,7 @@ def tiny():
 def data(monkeypatch, tiny):
     """A dataset that every run of the test loads, whatever its name."""
     monkeypatch.setattr(run, "load", lambda name, root=None: tiny)
-    monkeypatch.setattr(unfinished, "checksum_here", lambda name: tiny.checksum)
+    monkeypatch.setattr(unfinished, "checksum", lambda name: tiny.checksum)
     return tiny
 
 

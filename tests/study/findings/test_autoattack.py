@@ -560,7 +560,7 @@ def test_without_a_file_the_page_says_how_to_make_one(tmp_path):
     record = fake.record()
     fake.put(record, tmp_path)
     assert judge.cases(tmp_path, [record]) == []
-    assert "`python -m study measure autoattack advprop --budget lite`" in report.summary([])
+    assert "`python -m study measure autoattack advprop --budget lite --dataset cifar10-jpeg`" in report.summary([])
     assert report.flags([]).count("<em></em>") == len(judge.FLAGS), "the rules stand there, and nothing came of them"
 
 

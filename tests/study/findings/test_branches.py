@@ -316,9 +316,7 @@ def test_a_branch_that_guesses_is_not_called_robust():
 def test_without_a_file_the_page_says_how_to_make_it(record):
     assert judge.crossings([record], {}) == []
     said = report.missing([record], [])
-    assert (
-        "measured for 0" in said and "python -m study measure branches KEY --budget lite --dataset cifar10-jpeg" in said
-    )
+    assert "measured for 0" in said and f"python -m study measure branches {record.key} {record.flags}`" in said
     assert report.missing([record], [crossing(record, {})]) == ""
 
 

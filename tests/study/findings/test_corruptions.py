@@ -22,7 +22,7 @@ from study.experiment.weights import save_weights
 from study.findings.corruptions import judge, measure, report
 from study.findings.corruptions.judge import COMMON, KINDS, SEVERITIES, Corruptions
 from study.plan import catalogue
-from study.records import Measurement
+from study.records import Measurement, packing
 from study.records.packing import pack_mask
 
 QUICK = ["contrast", "fog"]  # one that is a formula, one that draws
@@ -180,6 +180,19 @@ def test_what_is_on_file_is_what_the_network_sees_image_by_image(world, capsys):
     assert (found.mask("clean") != found.mask("contrast-5")).any(), "or a file of clean images would do"
     shown = json.loads((folder / "results" / "smoke" / "cifar10" / judge.EXAMPLES).read_text())
     assert [*shown["pixels"]] == sorted(["clean", *KINDS])
+
+
+@pytest.mark.parametrize("spoil", [{"fog": "AAAA"}, {"clean": "not base 64"}], ids=["deflated", "text"])
+def test_a_damaged_picture_of_the_corruptions_is_named_with_the_command_that_makes_it_again(tmp_path, spoil):
+    record = fake.record()
+    path = tmp_path / "lite" / "cifar10-jpeg" / judge.EXAMPLES
+    whole = dict.fromkeys(["clean", *KINDS], packing.pack(np.zeros((2, 2, 3), np.uint8)))
+    data = {"checksum": record.data["checksum"], "size": [2, 2], "pixels": whole}
+    packing.write(data, path)
+    assert report.examples(tmp_path, [record]) == data
+    packing.write(data | {"pixels": whole | spoil}, path)
+    with pytest.raises(ValueError, match=f"{path} is damaged .*: make it anew: {Corruptions.command(record)}"):
+        report.examples(tmp_path, [record])
 
 
 def test_a_network_that_ignores_what_it_sees_is_as_accurate_under_everything(world, monkeypatch):

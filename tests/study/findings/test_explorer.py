@@ -223,6 +223,25 @@ def test_data_that_outlived_what_they_were_made_from_fail_the_build(world, spoil
         report.read(world.file, world.results, world.models)
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data["images"].update(pixels=data["noise"][::-1]),
+        lambda data: data["rows"][0]["branches"]["main"]["fgsm"].update(perturbation="AAAA"),
+        lambda data: data.pop("rows"),
+        lambda data: data.update(schema=99),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_command_that_makes_it_again(world, spoil):
+    data = json.loads(world.file.read_text())
+    spoil(data)
+    world.file.write_text(json.dumps(data))
+    budget, dataset = world.file.parts[-3:-1]
+    remedy = f"{world.file} is damaged .*: python -m study measure explorer --budget {budget} --dataset {dataset}"
+    with pytest.raises(ValueError, match=remedy):
+        report.read(world.file, world.results, world.models)
+
+
 def test_line_endings_do_not_make_a_record_another(world):
     path = next(world.results.rglob("sat/seed0/record.json"))
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))

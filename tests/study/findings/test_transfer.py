@@ -22,6 +22,7 @@ from study.experiment.evaluate import PIXEL
 from study.experiment.weights import save_weights
 from study.findings.masking import checks, judge, measure, probes, report, transfer
 from study.findings.masking.probes import Probe
+from study.machine.folders import MARKS
 from study.plan import catalogue
 from study.plan.catalogue import config
 from study.records import Measurement
@@ -149,9 +150,7 @@ def test_images_from_a_network_that_was_trained_anew_are_refused(tmp_path):
         of = dataclasses.replace(of, measurements=(fake.measurement(fake.attacks(of.key)[0], 0.5),))
         group.append(of)
         dataclasses.replace(one, record_digest=records.digest(of)).write(tmp_path, of)
-    with pytest.raises(
-        ValueError, match=r"other weights than .*python -m study measure transfer --budget smoke --dataset digits"
-    ):
+    with pytest.raises(ValueError, match=f"other weights than .*python -m study measure transfer {record.flags}"):
         probes.probes(tmp_path, group)
     fake.beside(dataclasses.replace(source, weights="old", record_digest=records.digest(group[1])), tmp_path)
     assert set(probes.probes(tmp_path, group)) == {record.where, other.where}
@@ -245,7 +244,9 @@ def project(learned, tmp_path_factory):
         about = fake.about(record, 20, sha256(weights.read_bytes()).hexdigest())
         made = measure.probe(found.model, images, labels, record=record, about=about, queries=20)
         made.write(folder / "results", record)
-    (folder / "_config.yml").write_text("")
+    for mark in MARKS:
+        (folder / mark).parent.mkdir(exist_ok=True)
+        (folder / mark).write_text("")
     return folder
 
 

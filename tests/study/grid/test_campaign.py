@@ -23,7 +23,7 @@ from study.plan import arithmetic
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("ADVLIB_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr(execute, "checksum_here", lambda dataset: None)  # as on a machine without the data
+    monkeypatch.setattr(execute, "_checksum", lambda dataset: None)  # as on a machine without the data
 
 
 def run(key="advprop", **changes) -> grid.Run:

@@ -17,7 +17,7 @@ from study.plan import arithmetic, catalogue
 @pytest.fixture(autouse=True)
 def work(tmp_path, monkeypatch):
     monkeypatch.setenv("ADVLIB_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr(execute, "checksum_here", lambda dataset: None)  # as on a machine without the data
+    monkeypatch.setattr(execute, "_checksum", lambda dataset: None)  # as on a machine without the data
     return tmp_path / "work"
 
 

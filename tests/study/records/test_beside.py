@@ -282,7 +282,7 @@ def test_the_remedy_is_a_command_that_measures_this_kind_of_this_very_run(kind, 
         assert (options.command, options.kind, options.keys) == (command_line.measure, kind.KIND, [of.key])
         asked = (options.protocol, options.budget, options.dataset, options.seed)
         assert asked == (of.protocol, of.budget, of.config["dataset"], of.seed)
-        assert command_line._where(options, of.key) == of.where and options.anew is anew
+        assert command_line._cell(options, of.key).where == of.where and options.anew is anew
     assert "is not there: measure: " in absent
 
 
