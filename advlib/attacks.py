@@ -228,12 +228,25 @@ def _length(images: Tensor) -> Tensor:
 def _logits_and_gradient(
     logits_fn: LogitsFn, x_adv: Tensor, y: Tensor, objective: Objective = cross_entropy
 ) -> tuple[Tensor, Tensor]:
-    """The logits (B, K), and each image's own gradient of its objective."""
-    x_adv = x_adv.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = logits_fn(x_adv)
-        (gradient,) = torch.autograd.grad(objective(logits, y), x_adv)
-    return logits.detach(), gradient
+    """The logits (B, K), and each image's own gradient of its objective; inside a caller's inference mode, too."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x_adv, y = (t.clone() if t.is_inference() else t.detach() for t in (x_adv, y))
+        logits = _logits(logits_fn, x_adv.requires_grad_())
+        known = torch.autograd.grad(objective(logits, y), x_adv, allow_unused=True) if logits.requires_grad else [None]
+    if known[0] is None:
+        raise ValueError("the logits have no gradient by the images: take detach() and no_grad() out of the model")
+    return logits.detach(), known[0]
+
+
+def _logits(logits_fn: LogitsFn, x: Tensor) -> Tensor:
+    """What the model says of ``x``. Raises TypeError unless it is a tensor, ValueError unless that is (B, K)."""
+    logits = logits_fn(x)
+    if not isinstance(logits, Tensor):
+        key = next(iter(logits)) if isinstance(logits, dict) else 0
+        raise TypeError(f"the model returns a {type(logits).__name__}: attack its logits, lambda x: model(x)[{key!r}]")
+    if logits.ndim != 2 or len(logits) != len(x):
+        raise ValueError(f"logits {tuple(logits.shape)} of {len(x)} images: need (B, K)")
+    return logits
 
 
 def _ascend(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int, validate: bool, objective):
@@ -285,7 +298,7 @@ def predictions(logits_fn: LogitsFn, x: Tensor) -> Tensor:
     Raises FloatingPointError if logits are not finite: the signed gradient of a diverged model is zero, which would
     pass for robustness.
     """
-    return _classes(logits_fn(x))
+    return _classes(_logits(logits_fn, x))
 
 
 def _classes(logits: Tensor) -> Tensor:
@@ -330,7 +343,7 @@ def _checking_values(logits_fn: LogitsFn, x: Tensor, y: Tensor, bounds: Bounds) 
     highest = y.max().item()
 
     def checked(x: Tensor) -> Tensor:
-        logits = logits_fn(x)
+        logits = _logits(logits_fn, x)
         if highest >= logits.shape[1]:
             raise ValueError(f"label {highest} is out of range: the model has classes 0 to {logits.shape[1] - 1}")
         return logits

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advlib.attacks import _narrow, cross_entropy, eval_mode, fgsm, first_success, pgd, uniform_noise
+from advlib.attacks import _narrow, cross_entropy, eval_mode, fgsm, first_success, pgd, predictions, uniform_noise
 from advlib.resnet import Standardise
 from study.experiment.evaluate import evaluate, suite
 from study.experiment.precision import log_odds
@@ -418,6 +419,26 @@ def test_frozen_models_and_callers_without_gradients_get_the_same_attack(tiny, b
 
 
 def test_eval_mode_restores_each_modules_own_mode_also_after_an_exception(tiny):
+@every_attack
+def test_inference_mode_changes_no_attack_on_images_from_inside_or_outside(tiny, batch, settings):
+    model, (x, y) = tiny(), batch
+    expected = craft(model, x, y, settings)
+    with torch.inference_mode():
+        inside = x.clone(), y.clone()
+        assert torch.equal(craft(model, x, y, settings), expected)
+        assert torch.equal(craft(model, *inside, settings), expected) and torch.is_inference_mode_enabled()
+    assert torch.equal(craft(model, *inside, settings), expected)
+
+
+def test_inference_mode_changes_no_first_success(tiny, batch):
+    model, x = tiny(), batch[0]
+    y = model(x).argmax(dim=1)
+    expected = first_success(model, x, y, **ATTACKS["pgd"])
+    with torch.inference_mode():
+        assert torch.equal(first_success(model, x.clone(), y.clone(), **ATTACKS["pgd"]), expected)
+    assert 0 < expected.max()
+
+
     model = flagged(tiny)
     before = snapshot(model)["modes"]
     assert len(set(before.values())) == 2
@@ -759,6 +780,36 @@ def test_a_probe_of_such_a_network_is_an_error():
 
 
 def refusing_to_run(images):
+NOT_LOGITS = {
+    "tuple": (lambda x: (x.flatten(1), None), TypeError, r"returns a tuple.*model\(x\)\[0\]"),
+    "dict": (lambda x: {"out": x.flatten(1)}, TypeError, r"returns a dict.*model\(x\)\['out'\]"),
+    "nothing": (lambda x: None, TypeError, "returns a NoneType.*logits"),
+    "one-score": (lambda x: x.flatten(1)[:, 0], ValueError, r"logits \(2,\) of 2 images: need \(B, K\)"),
+    "map": (lambda x: x, ValueError, r"logits \(2, 3, 4, 4\) of 2 images: need \(B, K\)"),
+    "fewer": (lambda x: x.flatten(1)[:1], ValueError, r"logits \(1, 48\) of 2 images: need \(B, K\)"),
+}
+WITHOUT_GRADIENT = {
+    "detached": lambda x: x.detach().flatten(1),
+    "detached-inside": lambda x: nn.Linear(48, 2)(x.detach().flatten(1)),
+    "classes": lambda x: F.one_hot(x.flatten(1).argmax(dim=1), 48),
+}
+
+
+@pytest.mark.parametrize(("model", "error", "message"), NOT_LOGITS.values(), ids=NOT_LOGITS)
+def test_a_model_that_returns_no_logits_is_refused_with_what_it_returns_and_the_remedy(model, error, message):
+    on_trust = partial(pgd, **PGD, validate=False)
+    for asked in (partial(pgd, **PGD), on_trust, partial(first_success, **PGD), lambda f, x, y: predictions(f, x)):
+        with pytest.raises(error, match=message):
+            asked(model, X, Y)
+
+
+@pytest.mark.parametrize("model", WITHOUT_GRADIENT.values(), ids=WITHOUT_GRADIENT)
+def test_logits_without_a_gradient_by_the_images_are_refused_with_the_remedy(model):
+    for attack in (partial(pgd, **PGD, validate=False), partial(first_success, **PGD)):
+        with pytest.raises(ValueError, match=r"no gradient by the images.*detach\(\)"):
+            attack(model, X, torch.zeros(2, dtype=torch.int64))
+
+
     raise AssertionError("the model was asked although the input is bad")
 
 
