@@ -70,7 +70,7 @@ def pgd(
     """
     _check_batch(x, y)
     logits_fn = _checking_values(logits_fn, x, y, bounds) if validate else logits_fn
-    _check_strength(eps, step_size, steps, restarts, norm)
+    eps, step_size, steps, restarts = _strength(eps, step_size, steps, restarts, norm)
     given = x.detach()
     x, logits_fn = _wide(given, logits_fn)
     ball = _BALLS[norm](x, eps, bounds)
@@ -109,7 +109,7 @@ def first_success(
     """
     _check_batch(x, y)
     logits_fn = _checking_values(logits_fn, x, y, bounds)
-    _check_strength(eps, step_size, steps, restarts, norm)
+    eps, step_size, steps, restarts = _strength(eps, step_size, steps, restarts, norm)
     x, logits_fn = _wide(x.detach(), logits_fn)
     ball = _BALLS[norm](x, eps, bounds)
     needed = torch.full_like(y, steps + 1)
@@ -128,7 +128,7 @@ def uniform_noise(
     """x plus uniform noise in [-eps, eps], clipped to ``bounds``: what an attack of that size must beat."""
     _check_images(x)
     _check_pixels(x, bounds)
-    _check_strength(eps, 0.0, 0, 1, "linf")
+    eps, *_ = _strength(eps, 0.0, 0, 1, "linf")
     wide, _ = _wide(x.detach(), None)
     return _narrow(_LinfBall(wide, eps, bounds).random(wide, generator), x.detach())
 
@@ -328,10 +328,10 @@ def _check_batch(x: Tensor, y: Tensor) -> None:
 
 def _check_pixels(x: Tensor, bounds: Bounds) -> None:
     low, high = x.min().item(), x.max().item()
-    if not bounds[0] <= low <= high <= bounds[1]:  # also false for NaN
+    rounding = 4 * max(torch.finfo(dtype).eps for dtype in (x.dtype, torch.float32)) * max(map(abs, bounds))
+    if not bounds[0] - rounding <= low <= high <= bounds[1] + rounding:  # also false for NaN
         raise ValueError(
-            f"images span [{low:.4g}, {high:.4g}], outside bounds {bounds}: attack pixels, and let the model's first "
-            "layer standardise them"
+            f"images span [{low:.4g}, {high:.4g}], outside bounds {bounds}: scale to them, standardise in the model"
         )
 
 
@@ -351,13 +351,16 @@ def _checking_values(logits_fn: LogitsFn, x: Tensor, y: Tensor, bounds: Bounds) 
     return checked
 
 
-def _check_strength(eps: float, step_size: float, steps: int, restarts: int, norm: str) -> None:
+def _strength(eps, step_size, steps, restarts, norm: str) -> tuple[float, float, int, int]:
+    """The numbers as Python's own, be they numpy's or torch's. Raises ValueError on an impossible one."""
+    given = (eps, step_size, steps, restarts)
+    eps, step_size, steps, restarts = (n.item() if getattr(n, "ndim", None) == 0 else n for n in given)
     for name, value in [("eps", eps), ("step_size", step_size)]:
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}={value} is not a finite length >= 0: use the units of the images, such as 8/255")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps={steps!r} is not a whole number >= 0")
-    if isinstance(restarts, bool) or not isinstance(restarts, int) or restarts < 1:
-        raise ValueError(f"restarts={restarts!r} is not a whole number >= 1")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value!r} is not a finite length >= 0: use the units of the images, as in 8/255")
+    for name, value, least in [("steps", steps, 0), ("restarts", restarts, 1)]:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r} is not a whole number >= {least}")
     if norm not in _BALLS:
         raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(_BALLS)}")
+    return eps, step_size, steps, restarts

@@ -5,6 +5,7 @@ from collections import Counter
 from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -418,7 +419,6 @@ def test_frozen_models_and_callers_without_gradients_get_the_same_attack(tiny, b
         assert not torch.is_grad_enabled()
 
 
-def test_eval_mode_restores_each_modules_own_mode_also_after_an_exception(tiny):
 @every_attack
 def test_inference_mode_changes_no_attack_on_images_from_inside_or_outside(tiny, batch, settings):
     model, (x, y) = tiny(), batch
@@ -439,6 +439,7 @@ def test_inference_mode_changes_no_first_success(tiny, batch):
     assert 0 < expected.max()
 
 
+def test_eval_mode_restores_each_modules_own_mode_also_after_an_exception(tiny):
     model = flagged(tiny)
     before = snapshot(model)["modes"]
     assert len(set(before.values())) == 2
@@ -779,7 +780,6 @@ def test_a_probe_of_such_a_network_is_an_error():
         measure.gradients(RootOfColours(), *grey_and_coloured())
 
 
-def refusing_to_run(images):
 NOT_LOGITS = {
     "tuple": (lambda x: (x.flatten(1), None), TypeError, r"returns a tuple.*model\(x\)\[0\]"),
     "dict": (lambda x: {"out": x.flatten(1)}, TypeError, r"returns a dict.*model\(x\)\['out'\]"),
@@ -810,6 +810,7 @@ def test_logits_without_a_gradient_by_the_images_are_refused_with_the_remedy(mod
             attack(model, X, torch.zeros(2, dtype=torch.int64))
 
 
+def refusing_to_run(images):
     raise AssertionError("the model was asked although the input is bad")
 
 
@@ -829,6 +830,11 @@ BAD_SETTINGS = [
     ({"restarts": -2}, r"restarts=-2 .*whole number >= 1"),
     ({"restarts": 1.5}, r"restarts=1.5 .*whole number >= 1"),
     ({"restarts": True}, r"restarts=True .*whole number >= 1"),
+    ({"eps": True}, r"eps=True .*8/255"),
+    ({"eps": "8/255"}, r"eps='8/255' .*8/255"),
+    ({"step_size": None}, r"step_size=None .*8/255"),
+    ({"steps": np.float64(2)}, r"steps=2.0 .*whole number >= 0"),
+    ({"restarts": np.True_}, r"restarts=True .*whole number >= 1"),
     ({"norm": "l1"}, r"'l1'.*linf, l2"),
     ({"norm": "Linf"}, r"'Linf'.*linf, l2"),
 ]
@@ -907,6 +913,31 @@ def test_images_are_judged_by_the_bounds_given():
     pgd(Linear(), x, Y, **PGD, bounds=(-2.0, 2.0))
     with pytest.raises(ValueError, match=r"bounds \(-1.0, 1.0\)"):
         pgd(Linear(), x, Y, **PGD, bounds=(-1.0, 1.0))
+
+
+def test_numbers_of_numpy_and_torch_are_those_of_python():
+    model, x, y = linear_case()
+    plain = {"eps": 0.125, "step_size": 0.0625, "steps": 127, "restarts": 2}
+    kinds = {"eps": np.float32, "step_size": torch.tensor, "steps": np.int8, "restarts": np.array}  # 127 + 1 is no int8
+    others = {name: kinds[name](value) for name, value in plain.items()}
+    for attack in (pgd, first_success):
+        assert torch.equal(attack(model, x, y, **others), attack(model, x, y, **plain)), attack
+    for f in (partial(fgsm, model, x, y), lambda eps: uniform_noise(x, eps=eps, generator=seeded(0))):
+        assert torch.equal(f(eps=np.array(0.125)), f(eps=0.125))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-2.0, 2.0)])
+def test_pixels_a_rounding_error_beyond_the_bounds_are_attacked_and_end_inside(dtype, bounds):
+    beyond = 2 * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) * bounds[1]
+    x = torch.cat([X, X]).to(dtype)
+    x[0, 0, 0, 0], x[1, 0, 0, 0] = bounds[0] - beyond, bounds[1] + beyond
+    y = torch.cat([Y, Y])
+    assert first_success(Linear(), x, y, **PGD, bounds=bounds).shape == (4,)
+    for x_adv in (pgd(Linear(), x, y, **PGD, bounds=bounds), uniform_noise(x, eps=0.1, bounds=bounds)):
+        assert bounds[0] <= x_adv.min() and x_adv.max() <= bounds[1]
+    with pytest.raises(ValueError, match="outside bounds.*scale.*standardise in the model"):
+        pgd(Linear(), x + 3 * beyond, y, **PGD, bounds=bounds)
 
 
 # --- the log-odds, for float16 -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -105,6 +106,13 @@ def test_the_first_layer_standardises_per_channel(tiny, batch):
     torch.testing.assert_close(model(x), model.classify(z))
     torch.testing.assert_close(model.standardise(x), z)
     torch.testing.assert_close(model.standardise.to_pixels(z), x)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_constants_of_any_kind_are_float32_in_the_network(tiny, batch, kind):
+    model = tiny(mean=kind((0.5, 0.25, 0.0)), std=kind((1, 0.5, 0.25)))
+    assert model.standardise.mean.dtype == model.standardise.std.dtype == torch.float32
+    assert torch.equal(model(batch[0]), tiny(mean=(0.5, 0.25, 0.0), std=(1.0, 0.5, 0.25))(batch[0]))
 
 
 def test_standardising_equals_folding_the_constants_into_the_stem(tiny, batch):
