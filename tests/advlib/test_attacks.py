@@ -405,6 +405,17 @@ def test_an_input_that_requires_grad_still_gives_a_detached_result(tiny, batch, 
     assert leaf.requires_grad and leaf.grad is None
 
 
+def test_predictions_are_asked_for_without_gradients(batch):
+    asked = []
+
+    def logits_fn(images):
+        asked.append(torch.is_grad_enabled())
+        return images.flatten(1)
+
+    predictions(logits_fn, batch[0])
+    assert asked == [False]
+
+
 def test_uniform_noise_of_an_input_that_requires_grad_is_detached(batch):
     assert not uniform_noise(batch[0].clone().requires_grad_(), eps=0.1).requires_grad
 
@@ -509,6 +520,15 @@ def test_without_a_generator_the_global_one_is_used(tiny, batch):
     assert not torch.equal(pgd(tiny(), x, y, **ATTACKS["random-start-only"]), first)
     torch.manual_seed(11)
     assert torch.equal(pgd(tiny(), x, y, **ATTACKS["random-start-only"]), first)
+
+
+@norms
+def test_a_part_of_a_batch_has_the_random_starts_that_it_has_in_the_whole(norm):
+    x, y = torch.rand(6, 3, 4, 4, generator=seeded(1)), torch.zeros(6, dtype=torch.int64)
+    start = {"eps": 0.1, "step_size": 0.1, "steps": 0, "random_start": True, "norm": norm}
+    whole = pgd(Linear(), x, y, **start, generator=seeded(0))
+    parts = [pgd(Linear(), part, y[:2], **start, part=(k, 3), generator=seeded(0)) for k, part in enumerate(x.split(2))]
+    assert torch.equal(torch.cat(parts), whole)
 
 
 # ---- restarts
@@ -633,6 +653,33 @@ def test_first_success_without_steps_tells_right_from_wrong(tiny, batch):
     assert first_success(model, x, y, eps=0.1, step_size=0.1, steps=0).tolist() == expected
 
 
+@pytest.mark.parametrize("random_start", [False, True])
+def test_an_image_that_is_wrong_as_it_is_needs_no_step(tiny, batch, random_start):
+    model, (x, y) = tiny(), batch
+    y = model(x).argmax(dim=1)
+    y[:2] = (y[:2] + 1) % 10
+    needed = first_success(model, x, y, eps=1e-6, step_size=1e-6, steps=2, random_start=random_start)
+    assert needed.tolist() == [0, 0, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "step_size", "threshold", "expected"),
+    [(torch.bfloat16, 1e-3, 0.505, 6), (torch.float16, 1e-4, 0.5005, 8)],
+    ids=["bfloat16", "float16"],
+)
+def test_first_success_on_half_precision_images_adds_up_steps_below_their_rounding(
+    dtype, step_size, threshold, expected
+):
+    """One pixel from 0.5, whose next neighbours are 0.5039 and 0.5078, or 0.50049 and 0.50098."""
+
+    def logits_fn(images):
+        score = images.flatten(1).sum(dim=1) - threshold
+        return torch.stack([-score, score], dim=1)
+
+    x, y = torch.full((1, 1, 1, 1), 0.5, dtype=dtype), torch.tensor([0])
+    assert first_success(logits_fn, x, y, eps=0.1, step_size=step_size, steps=9).tolist() == [expected]
+
+
 def test_first_success_sees_each_iterate_of_a_survivor_once_and_nothing_of_the_fallen():
     """The score rises by the step size; image i falls after the number of steps that its distance from 0.5 takes."""
     sizes = []
@@ -646,6 +693,10 @@ def test_first_success_sees_each_iterate_of_a_survivor_once_and_nothing_of_the_f
     needed = first_success(logits_fn, x, torch.zeros(5, dtype=torch.int64), eps=0.35, step_size=0.1, steps=6)
     assert needed.tolist() == [0, 1, 2, 3, 7]
     assert sizes == [5, 4, 3, 2, 1, 1, 1]
+    sizes.clear()
+    first_success(logits_fn, x[:3], torch.zeros(3, dtype=torch.int64), eps=0.35, step_size=0.1, steps=6)
+    first_success(logits_fn, x[:2], torch.zeros(2, dtype=torch.int64), eps=0.35, step_size=0.1, steps=2)
+    assert sizes == [3, 2, 1, 2, 1]  # and of an empty batch nothing
 
 
 def climb_to_085(images: Tensor) -> Tensor:
@@ -665,6 +716,13 @@ def test_first_success_restarts_attack_survivors_only_and_keep_every_success():
     assert torch.equal(often[thrice < 3], thrice[thrice < 3])
     assert (once < 3).sum() < (thrice < 3).sum() < (often < 3).sum()
     assert often.max() == 2  # a start above 0.65 suffices: 60 of them all below have probability 0.6875^60 < 1e-9
+
+
+def test_a_random_start_alone_is_no_success_of_first_success():
+    x, y = torch.full((64, 1, 1, 1), 0.5), torch.zeros(64, dtype=torch.int64)
+    settings = {"eps": 0.4, "step_size": 0.1, "steps": 0, "random_start": True}
+    assert climb_to_085(pgd(climb_to_085, x, y, **settings, generator=seeded(0))).argmax(dim=1).sum() > 0
+    assert first_success(climb_to_085, x, y, **settings, generator=seeded(0)).tolist() == [1] * 64
 
 
 @pytest.mark.parametrize("attack", [pgd, first_success])
@@ -763,6 +821,16 @@ def test_on_trust_a_gradient_that_is_not_finite_gives_images_that_are_not(norm):
     x, y = grey_and_coloured()
     x_adv = pgd(RootOfColours(), x, y, eps=0.1, step_size=0.05, steps=1, norm=norm, validate=False)
     assert x_adv[:2].isnan().any() and x_adv[2].isfinite().all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_an_error_and_no_prediction(value):
+    def diverged(images):
+        return images.flatten(1)[:, :2] + torch.tensor([0.0, value])
+
+    for asked in (lambda f, x, y: predictions(f, x), partial(first_success, **PGD)):
+        with pytest.raises(FloatingPointError, match="the logits are not finite"):
+            asked(diverged, X, Y)
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,9 @@ def test_the_surrogate_network_is_the_relu_network_forward_and_another_backward(
 
 
 def test_activation_alpha_reaches_all_seventeen_activations(tiny):
-    model = tiny(activation="surrogate-relu", activation_alpha=3.0)
-    assert [module.alpha for module in model.modules() if hasattr(module, "alpha")] == [3.0] * 17
+    for options, alpha in (({}, 10.0), ({"activation_alpha": 3.0}, 3.0)):
+        model = tiny(activation="surrogate-relu", **options)
+        assert [module.alpha for module in model.modules() if hasattr(module, "alpha")] == [alpha] * 17
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
