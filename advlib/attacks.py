@@ -57,16 +57,16 @@ def pgd(
 ) -> Tensor:
     """Projected gradient ascent on the cross-entropy inside the eps-ball (Madry et al. 2018); returns the last iterate.
 
-    x: (B, C, H, W) inside ``bounds``, of any floating-point dtype; y: (B,) int64. ``eps`` and ``step_size``: lengths in
-    the ``norm`` ("linf" or "l2"), in the units of ``x`` (pixels: 8/255 is customary). ``random_start``: from a point of
-    the ball, drawn from ``generator`` or torch's global one. ``restarts`` beyond the first are for survivors only.
-    ``validate=False`` trusts all values, which spares a GPU the wait for them: images beyond ``bounds`` are clamped
-    into them, whatever eps is, and a gradient that is not finite makes images that are not. ``part=(k, n)``: ``x`` is
-    the k-th (from 0) of n equal parts of a batch, and gets the random starts that it has in the whole of it.
-    ``objective``: what is raised in the place of the cross-entropy.
+    x: (B, C, H, W) inside ``bounds`` but for rounding, of any floating-point dtype; y: (B,) int64. ``eps``,
+    ``step_size``: lengths in the ``norm`` ("linf" or "l2"), in the units of ``x`` (pixels: 8/255 is customary).
+    ``random_start``: from a point of the ball, drawn from ``generator`` or torch's global one. ``restarts`` beyond the
+    first are for survivors only. ``validate=False`` trusts all values, which spares a GPU the wait for them: images
+    beyond ``bounds`` are clamped into them, whatever eps is, and a gradient that is not finite makes images that are
+    not. ``part=(k, n)``: ``x`` is the k-th (from 0) of n equal parts of a batch, and gets the random starts that it has
+    in the whole of it. ``objective``: what is raised in the place of the cross-entropy.
 
-    Raises ValueError on images outside ``bounds``, labels out of range, an empty batch, or impossible hyperparameters;
-    TypeError on a wrong dtype; FloatingPointError on logits or a gradient that are not finite.
+    Raises ValueError on images outside ``bounds``, an empty batch, and impossible labels, logits or hyperparameters;
+    TypeError on a wrong dtype or what is no tensor; FloatingPointError on logits or a gradient that are not finite.
     """
     _check_batch(x, y)
     logits_fn = _checking_values(logits_fn, x, y, bounds) if validate else logits_fn

@@ -513,6 +513,13 @@ def test_the_generator_alone_decides_the_random_start(tiny, batch, name):
     assert not torch.equal(attack(1), attack(2))
 
 
+def test_a_random_start_draws_one_number_a_pixel(batch):
+    ours, theirs, (x, y) = seeded(0), seeded(0), batch
+    pgd(lambda images: images.flatten(1), x, y, **ATTACKS["random-start-only"], generator=ours)
+    torch.empty_like(x).uniform_(generator=theirs)
+    assert torch.equal(ours.get_state(), theirs.get_state())
+
+
 def test_without_a_generator_the_global_one_is_used(tiny, batch):
     x, y = batch
     torch.manual_seed(11)
