@@ -513,11 +513,26 @@ def test_the_generator_alone_decides_the_random_start(tiny, batch, name):
     assert not torch.equal(attack(1), attack(2))
 
 
-def test_a_random_start_draws_one_number_a_pixel(batch):
-    ours, theirs, (x, y) = seeded(0), seeded(0), batch
-    pgd(lambda images: images.flatten(1), x, y, **ATTACKS["random-start-only"], generator=ours)
-    torch.empty_like(x).uniform_(generator=theirs)
-    assert torch.equal(ours.get_state(), theirs.get_state())
+def drawn(x: Tensor, norm: str, eps: float, generator: torch.Generator) -> Tensor:
+    """A random start, by hand."""
+    if norm == "linf":
+        return (x + torch.empty_like(x).uniform_(-eps, eps, generator=generator)).clamp(0, 1)
+    direction = torch.empty_like(x).normal_(generator=generator)
+    u = torch.empty(len(x), 1, 1, 1).uniform_(generator=generator)
+    length = direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    return (x + eps * u ** (1 / x[0].numel()) * direction / length).clamp(0, 1)
+
+
+@norms
+def test_a_random_start_is_these_draws_of_the_generator_and_no_more(batch, norm):
+    by_hand, (x, y) = seeded(0), batch
+    expected = drawn(x, norm, 0.1, by_hand)
+    for attack in (pgd, first_success):
+        generator = seeded(0)
+        start = {"eps": 0.1, "step_size": 0.1, "steps": 0, "random_start": True, "norm": norm, "generator": generator}
+        found = attack(lambda images: images.flatten(1), x, y, **start)
+        assert torch.equal(generator.get_state(), by_hand.get_state())
+        assert attack is first_success or torch.allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_without_a_generator_the_global_one_is_used(tiny, batch):
@@ -531,10 +546,10 @@ def test_without_a_generator_the_global_one_is_used(tiny, batch):
 
 @norms
 def test_a_part_of_a_batch_has_the_random_starts_that_it_has_in_the_whole(norm):
-    x, y = torch.rand(6, 3, 4, 4, generator=seeded(1)), torch.zeros(6, dtype=torch.int64)
+    x, y = torch.rand(4, 3, 4, 4, generator=seeded(1)), torch.zeros(4, dtype=torch.int64)
     start = {"eps": 0.1, "step_size": 0.1, "steps": 0, "random_start": True, "norm": norm}
     whole = pgd(Linear(), x, y, **start, generator=seeded(0))
-    parts = [pgd(Linear(), part, y[:2], **start, part=(k, 3), generator=seeded(0)) for k, part in enumerate(x.split(2))]
+    parts = [pgd(Linear(), part, y[:2], **start, part=(k, 2), generator=seeded(0)) for k, part in enumerate(x.split(2))]
     assert torch.equal(torch.cat(parts), whole)
 
 
