@@ -11,7 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advlib.attacks import _narrow, cross_entropy, eval_mode, fgsm, first_success, pgd, predictions, uniform_noise
+from advlib.attacks import (
+    _narrow,
+    cross_entropy,
+    eval_mode,
+    fgsm,
+    first_success,
+    pgd,
+    predictions,
+    require_finite,
+    uniform_noise,
+)
 from advlib.resnet import Standardise
 from study.experiment.evaluate import evaluate, suite
 from study.experiment.precision import log_odds
@@ -523,9 +533,10 @@ def drawn(x: Tensor, norm: str, eps: float, generator: torch.Generator) -> Tenso
     return (x + eps * u ** (1 / x[0].numel()) * direction / length).clamp(0, 1)
 
 
+@pytest.mark.parametrize("size", [1, 5])
 @norms
-def test_a_random_start_is_these_draws_of_the_generator_and_no_more(batch, norm):
-    by_hand, (x, y) = seeded(0), batch
+def test_a_random_start_is_these_draws_of_the_generator_and_no_more(batch, norm, size):
+    by_hand, x, y = seeded(0), batch[0][:size], batch[1][:size]
     expected = drawn(x, norm, 0.1, by_hand)
     for attack in (pgd, first_success):
         generator = seeded(0)
@@ -843,6 +854,11 @@ def test_on_trust_a_gradient_that_is_not_finite_gives_images_that_are_not(norm):
     x, y = grey_and_coloured()
     x_adv = pgd(RootOfColours(), x, y, eps=0.1, step_size=0.05, steps=1, norm=norm, validate=False)
     assert x_adv[:2].isnan().any() and x_adv[2].isfinite().all()
+
+
+def test_one_pixel_that_is_not_finite_makes_its_image_so():
+    with pytest.raises(FloatingPointError, match="images: 1 of 2 are not finite"):
+        require_finite(with_pixel(math.nan), "images")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
