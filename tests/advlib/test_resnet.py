@@ -188,6 +188,10 @@ def test_other_channels_and_classes():
     torch.testing.assert_close(model.standardise(x), 2 * x - 1)  # 0.5 and 0.5 where CIFAR-10's constants do not fit
 
 
+def test_the_smallest_network_has_one_channel_and_two_classes():
+    assert resnet18(num_classes=2, width=1, in_channels=1).eval()(torch.rand(2, 1, 8, 8)).shape == (2, 2)
+
+
 def test_images_of_another_channel_count_are_refused(tiny):
     """(B, 1, H, W) - (1, 3, 1, 1) would broadcast: a grey image would pass as three different ones."""
     with pytest.raises(ValueError, match="1 channel.* 3"):
