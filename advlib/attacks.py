@@ -57,20 +57,20 @@ def pgd(
 ) -> Tensor:
     """Projected gradient ascent on the cross-entropy inside the eps-ball (Madry et al. 2018); returns the last iterate.
 
-    x: (B, C, H, W) inside ``bounds``, of any floating-point dtype; y: (B,) int64. ``eps`` and ``step_size``: lengths in
-    the ``norm`` ("linf" or "l2"), in the units of ``x`` (pixels: 8/255 is customary). ``random_start``: from a point of
-    the ball, drawn from ``generator`` or torch's global one. ``restarts`` beyond the first are for survivors only.
-    ``validate=False`` trusts all values, which spares a GPU the wait for them: images beyond ``bounds`` are clamped
-    into them, whatever eps is, and a gradient that is not finite makes images that are not. ``part=(k, n)``: ``x`` is
-    the k-th (from 0) of n equal parts of a batch, and gets the random starts that it has in the whole of it.
-    ``objective``: what is raised in the place of the cross-entropy.
+    x: (B, C, H, W) inside ``bounds`` but for rounding, of any floating-point dtype; y: (B,) int64. ``eps``,
+    ``step_size``: lengths in the ``norm`` ("linf" or "l2"), in the units of ``x`` (pixels: 8/255 is customary).
+    ``random_start``: from a point of the ball, drawn from ``generator`` or torch's global one. ``restarts`` beyond the
+    first are for survivors only. ``validate=False`` trusts all values, which spares a GPU the wait for them: images
+    beyond ``bounds`` are clamped into them, whatever eps is, and a gradient that is not finite makes images that are
+    not. ``part=(k, n)``: ``x`` is the k-th (from 0) of n equal parts of a batch, and gets the random starts that it has
+    in the whole of it. ``objective``: what is raised in the place of the cross-entropy.
 
-    Raises ValueError on images outside ``bounds``, labels out of range, an empty batch, or impossible hyperparameters;
-    TypeError on a wrong dtype; FloatingPointError on logits or a gradient that are not finite.
+    Raises ValueError on images outside ``bounds``, an empty batch, and impossible labels, logits or hyperparameters;
+    TypeError on a wrong dtype or what is no tensor; FloatingPointError on logits or a gradient that are not finite.
     """
     _check_batch(x, y)
     logits_fn = _checking_values(logits_fn, x, y, bounds) if validate else logits_fn
-    _check_strength(eps, step_size, steps, restarts, norm)
+    eps, step_size, steps, restarts = _strength(eps, step_size, steps, restarts, norm)
     given = x.detach()
     x, logits_fn = _wide(given, logits_fn)
     ball = _BALLS[norm](x, eps, bounds)
@@ -109,7 +109,7 @@ def first_success(
     """
     _check_batch(x, y)
     logits_fn = _checking_values(logits_fn, x, y, bounds)
-    _check_strength(eps, step_size, steps, restarts, norm)
+    eps, step_size, steps, restarts = _strength(eps, step_size, steps, restarts, norm)
     x, logits_fn = _wide(x.detach(), logits_fn)
     ball = _BALLS[norm](x, eps, bounds)
     needed = torch.full_like(y, steps + 1)
@@ -128,7 +128,7 @@ def uniform_noise(
     """x plus uniform noise in [-eps, eps], clipped to ``bounds``: what an attack of that size must beat."""
     _check_images(x)
     _check_pixels(x, bounds)
-    _check_strength(eps, 0.0, 0, 1, "linf")
+    eps, *_ = _strength(eps, 0.0, 0, 1, "linf")
     wide, _ = _wide(x.detach(), None)
     return _narrow(_LinfBall(wide, eps, bounds).random(wide, generator), x.detach())
 
@@ -228,12 +228,25 @@ def _length(images: Tensor) -> Tensor:
 def _logits_and_gradient(
     logits_fn: LogitsFn, x_adv: Tensor, y: Tensor, objective: Objective = cross_entropy
 ) -> tuple[Tensor, Tensor]:
-    """The logits (B, K), and each image's own gradient of its objective."""
-    x_adv = x_adv.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = logits_fn(x_adv)
-        (gradient,) = torch.autograd.grad(objective(logits, y), x_adv)
-    return logits.detach(), gradient
+    """The logits (B, K), and each image's own gradient of its objective; inside a caller's inference mode, too."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x_adv, y = (t.clone() if t.is_inference() else t.detach() for t in (x_adv, y))
+        logits = _logits(logits_fn, x_adv.requires_grad_())
+        known = torch.autograd.grad(objective(logits, y), x_adv, allow_unused=True) if logits.requires_grad else [None]
+    if known[0] is None:
+        raise ValueError("the logits have no gradient by the images: take detach() and no_grad() out of the model")
+    return logits.detach(), known[0]
+
+
+def _logits(logits_fn: LogitsFn, x: Tensor) -> Tensor:
+    """What the model says of ``x``. Raises TypeError unless it is a tensor, ValueError unless that is (B, K)."""
+    logits = logits_fn(x)
+    if not isinstance(logits, Tensor):
+        key = next(iter(logits)) if isinstance(logits, dict) else 0
+        raise TypeError(f"the model returns a {type(logits).__name__}: attack its logits, lambda x: model(x)[{key!r}]")
+    if logits.ndim != 2 or len(logits) != len(x):
+        raise ValueError(f"logits {tuple(logits.shape)} of {len(x)} images: need (B, K)")
+    return logits
 
 
 def _ascend(logits_fn, x_adv: Tensor, y: Tensor, ball, step_size: float, steps: int, validate: bool, objective):
@@ -285,7 +298,7 @@ def predictions(logits_fn: LogitsFn, x: Tensor) -> Tensor:
     Raises FloatingPointError if logits are not finite: the signed gradient of a diverged model is zero, which would
     pass for robustness.
     """
-    return _classes(logits_fn(x))
+    return _classes(_logits(logits_fn, x))
 
 
 def _classes(logits: Tensor) -> Tensor:
@@ -315,10 +328,10 @@ def _check_batch(x: Tensor, y: Tensor) -> None:
 
 def _check_pixels(x: Tensor, bounds: Bounds) -> None:
     low, high = x.min().item(), x.max().item()
-    if not bounds[0] <= low <= high <= bounds[1]:  # also false for NaN
+    rounding = 4 * max(torch.finfo(dtype).eps for dtype in (x.dtype, torch.float32)) * max(map(abs, bounds))
+    if not bounds[0] - rounding <= low <= high <= bounds[1] + rounding:  # also false for NaN
         raise ValueError(
-            f"images span [{low:.4g}, {high:.4g}], outside bounds {bounds}: attack pixels, and let the model's first "
-            "layer standardise them"
+            f"images span [{low:.4g}, {high:.4g}], outside bounds {bounds}: scale to them, standardise in the model"
         )
 
 
@@ -330,7 +343,7 @@ def _checking_values(logits_fn: LogitsFn, x: Tensor, y: Tensor, bounds: Bounds) 
     highest = y.max().item()
 
     def checked(x: Tensor) -> Tensor:
-        logits = logits_fn(x)
+        logits = _logits(logits_fn, x)
         if highest >= logits.shape[1]:
             raise ValueError(f"label {highest} is out of range: the model has classes 0 to {logits.shape[1] - 1}")
         return logits
@@ -338,13 +351,16 @@ def _checking_values(logits_fn: LogitsFn, x: Tensor, y: Tensor, bounds: Bounds) 
     return checked
 
 
-def _check_strength(eps: float, step_size: float, steps: int, restarts: int, norm: str) -> None:
+def _strength(eps, step_size, steps, restarts, norm: str) -> tuple[float, float, int, int]:
+    """The numbers as Python's own, be they numpy's or torch's. Raises ValueError on an impossible one."""
+    given = (eps, step_size, steps, restarts)
+    eps, step_size, steps, restarts = (n.item() if getattr(n, "ndim", None) == 0 else n for n in given)
     for name, value in [("eps", eps), ("step_size", step_size)]:
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}={value} is not a finite length >= 0: use the units of the images, such as 8/255")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps={steps!r} is not a whole number >= 0")
-    if isinstance(restarts, bool) or not isinstance(restarts, int) or restarts < 1:
-        raise ValueError(f"restarts={restarts!r} is not a whole number >= 1")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value!r} is not a finite length >= 0: use the units of the images, as in 8/255")
+    for name, value, least in [("steps", steps, 0), ("restarts", restarts, 1)]:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r} is not a whole number >= {least}")
     if norm not in _BALLS:
         raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(_BALLS)}")
+    return eps, step_size, steps, restarts

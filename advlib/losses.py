@@ -7,13 +7,13 @@ from torch import Tensor
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p(label), averaged over the batch."""
-    return F.cross_entropy(logits, labels)
+    return F.cross_entropy(_wide(logits), labels)
 
 
 def label_smoothing(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
     """Cross-entropy with (1 - alpha) on the label and alpha spread evenly over all K classes (Szegedy et al. 2016)."""
     _check_alpha(alpha)
-    return F.cross_entropy(logits, labels, label_smoothing=alpha)
+    return F.cross_entropy(_wide(logits), labels, label_smoothing=alpha)
 
 
 def als_targets(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
@@ -33,8 +33,8 @@ def als(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
 
     The gradient with respect to the logits is (softmax - target) / B, however small a probability is.
     """
-    targets = als_targets(logits, labels, alpha)
-    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    targets = als_targets(_wide(logits), labels, alpha)
+    return -(targets * F.log_softmax(_wide(logits), dim=1)).sum(dim=1).mean()
 
 
 def als_published(logits: Tensor, labels: Tensor, alpha: float, offset: float = 1e-8) -> Tensor:
@@ -43,13 +43,16 @@ def als_published(logits: Tensor, labels: Tensor, alpha: float, offset: float = 
     Where the least likely probability is far below ``offset``, its gradient vanishes: there the loss no longer
     smooths. Kept for the ``published`` protocol only.
     """
-    probabilities = logits.softmax(dim=1)
+    probabilities = _wide(logits).softmax(dim=1)
     targets = als_targets(probabilities, labels, alpha)
     return -(targets * torch.log(probabilities + offset)).sum(dim=1).mean()
 
 
+def _wide(logits: Tensor) -> Tensor:
+    """In float32 at least: in float16 a sure network's loss overflows, and the released code's 1e-8 is 0."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def _check_alpha(alpha: float) -> None:
     if not 0 <= alpha < 1:
-        raise ValueError(
-            f"smoothing alpha={alpha} is not in [0, 1): it is the label mass moved away from the true class"
-        )
+        raise ValueError(f"smoothing alpha={alpha} is not in [0, 1): it is the label mass taken from the true class")

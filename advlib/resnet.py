@@ -17,8 +17,8 @@ class Standardise(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor([float(value) for value in mean]).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor([float(value) for value in std]).view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] != self.mean.shape[1]:  # one channel would broadcast to three without a word
@@ -119,8 +119,8 @@ def resnet18(
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     if width < 1 or num_classes < 2 or in_channels < 1:
         raise ValueError(f"{width=}, {num_classes=}, {in_channels=}: need width >= 1, at least 2 classes, 1 channel")
-    mean = mean or (CIFAR10_MEAN if in_channels == 3 else (0.5,) * in_channels)
-    std = std or (CIFAR10_STD if in_channels == 3 else (0.5,) * in_channels)
+    mean = (CIFAR10_MEAN if in_channels == 3 else (0.5,) * in_channels) if mean is None else mean
+    std = (CIFAR10_STD if in_channels == 3 else (0.5,) * in_channels) if std is None else std
     if not len(mean) == len(std) == in_channels or min(std) <= 0:
         raise ValueError(f"{mean=}, {std=}: need {in_channels} values each, every std positive")
     act, norms = make_activation(activation, activation_alpha), NORMS.get(norm, norm)

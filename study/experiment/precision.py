@@ -16,9 +16,12 @@ def float32() -> Iterator[None]:
     """Inside, float32 is float32: no autocast of a caller's, no TensorFloat-32, no bfloat16 in disguise.
 
     All that measures a network runs in it, as ``with`` or as a decorator. No cuDNN autotuning either: an evaluation
-    meets some 160 batch sizes as images fall, and each would be tuned anew. Afterwards each setting has its value back.
+    meets some 160 batch sizes as images fall, and each would be tuned anew. Nor a caller's inference mode: a network
+    copied there has no gradients. Afterwards each setting has its value back.
     """
     with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():  # else as it is: switching it off allows gradients
+            stack.enter_context(torch.inference_mode(False))
         for device in DEVICES:
             stack.enter_context(torch.autocast(device, enabled=False))
         settings, kept = _settings(), []

@@ -20,7 +20,7 @@ from study.records import Record
 def save_weights(
     model: nn.Module, path: Path, record: Record | None = None, dtype: torch.dtype = torch.float32
 ) -> Path:
-    """Write weights and statistics atomically, floating-point ones in ``dtype``.
+    """Write the weights and statistics of the network, out of what wraps it, atomically, :func:`narrowed` to ``dtype``.
 
     With its ``record`` the file carries config, classes and the run's place, and :func:`load_model` needs nothing else.
     """
@@ -31,13 +31,29 @@ def save_weights(
             "classes": json.dumps(record.data["classes"]),
             "record": record.where,
         }
-    kept = {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()}
+    kept = {name: narrowed(t, dtype) for name, t in bare(model).state_dict().items()}
     with replacing(path) as partial:
         try:
             save_file({name: t.contiguous() for name, t in kept.items()}, partial, metadata=about)
         except SafetensorError as error:  # such as a full disk
             raise OSError(error) from error
     return Path(path)
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The network inside what wraps it: torch.compile, data parallelism on one machine or several, a running average.
+
+    By their own names its weights fit any other network of its config.
+    """
+    while (names := [name for name, _ in model.named_children()]) in (["_orig_mod"], ["module"]):
+        model = getattr(model, names[0])
+    return model
+
+
+def narrowed(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Floating-point numbers in ``dtype``, unless some would become infinite there, as variances do in float16."""
+    narrow = t.to(dtype) if t.is_floating_point() else t
+    return narrow if torch.equal(narrow.isfinite(), t.isfinite()) else t
 
 
 @contextmanager
@@ -53,7 +69,7 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Weights from :func:`save_weights` into a model of the same config; returned in evaluation mode."""
     with reading(path):
         kept = load_file(path)
-    model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in kept.items()})
+    bare(model).load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in kept.items()})
     return model.eval()
 
 

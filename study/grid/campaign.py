@@ -453,9 +453,12 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def _weights_in_half(path: Path) -> bytes:
+    import torch
     from safetensors.torch import load_file, save
 
-    return save({name: t.half() if t.is_floating_point() else t for name, t in load_file(path).items()})
+    from study.experiment.weights import narrowed
+
+    return save({name: narrowed(t, torch.float16) for name, t in load_file(path).items()})
 
 
 def _in_half(path: Path) -> bytes:
@@ -466,11 +469,13 @@ def _cast(content: bytes, precision: str) -> bytes:
     """A checkpoint with the weights, the statistics and the optimiser's momenta in another precision."""
     import torch
 
+    from study.experiment.weights import narrowed
+
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
     def cast(value):
         if isinstance(value, torch.Tensor):
-            return value.to(getattr(torch, precision)) if value.is_floating_point() else value
+            return narrowed(value, getattr(torch, precision))
         if isinstance(value, dict):
             return {name: cast(item) for name, item in value.items()}
         return [cast(item) for item in value] if isinstance(value, list) else value

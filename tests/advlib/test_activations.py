@@ -110,6 +110,11 @@ def test_alpha_reaches_the_activation_and_its_printed_form(name):
     assert "alpha=2.0" in repr(make_activation(name, alpha=2.0)())
 
 
+@pytest.mark.parametrize("make", [SurrogateReLU, ParametricSoftplus, make_activation("surrogate-relu")])
+def test_alpha_is_the_papers_10_unless_another_is_given(make):
+    assert make().alpha == 10
+
+
 def test_an_unknown_activation_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'swish'.*relu, surrogate-relu, parametric-softplus, silu, gelu"):
         make_activation("swish")

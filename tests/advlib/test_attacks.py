@@ -2,14 +2,26 @@
 
 import math
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advlib.attacks import _narrow, cross_entropy, eval_mode, fgsm, first_success, pgd, uniform_noise
+from advlib.attacks import (
+    _narrow,
+    cross_entropy,
+    eval_mode,
+    fgsm,
+    first_success,
+    pgd,
+    predictions,
+    require_finite,
+    uniform_noise,
+)
 from advlib.resnet import Standardise
 from study.experiment.evaluate import evaluate, suite
 from study.experiment.precision import log_odds
@@ -403,6 +415,17 @@ def test_an_input_that_requires_grad_still_gives_a_detached_result(tiny, batch, 
     assert leaf.requires_grad and leaf.grad is None
 
 
+def test_predictions_are_asked_for_without_gradients(batch):
+    asked = []
+
+    def logits_fn(images):
+        asked.append(torch.is_grad_enabled())
+        return images.flatten(1)
+
+    predictions(logits_fn, batch[0])
+    assert asked == [False]
+
+
 def test_uniform_noise_of_an_input_that_requires_grad_is_detached(batch):
     assert not uniform_noise(batch[0].clone().requires_grad_(), eps=0.1).requires_grad
 
@@ -415,6 +438,26 @@ def test_frozen_models_and_callers_without_gradients_get_the_same_attack(tiny, b
     with torch.no_grad():
         assert torch.equal(craft(tiny(), x, y, settings), expected)
         assert not torch.is_grad_enabled()
+
+
+@every_attack
+def test_inference_mode_changes_no_attack_on_images_from_inside_or_outside(tiny, batch, settings):
+    model, (x, y) = tiny(), batch
+    expected = craft(model, x, y, settings)
+    with torch.inference_mode():
+        inside = x.clone(), y.clone()
+        assert torch.equal(craft(model, x, y, settings), expected)
+        assert torch.equal(craft(model, *inside, settings), expected) and torch.is_inference_mode_enabled()
+    assert torch.equal(craft(model, *inside, settings), expected)
+
+
+def test_inference_mode_changes_no_first_success(tiny, batch):
+    model, x = tiny(), batch[0]
+    y = model(x).argmax(dim=1)
+    expected = first_success(model, x, y, **ATTACKS["pgd"])
+    with torch.inference_mode():
+        assert torch.equal(first_success(model, x.clone(), y.clone(), **ATTACKS["pgd"]), expected)
+    assert 0 < expected.max()
 
 
 def test_eval_mode_restores_each_modules_own_mode_also_after_an_exception(tiny):
@@ -480,6 +523,29 @@ def test_the_generator_alone_decides_the_random_start(tiny, batch, name):
     assert not torch.equal(attack(1), attack(2))
 
 
+def drawn(x: Tensor, norm: str, eps: float, generator: torch.Generator) -> Tensor:
+    """A random start, by hand."""
+    if norm == "linf":
+        return (x + torch.empty_like(x).uniform_(-eps, eps, generator=generator)).clamp(0, 1)
+    direction = torch.empty_like(x).normal_(generator=generator)
+    u = torch.empty(len(x), 1, 1, 1).uniform_(generator=generator)
+    length = direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    return (x + eps * u ** (1 / x[0].numel()) * direction / length).clamp(0, 1)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+@norms
+def test_a_random_start_is_these_draws_of_the_generator_and_no_more(batch, norm, size):
+    by_hand, x, y = seeded(0), batch[0][:size], batch[1][:size]
+    expected = drawn(x, norm, 0.1, by_hand)
+    for attack in (pgd, first_success):
+        generator = seeded(0)
+        start = {"eps": 0.1, "step_size": 0.1, "steps": 0, "random_start": True, "norm": norm, "generator": generator}
+        found = attack(lambda images: images.flatten(1), x, y, **start)
+        assert torch.equal(generator.get_state(), by_hand.get_state())
+        assert attack is first_success or torch.allclose(found, expected, rtol=0, atol=1e-6)
+
+
 def test_without_a_generator_the_global_one_is_used(tiny, batch):
     x, y = batch
     torch.manual_seed(11)
@@ -487,6 +553,15 @@ def test_without_a_generator_the_global_one_is_used(tiny, batch):
     assert not torch.equal(pgd(tiny(), x, y, **ATTACKS["random-start-only"]), first)
     torch.manual_seed(11)
     assert torch.equal(pgd(tiny(), x, y, **ATTACKS["random-start-only"]), first)
+
+
+@norms
+def test_a_part_of_a_batch_has_the_random_starts_that_it_has_in_the_whole(norm):
+    x, y = torch.rand(4, 3, 4, 4, generator=seeded(1)), torch.zeros(4, dtype=torch.int64)
+    start = {"eps": 0.1, "step_size": 0.1, "steps": 0, "random_start": True, "norm": norm}
+    whole = pgd(Linear(), x, y, **start, generator=seeded(0))
+    parts = [pgd(Linear(), part, y[:2], **start, part=(k, 2), generator=seeded(0)) for k, part in enumerate(x.split(2))]
+    assert torch.equal(torch.cat(parts), whole)
 
 
 # ---- restarts
@@ -611,6 +686,33 @@ def test_first_success_without_steps_tells_right_from_wrong(tiny, batch):
     assert first_success(model, x, y, eps=0.1, step_size=0.1, steps=0).tolist() == expected
 
 
+@pytest.mark.parametrize("random_start", [False, True])
+def test_an_image_that_is_wrong_as_it_is_needs_no_step(tiny, batch, random_start):
+    model, (x, y) = tiny(), batch
+    y = model(x).argmax(dim=1)
+    y[:2] = (y[:2] + 1) % 10
+    needed = first_success(model, x, y, eps=1e-6, step_size=1e-6, steps=2, random_start=random_start)
+    assert needed.tolist() == [0, 0, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "step_size", "threshold", "expected"),
+    [(torch.bfloat16, 1e-3, 0.505, 6), (torch.float16, 1e-4, 0.5005, 8)],
+    ids=["bfloat16", "float16"],
+)
+def test_first_success_on_half_precision_images_adds_up_steps_below_their_rounding(
+    dtype, step_size, threshold, expected
+):
+    """One pixel from 0.5, whose next neighbours are 0.5039 and 0.5078, or 0.50049 and 0.50098."""
+
+    def logits_fn(images):
+        score = images.flatten(1).sum(dim=1) - threshold
+        return torch.stack([-score, score], dim=1)
+
+    x, y = torch.full((1, 1, 1, 1), 0.5, dtype=dtype), torch.tensor([0])
+    assert first_success(logits_fn, x, y, eps=0.1, step_size=step_size, steps=9).tolist() == [expected]
+
+
 def test_first_success_sees_each_iterate_of_a_survivor_once_and_nothing_of_the_fallen():
     """The score rises by the step size; image i falls after the number of steps that its distance from 0.5 takes."""
     sizes = []
@@ -624,6 +726,10 @@ def test_first_success_sees_each_iterate_of_a_survivor_once_and_nothing_of_the_f
     needed = first_success(logits_fn, x, torch.zeros(5, dtype=torch.int64), eps=0.35, step_size=0.1, steps=6)
     assert needed.tolist() == [0, 1, 2, 3, 7]
     assert sizes == [5, 4, 3, 2, 1, 1, 1]
+    sizes.clear()
+    first_success(logits_fn, x[:3], torch.zeros(3, dtype=torch.int64), eps=0.35, step_size=0.1, steps=6)
+    first_success(logits_fn, x[:2], torch.zeros(2, dtype=torch.int64), eps=0.35, step_size=0.1, steps=2)
+    assert sizes == [3, 2, 1, 2, 1]  # and of an empty batch nothing
 
 
 def climb_to_085(images: Tensor) -> Tensor:
@@ -643,6 +749,13 @@ def test_first_success_restarts_attack_survivors_only_and_keep_every_success():
     assert torch.equal(often[thrice < 3], thrice[thrice < 3])
     assert (once < 3).sum() < (thrice < 3).sum() < (often < 3).sum()
     assert often.max() == 2  # a start above 0.65 suffices: 60 of them all below have probability 0.6875^60 < 1e-9
+
+
+def test_a_random_start_alone_is_no_success_of_first_success():
+    x, y = torch.full((64, 1, 1, 1), 0.5), torch.zeros(64, dtype=torch.int64)
+    settings = {"eps": 0.4, "step_size": 0.1, "steps": 0, "random_start": True}
+    assert climb_to_085(pgd(climb_to_085, x, y, **settings, generator=seeded(0))).argmax(dim=1).sum() > 0
+    assert first_success(climb_to_085, x, y, **settings, generator=seeded(0)).tolist() == [1] * 64
 
 
 @pytest.mark.parametrize("attack", [pgd, first_success])
@@ -743,6 +856,21 @@ def test_on_trust_a_gradient_that_is_not_finite_gives_images_that_are_not(norm):
     assert x_adv[:2].isnan().any() and x_adv[2].isfinite().all()
 
 
+def test_one_pixel_that_is_not_finite_makes_its_image_so():
+    with pytest.raises(FloatingPointError, match="images: 1 of 2 are not finite"):
+        require_finite(with_pixel(math.nan), "images")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_an_error_and_no_prediction(value):
+    def diverged(images):
+        return images.flatten(1)[:, :2] + torch.tensor([0.0, value])
+
+    for asked in (lambda f, x, y: predictions(f, x), partial(first_success, **PGD)):
+        with pytest.raises(FloatingPointError, match="the logits are not finite"):
+            asked(diverged, X, Y)
+
+
 @pytest.mark.parametrize(
     "name", ["published:fgsm-0.1", "published:pgd-0.1", "corrected:fgsm-0.1", "corrected:steps-50"]
 )
@@ -756,6 +884,36 @@ def test_an_evaluation_of_such_a_network_is_an_error(name):
 def test_a_probe_of_such_a_network_is_an_error():
     with pytest.raises(FloatingPointError, match=NOT_FINITE):
         measure.gradients(RootOfColours(), *grey_and_coloured())
+
+
+NOT_LOGITS = {
+    "tuple": (lambda x: (x.flatten(1), None), TypeError, r"returns a tuple.*model\(x\)\[0\]"),
+    "dict": (lambda x: {"out": x.flatten(1)}, TypeError, r"returns a dict.*model\(x\)\['out'\]"),
+    "nothing": (lambda x: None, TypeError, "returns a NoneType.*logits"),
+    "one-score": (lambda x: x.flatten(1)[:, 0], ValueError, r"logits \(2,\) of 2 images: need \(B, K\)"),
+    "map": (lambda x: x, ValueError, r"logits \(2, 3, 4, 4\) of 2 images: need \(B, K\)"),
+    "fewer": (lambda x: x.flatten(1)[:1], ValueError, r"logits \(1, 48\) of 2 images: need \(B, K\)"),
+}
+WITHOUT_GRADIENT = {
+    "detached": lambda x: x.detach().flatten(1),
+    "detached-inside": lambda x: nn.Linear(48, 2)(x.detach().flatten(1)),
+    "classes": lambda x: F.one_hot(x.flatten(1).argmax(dim=1), 48),
+}
+
+
+@pytest.mark.parametrize(("model", "error", "message"), NOT_LOGITS.values(), ids=NOT_LOGITS)
+def test_a_model_that_returns_no_logits_is_refused_with_what_it_returns_and_the_remedy(model, error, message):
+    on_trust = partial(pgd, **PGD, validate=False)
+    for asked in (partial(pgd, **PGD), on_trust, partial(first_success, **PGD), lambda f, x, y: predictions(f, x)):
+        with pytest.raises(error, match=message):
+            asked(model, X, Y)
+
+
+@pytest.mark.parametrize("model", WITHOUT_GRADIENT.values(), ids=WITHOUT_GRADIENT)
+def test_logits_without_a_gradient_by_the_images_are_refused_with_the_remedy(model):
+    for attack in (partial(pgd, **PGD, validate=False), partial(first_success, **PGD)):
+        with pytest.raises(ValueError, match=r"no gradient by the images.*detach\(\)"):
+            attack(model, X, torch.zeros(2, dtype=torch.int64))
 
 
 def refusing_to_run(images):
@@ -778,6 +936,11 @@ BAD_SETTINGS = [
     ({"restarts": -2}, r"restarts=-2 .*whole number >= 1"),
     ({"restarts": 1.5}, r"restarts=1.5 .*whole number >= 1"),
     ({"restarts": True}, r"restarts=True .*whole number >= 1"),
+    ({"eps": True}, r"eps=True .*8/255"),
+    ({"eps": "8/255"}, r"eps='8/255' .*8/255"),
+    ({"step_size": None}, r"step_size=None .*8/255"),
+    ({"steps": np.float64(2)}, r"steps=2.0 .*whole number >= 0"),
+    ({"restarts": np.True_}, r"restarts=True .*whole number >= 1"),
     ({"norm": "l1"}, r"'l1'.*linf, l2"),
     ({"norm": "Linf"}, r"'Linf'.*linf, l2"),
 ]
@@ -856,6 +1019,31 @@ def test_images_are_judged_by_the_bounds_given():
     pgd(Linear(), x, Y, **PGD, bounds=(-2.0, 2.0))
     with pytest.raises(ValueError, match=r"bounds \(-1.0, 1.0\)"):
         pgd(Linear(), x, Y, **PGD, bounds=(-1.0, 1.0))
+
+
+def test_numbers_of_numpy_and_torch_are_those_of_python():
+    model, x, y = linear_case()
+    plain = {"eps": 0.125, "step_size": 0.0625, "steps": 127, "restarts": 2}
+    kinds = {"eps": np.float32, "step_size": torch.tensor, "steps": np.int8, "restarts": np.array}  # 127 + 1 is no int8
+    others = {name: kinds[name](value) for name, value in plain.items()}
+    for attack in (pgd, first_success):
+        assert torch.equal(attack(model, x, y, **others), attack(model, x, y, **plain)), attack
+    for f in (partial(fgsm, model, x, y), lambda eps: uniform_noise(x, eps=eps, generator=seeded(0))):
+        assert torch.equal(f(eps=np.array(0.125)), f(eps=0.125))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-2.0, 2.0)])
+def test_pixels_a_rounding_error_beyond_the_bounds_are_attacked_and_end_inside(dtype, bounds):
+    beyond = 2 * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) * bounds[1]
+    x = torch.cat([X, X]).to(dtype)
+    x[0, 0, 0, 0], x[1, 0, 0, 0] = bounds[0] - beyond, bounds[1] + beyond
+    y = torch.cat([Y, Y])
+    assert first_success(Linear(), x, y, **PGD, bounds=bounds).shape == (4,)
+    for x_adv in (pgd(Linear(), x, y, **PGD, bounds=bounds), uniform_noise(x, eps=0.1, bounds=bounds)):
+        assert bounds[0] <= x_adv.min() and x_adv.max() <= bounds[1]
+    with pytest.raises(ValueError, match="outside bounds.*scale.*standardise in the model"):
+        pgd(Linear(), x + 3 * beyond, y, **PGD, bounds=bounds)
 
 
 # --- the log-odds, for float16 -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """advlib.losses: hand-computed vectors, gradients in closed form, and the published quirk shown to be one."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -130,6 +131,18 @@ def test_the_published_als_is_als_where_probabilities_are_not_small(alpha):
 def test_the_published_offset_stays_in_the_loss():
     certain = torch.tensor([[0.0, -1000.0]], dtype=torch.float64)
     assert als_published(certain, torch.tensor([1]), 0.0).item() == pytest.approx(-math.log(1e-8), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "loss", [cross_entropy, *(partial(f, alpha=0.1) for f in (label_smoothing, als, als_published))]
+)
+def test_a_loss_of_half_precision_logits_is_that_of_the_same_logits_in_float32(loss, dtype):
+    """In float16 1e-8 is 0, 120,000 infinite, and infinity times a target of 0 no number."""
+    logits = torch.tensor([[6e4, -6e4, -6e4], [-6e4, 6e4, 0], [-10, 10, -30]], dtype=dtype)
+    labels = torch.tensor([0, 0, 2])
+    assert torch.equal(loss(logits, labels), loss(logits.float(), labels)) and loss(logits, labels).isfinite()
+    assert torch.equal(gradient(loss, logits, labels), gradient(loss, logits.float(), labels).to(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

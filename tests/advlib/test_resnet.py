@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -107,6 +108,13 @@ def test_the_first_layer_standardises_per_channel(tiny, batch):
     torch.testing.assert_close(model.standardise.to_pixels(z), x)
 
 
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_constants_of_any_kind_are_float32_in_the_network(tiny, batch, kind):
+    model = tiny(mean=kind((0.5, 0.25, 0.0)), std=kind((1, 0.5, 0.25)))
+    assert model.standardise.mean.dtype == model.standardise.std.dtype == torch.float32
+    assert torch.equal(model(batch[0]), tiny(mean=(0.5, 0.25, 0.0), std=(1.0, 0.5, 0.25))(batch[0]))
+
+
 def test_standardising_equals_folding_the_constants_into_the_stem(tiny, batch):
     """So attacking pixels is attacking an un-normalised network. Inside the border: padding is 0 afterwards."""
     model, (x, _) = tiny(), batch
@@ -143,8 +151,9 @@ def test_the_surrogate_network_is_the_relu_network_forward_and_another_backward(
 
 
 def test_activation_alpha_reaches_all_seventeen_activations(tiny):
-    model = tiny(activation="surrogate-relu", activation_alpha=3.0)
-    assert [module.alpha for module in model.modules() if hasattr(module, "alpha")] == [3.0] * 17
+    for options, alpha in (({}, 10.0), ({"activation_alpha": 3.0}, 3.0)):
+        model = tiny(activation="surrogate-relu", **options)
+        assert [module.alpha for module in model.modules() if hasattr(module, "alpha")] == [alpha] * 17
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
@@ -177,6 +186,10 @@ def test_other_channels_and_classes():
     x = torch.rand(2, 1, 9, 13)
     assert model(x).shape == (2, 7)
     torch.testing.assert_close(model.standardise(x), 2 * x - 1)  # 0.5 and 0.5 where CIFAR-10's constants do not fit
+
+
+def test_the_smallest_network_has_one_channel_and_two_classes():
+    assert resnet18(num_classes=2, width=1, in_channels=1).eval()(torch.rand(2, 1, 8, 8)).shape == (2, 2)
 
 
 def test_images_of_another_channel_count_are_refused(tiny):

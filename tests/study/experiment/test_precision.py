@@ -10,7 +10,7 @@ import torch
 from advlib import train
 from study.data import pixels as data_pixels
 from study.experiment import build, precision
-from study.experiment.evaluate import PAPER_COLUMNS, evaluate
+from study.experiment.evaluate import PAPER_COLUMNS, evaluate, suite
 from study.experiment.precision import float32
 from study.findings.autoattack import measure as autoattack
 from study.findings.branches import measure as recombine
@@ -80,6 +80,19 @@ def test_an_older_torch_has_its_two_settings_set(monkeypatch):
     older = SimpleNamespace(cuda=None, mkldnn=None, cudnn=SimpleNamespace(allow_tf32=True, benchmark=True))
     monkeypatch.setattr(torch, "backends", older)
     assert [strict for _, _, strict in precision._settings()] == ["highest", False, False]
+
+
+def test_a_callers_inference_mode_changes_no_evaluation():
+    data = miniature.dataset(test_size=8)
+    model = build.build_model(miniature.config(), data).eval()
+
+    def measured():
+        attacks = suite(dual=False, surrogate=False)
+        return evaluate({"true": model}, data.test_images, data.test_labels, attacks, sweep_size=8)
+
+    expected = measured()
+    with torch.inference_mode():
+        assert measured() == expected and torch.is_inference_mode_enabled()
 
 
 class Witness(torch.nn.Module):

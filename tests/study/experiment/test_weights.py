@@ -7,12 +7,15 @@ import pytest
 import torch
 from places import ROOT
 from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
 
+from advlib.resnet import resnet18
 from study import records
 from study.data import load
 from study.data.pixels import to_pixels
 from study.experiment import build, provenance
-from study.experiment.weights import load_model, load_weights, save_weights
+from study.experiment.weights import bare, load_model, load_weights, save_weights
 
 MODELS = sorted((ROOT / "models").glob("*.safetensors"))
 
@@ -24,6 +27,31 @@ def test_weights_come_back_bit_for_bit_in_float32_and_rounded_in_float16(tiny, b
         for name, value in model.state_dict().items():
             assert torch.allclose(again.state_dict()[name], value, rtol=tolerance, atol=1e-6 if tolerance else 0), name
     assert not again.training
+
+
+WRAPPERS = {
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "in parallel": nn.DataParallel,
+    "averaged": torch.optim.swa_utils.AveragedModel,
+    "compiled in parallel": lambda model: nn.DataParallel(torch.compile(model, backend="eager")),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_wrapped_networks_weights_are_saved_and_loaded_by_the_names_of_the_network(tiny, tmp_path, wrap):
+    model, other = tiny(), resnet18(width=8)
+    path = save_weights(wrap(model), tmp_path / "w.safetensors")
+    for again in (load_weights(resnet18(width=8), path), bare(load_weights(wrap(other), path))):
+        assert not again.training and miniature.same(again.state_dict(), model.state_dict())
+
+
+def test_what_float16_does_not_hold_is_saved_in_float32(tiny, tmp_path):
+    model = tiny()
+    model.stem_norm.running_var[0] = 1e5  # the largest of float16 is 65,504
+    path = save_weights(model, tmp_path / "w.safetensors", dtype=torch.float16)
+    again = load_weights(tiny(), path)
+    assert torch.equal(again.stem_norm.running_var, model.stem_norm.running_var)
+    assert load_file(path)["stem_norm.running_mean"].dtype == torch.float16
 
 
 def test_a_file_with_its_record_is_a_whole_model_and_one_without_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """A campaign: the most telling run first, in time, each record in hand when it is finished, and nothing else put."""
 
+import io
 import os
 import sys
 import time
@@ -164,6 +165,18 @@ def test_a_network_comes_back_in_half_precision_where_its_run_looks_for_it(tmp_p
     put_together(tmp_path, monkeypatch)
     found = load_file(tmp_path / "there" / name)
     assert torch.equal(found["w"], weights["w"].half()) and found["seen"] == 70_001
+
+
+def test_what_float16_does_not_hold_travels_in_float32(tmp_path):
+    weights = {"variance": torch.tensor([1.0, 1e5])}  # the largest of float16 is 65,504
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "there.safetensors").write_bytes(campaign._weights_in_half(tmp_path / "model.safetensors"))
+    assert torch.equal(load_file(tmp_path / "there.safetensors")["variance"], weights["variance"])
+    torch.save({"model": weights, "optimizer": {"state": [weights]}}, tmp_path / "checkpoint.pt")
+    content = campaign._cast(campaign._in_half(tmp_path / "checkpoint.pt"), "float32")
+    again = torch.load(io.BytesIO(content), weights_only=True)
+    assert torch.equal(again["model"]["variance"], weights["variance"])
+    assert torch.equal(again["optimizer"]["state"][0]["variance"], weights["variance"])
 
 
 def test_the_networks_that_are_brought_are_of_the_text_and_learnt_from_attacks_and_leave_room_for_records():
