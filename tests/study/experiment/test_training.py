@@ -203,6 +203,17 @@ def test_a_step_leaves_no_old_gradient_in_the_update(step):
     assert miniature.same(miniature.state(clean), miniature.state(littered))
 
 
+def test_an_update_that_is_not_the_published_one_leaves_the_idle_branch_as_it_was():
+    """Not even weight decay moves it, whatever gradients lie about."""
+    model = small_net("dual")
+    idle = {name: p for name, p in model.named_parameters() if ".aux." in name}
+    for p in idle.values():
+        p.grad = torch.full_like(p, 7.0)
+    before = {name: p.detach().clone() for name, p in idle.items()}
+    train.clean_step(model, sgd(model), *batch(), attack, cross_entropy)
+    assert before and miniature.same(before, idle)
+
+
 def test_each_step_uses_the_loss_it_is_given_on_both_halves():
     model = small_net("dual")
     x, y = batch()
