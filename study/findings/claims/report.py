@@ -264,7 +264,7 @@ def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | No
             cells += [points(finding.estimate)]
             cells += ["" if finding.visible is None else f"{100 * finding.visible:.1f}"]
             cells += [f"{SYMBOLS[finding.verdict]} {finding.verdict}", _p(finding.p)]
-            cells += [ruling.group[0].budget if ruling.group else "", _runs(finding, ruling.group, page, root)]
+            cells += [ruling.group[0].budget if finding.estimate else "", _runs(finding, ruling.group, page, root)]
             body.append(row(escape(_name(finding.comparison, trial)), cells))
     own = "" if judge.supported_by_the_paper(claim) else " Not all of the paper's own numbers say so."
     heads = ["Comparison", "Trial", "The paper", "Here", "Smallest visible", "Verdict", "p", "Size", "Runs"]

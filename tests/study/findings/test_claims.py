@@ -216,6 +216,9 @@ def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group):
         "not run",
         "not asked",
     }
+    lines = report.details(judge.Evidence([part]).rulings, root=None).split("<tr>")
+    sizes = {f"<td>{part[0].budget}</td>" in line for line in lines if judge.NOT_RUN in line}
+    assert sizes == {False}, "no size is named beside what was not run"
 
 
 def test_a_sentence_of_ours_is_not_shown_as_a_quotation(group, tmp_path):
