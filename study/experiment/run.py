@@ -60,9 +60,9 @@ def learn(
     what loading the data, :func:`training.fit` and, for several processes, :func:`launch.train` raise.
     """
     device = device_or_best(device)
-    if work:
+    if work and (work / CHECKPOINT).is_file():
         with alone(work / CHECKPOINT_LOCK, wait=True):
-            set_aside_foreign(work, config)
+            set_aside_foreign(work, config, load(config.dataset, root=data_root).checksum)
     if processes > 1:
         _train_in_company(config, device, data_root, work, processes)
     # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint

@@ -11,14 +11,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from study.data import checksum
 from study.machine.folders import CHECKPOINT, HALVED, MEASURED, VERSIONS, replacing
 from study.plan.config import Config
 from study.records import Measurement, versions
 
 
-def set_aside_foreign(work: Path, config: Config) -> None:
-    """Set aside a checkpoint of an older config, of other data or packages, with a word about it."""
+def set_aside_foreign(work: Path, config: Config, checksum: str | None) -> None:
+    """Set aside a checkpoint of an older config, of other data or packages, with a word about it.
+
+    checksum: of the data; None where they are not known.
+    """
     path = work / CHECKPOINT
     other = versions.changed(versions.remembered(work / VERSIONS))
     if other:
@@ -27,7 +29,7 @@ def set_aside_foreign(work: Path, config: Config) -> None:
         return
     try:
         origin = torch.load(path, map_location="cpu", weights_only=True)["origin"]
-        same = origin["config"] == config.to_dict() and checksum(config.dataset) in (None, origin["data"])
+        same = origin["config"] == config.to_dict() and checksum in (None, origin["data"])
     except Exception:  # noqa: BLE001 - a damaged file raises many kinds; all mean that nothing can be continued
         same = False
     if other or not same:

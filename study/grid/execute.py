@@ -133,7 +133,7 @@ def _make(config: Config, parameters: dict, results: Path, where: str, nproc: in
     if (work / CHECKPOINT).exists() or (work / MEASURED).exists():
         from study.experiment.unfinished import set_aside_foreign
 
-        set_aside_foreign(work, config)
+        set_aside_foreign(work, config, _checksum(config.dataset))
     versions.remember(work / VERSIONS)
     label = catalogue.experiments()[parameters["key"]].label
     title = "{label}: {key}, {protocol}, {budget}, seed {seed}".format(label=label, **parameters)

@@ -219,10 +219,9 @@ def test_every_picture_is_described_in_words(book):
                 assert len(alt.split()) > 5 and "_images" not in alt and not alt.endswith(".png"), (
                     f"{path.name}: {alt!r}"
                 )
+    sources = [path for name in build_book.pages(ROOT) for path in ROOT.glob(f"{name}.*")]
     assert seen == sum(
-        len(re.findall(r"^ *figure = \w+\.\w+\(", (ROOT / f"{name}.md").read_text(), re.MULTILINE))
-        for name in build_book.pages(ROOT)
-        if (ROOT / f"{name}.md").is_file()
+        len(re.findall(r'^[ "]*figure = \w+\.\w+\(', path.read_text(), re.MULTILINE)) for path in sources
     ), "a figure that a page draws is not on it"
     assert shown >= 7, "the results pages have lost figures"
 

@@ -57,7 +57,6 @@ def places(tmp_path, monkeypatch):
     """Folders of the test's own, and no data to compare checksums with."""
     monkeypatch.setenv("ADVLIB_WORK", str(tmp_path / "work"))
     monkeypatch.setattr(execute, "_checksum", lambda dataset: None)
-    monkeypatch.setattr(unfinished, "checksum", lambda dataset: None)
     return tmp_path
 
 
@@ -509,19 +508,18 @@ def begun(work: Path, torch_version: str) -> None:
 def test_a_run_is_of_one_set_of_versions(tmp_path, capsys):
     """Begun with another torch, it is begun again: a record names one version and must be made by it alone."""
     begun(tmp_path / "same", versions.here()["torch"])
-    unfinished.set_aside_foreign(tmp_path / "same", RUN.config)
+    unfinished.set_aside_foreign(tmp_path / "same", RUN.config, "sha256:then")
     assert {CHECKPOINT, MEASURED, HALVED} <= set(os.listdir(tmp_path / "same")) and capsys.readouterr().err == ""
     begun(tmp_path / "other", "2.0.0")
-    unfinished.set_aside_foreign(tmp_path / "other", RUN.config)
+    unfinished.set_aside_foreign(tmp_path / "other", RUN.config, None)
     assert set(os.listdir(tmp_path / "other")) == {"checkpoint.old", VERSIONS}
     assert f"torch 2.0.0, now {versions.here()['torch']}" in capsys.readouterr().err
 
 
-def test_a_run_is_of_one_set_of_data(tmp_path, capsys, monkeypatch):
+def test_a_run_is_of_one_set_of_data(tmp_path, capsys):
     """A folder of images that changed between two halves of a run: it is begun again, on what is there now."""
     begun(tmp_path, versions.here()["torch"])
-    monkeypatch.setattr(unfinished, "checksum", lambda dataset: "sha256:now")
-    unfinished.set_aside_foreign(tmp_path, RUN.config)
+    unfinished.set_aside_foreign(tmp_path, RUN.config, "sha256:now")
     assert "checkpoint.old" in os.listdir(tmp_path) and CHECKPOINT not in os.listdir(tmp_path)
     assert "of other data" in capsys.readouterr().err
 
