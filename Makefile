@@ -83,7 +83,7 @@ picture: $(ENV)  ## Draw the picture of the README from the records
 explorer: $(ENV)  ## Make the data of the book's explorer page again, from the models and their records (a minute)
 	@$(PY) -m study measure explorer --budget lite --dataset cifar10-jpeg
 
-notebooks: $(ENV)  ## Run the five notebooks and keep their outputs, which the book shows (ten minutes)
+notebooks: $(ENV)  ## Run the five notebooks and keep their outputs, which the book shows (two minutes, more beside other work)
 	@$(PY) tools/run_as_colab.py --keep
 
 address:  ## Set the repository's address everywhere: make address REPO=owner/name
