@@ -17,11 +17,13 @@ SHOWN_IN = (
     "CITATION.cff",
     "notebooks/*.ipynb",
     "book/**/*.md",
+    "docs/*.md",
     "results/**/run.ipynb",
 )
 SLUG = r"([\w.-]+/[\w-][\w.-]*?)"
 # The places where an address is ours; a link to somebody else's repository looks like none of them.
 OURS = {
+    "page of the docs": rf"https://github\.com/{SLUG}/blob/main/docs/",
     "badge": rf"colab\.research\.google\.com/github/{SLUG}/blob/",
     "install cell": rf"advlib(?:\[study\])? @ git\+https://github\.com/{SLUG}(?:\.git)?(?=[@\"'\\\s])",
     "clone command": rf"git clone https://github\.com/{SLUG}(?:\.git)?(?=[\s`]|$)",

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import yaml
+from PIL import Image
 
 from study.machine.folders import alone
 
@@ -48,11 +49,21 @@ def typed_numbers(text: str) -> list[str]:
 
 # What the theme puts on every page and this book does not use: a reader from disk would get errors for it.
 UNUSED = re.compile(
-    r'<link rel="preload" as="font"[^>]*>\s*'  # a font that is read from disk is loaded by its style sheet alone
+    r'<link rel="preload"[^>]*>\s*'  # a font that is read from disk is loaded by its style sheet alone
+    r'|<script[^>]*src="[^"]*fontawesome[^"]*"[^>]*></script>\s*'  # the icons are in the font
     r"|<script>const THEBE_JS_URL = .*?</script>\s*"  # cells that run on a server, declared twice
     r'|<script[^>]*src="[^"]*sphinx-thebe\.js[^"]*"[^>]*></script>\s*',
     re.DOTALL,
 )
+MATHJAX = re.compile(r'<script[^>]*src="[^"]*mathjax/[^"]*"[^>]*></script>\s*')
+DEAD = (
+    "**/*.map",
+    "locales/*/*/*",
+    "vendor/fontawesome/*/js/*",
+    "vendor/fontawesome/*/webfonts/*.ttf",
+    "sphinx-thebe.js",
+)
+COLOURS = 4096  # a drawing has fewer, a photograph more
 
 
 # Colab runs the notebooks of this name alone: it opens no Markdown, and of a run it has no data.
@@ -64,7 +75,15 @@ def tidy(html: Path) -> None:
     for page in html.rglob("*.html"):
         text = UNUSED.sub("", page.read_text(encoding="utf-8"))
         text = text if page.parent == html / "notebooks" else LAUNCH.sub("", text)
+        text = text if 'class="math' in text else MATHJAX.sub("", text)
         page.write_text(text, encoding="utf-8")
+    for path in (path for pattern in DEAD for path in (html / "_static").glob(pattern)):
+        path.unlink()
+    for path in (html / "_images").glob("*.png"):
+        with Image.open(path) as image:
+            drawing = image.convert("RGB")
+        if drawing.getcolors(COLOURS):
+            drawing.quantize(256).save(path, optimize=True)
 
 
 def faults(root: Path, html: Path) -> list[str]:

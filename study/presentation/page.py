@@ -13,22 +13,20 @@ FOLDER = Path("static") / "figures"  # below the page's folder, from where Sphin
 
 
 def show(figure: Figure, name: str, *, caption: str, alt: str) -> HTML:
-    """Keep ``figure`` as ``name``.svg and ``name``.png and return what stands on the page.
+    """Keep ``figure`` as ``name``.svg and return what stands on the page, from which it can be downloaded.
 
-    ``alt`` says in words what is seen, for readers who do not see it. The two files can be downloaded from the page.
+    ``alt`` says in words what is seen, for readers who do not see it.
     """
-    for suffix, metadata in {"svg": {"Date": None}, "png": {}}.items():
-        # without a date, and with ids that do not change, the same records give the same file
-        with replacing(FOLDER / f"{name}.{suffix}") as partial, plt.rc_context({"svg.hashsalt": name}):
-            figure.savefig(partial, format=suffix, dpi=200, metadata=metadata)
+    # without a date, and with ids that do not change, the same records give the same file
+    with replacing(FOLDER / f"{name}.svg") as partial, plt.rc_context({"svg.hashsalt": name}):
+        figure.savefig(partial, format="svg", metadata={"Date": None})
     plt.close(figure)
     width, height = (round(144 * size) for size in figure.get_size_inches())
-    address = f"../_static/figures/{name}"
-    files = " · ".join(f'<a href="{address}.{suffix}" download>{suffix.upper()}</a>' for suffix in ("svg", "png"))
+    address = f"../_static/figures/{name}.svg"
     return HTML(
         f'<figure class="drawn" id="{name}">'
-        f'<img src="{address}.svg" alt="{escape(alt)}" width="{width}" height="{height}" loading="lazy"/>'
-        f'<figcaption>{escape(caption)} <span class="files">{files}</span></figcaption></figure>'
+        f'<img src="{address}" alt="{escape(alt)}" width="{width}" height="{height}" loading="lazy"/>'
+        f'<figcaption>{escape(caption)} <a class="files" href="{address}" download>SVG</a></figcaption></figure>'
     )
 
 

@@ -25,7 +25,7 @@ def status(root: Path) -> str:
     if found := selection.groups(root):
         return (
             f"**There is no result on the paper's data yet**, so the paper is not judged. Runs on other data are here: "
-            f"{named(found)}; [the tables](results.md) have their numbers."
+            f"{named(found)}; [the tables](numbers.md) have their numbers."
         )
     if stale := selection.stale(root):
         return f"**There is no result yet.** {len(stale)} recorded runs are stale: today the code makes other ones."
@@ -44,24 +44,23 @@ def caution(group: Group) -> str:
         return f'<div class="admonition note"><p class="admonition-title">The results</p><p>{said}</p></div>'
     full = catalogue.config("traditional")
     return (
-        '<div class="admonition warning"><p class="admonition-title">Results of a small budget</p>'
-        f"<p>{said} They can show the sign of an effect and the order of the rows. They "
-        f"cannot reach the paper's numbers, which are of width {full.width}, trained on all images for {full.epochs} "
-        "epochs.</p></div>"
+        '<div class="admonition warning"><p class="admonition-title">A small setting</p>'
+        f"<p>{said} Such runs can show large effects. They cannot reach the paper's numbers: its networks have width "
+        f"{full.width} and are trained on all images for {full.epochs} epochs.</p></div>"
     )
 
 
 def describe(group: Group) -> str:
-    """Budget, data, sizes and seeds of a group, as the sentence that stands beside its numbers."""
+    """Size, data and seeds of a group, as the sentence that stands beside its numbers."""
     first = group[0]
     seeds = selection.seeds_a_row(group)
     columns = {f"{rule}:{column}" for rule in catalogue.PROTOCOLS for column in catalogue.COLUMNS}
     tested = sorted(_tested(group, columns))
     trained = sorted({record.data["train_images"] for record in group})
     return (
-        f"Budget **{first.budget}** on **{first.data['title']}**: width {first.config['width']}, "
+        f"**{first.data['title']}**, budget **{first.budget}**: width {first.config['width']}, "
         f"{first.config['epochs']} epochs, {counts(trained)} training images, {counts(tested)} test images, "
-        f"{counts(seeds)} {'seed' if seeds == [1] else 'seeds'} a row."
+        f"{counts(seeds)} {'training' if seeds == [1] else 'trainings'} of each method."
     )
 
 

@@ -44,7 +44,7 @@ def test_who_asks_the_method_for_a_command_is_told_where_the_commands_are():
 def test_table_prints_the_papers_numbers_and_ours(results, capsys):
     text = printed(capsys, "table", "1", "--protocol", "corrected", "--results", str(results))
     accuracy = 100 * fake.record("advprop").measurement("corrected:clean").accuracy
-    assert "Budget lite on CIFAR-10, JPEG copy" in text and "Protocol corrected" in text
+    assert "CIFAR-10, JPEG copy, budget lite" in text and "Protocol corrected" in text
     assert f"{accuracy:.1f} [" in text and "93.16" in text and "not run" in text
 
 

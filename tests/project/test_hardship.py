@@ -48,7 +48,7 @@ FILL = """try:
     with open(results_folder() / "fill", "wb", buffering=0) as file:
         while file.write(bytes(4096)): pass
 except OSError: pass"""
-PAGE = ROOT / "book" / "reproduce.md"
+PAGE = ROOT / "docs" / "many-runs.md"
 ADVICE = "run fewer at once .*Half a batch would be another experiment"
 
 

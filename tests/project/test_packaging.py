@@ -79,7 +79,8 @@ def test_setting_the_address_changes_every_mention_and_keeps_notebooks_valid(tmp
 
 def test_no_other_file_of_the_project_shows_the_address():
     shown = set(address.files(ROOT))
-    for folder in ("advlib", "benchmarks", "book", "notebooks", "study", "tests", "tools", "workflow", ".github"):
+    folders = ("advlib", "benchmarks", "book", "docs", "notebooks", "study", "tests", "tools", "workflow", ".github")
+    for folder in folders:
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in {".py", ".md", ".ipynb", ".toml", ".yml", ".yaml", ".sh", ".bib", ".css"}:
                 text = path.read_text(encoding="utf-8")

@@ -126,11 +126,6 @@ class Case:
         """Share of the images that PGD-20 leaves right and another attack does not: PGD-20 minus the worst case."""
         return estimates.accuracy((self.before & ~self.worst)[None])
 
-    def left(self, attack: str) -> Estimate | None:
-        """After ``attack`` of AutoAttack and all before it; None if it is not finished."""
-        done = attack in ("clean", *self.found.attacks)
-        return estimates.accuracy(self.found.after(attack)[None]) if done else None
-
 
 def worst_case(masks: Sequence[np.ndarray]) -> np.ndarray:
     """bool (n,): right in every mask that reaches the image. The first of them has length n, others may be shorter.

@@ -17,12 +17,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from study.evidence import comparisons
 from study.evidence.comparisons import HEADINGS, STRONG
-from study.evidence.estimates import Estimate
+from study.evidence.selection import Group, runs_of
 from study.findings.autoattack import judge
-from study.findings.autoattack.judge import ATTACKS, NAMES, Case
+from study.findings.autoattack.judge import ATTACKS, Case
+from study.findings.masking import report as masking
+from study.findings.masking.judge import Verdict
 from study.presentation.figures import PALETTE, style
-from study.presentation.markup import NOT_RUN, accuracy, counts, link, row, table
+from study.presentation.markup import NOT_RUN, accuracy, counts, links, row, table
 from study.presentation.words import Words, percent
 
 FLAGS = {  # what AutoAttack's authors check: its name here, and the rule
@@ -72,29 +75,32 @@ def summary(cases: Sequence[Case]) -> str:
     return " ".join(filter(None, sentences))
 
 
-def overview(cases: Sequence[Case], page: str = "book", root: Path | None = None) -> str:
-    """What each attack leaves of each network, as HTML, and the worst case with its distance from PGD-20."""
-    body = [
-        row(
-            f"{escape(one.title)} {link(one.record, page, root)}",
-            [
-                *(_percent(one.left("clean")), _percent(one.strong)),
-                *(_percent(one.left(attack)) for attack in ATTACKS),
-                *(accuracy(one.accuracy), accuracy(one.below)),
-                ", ".join(FLAGS[flag][0] for flag, warning in one.found.flags.items() if warning) or "none",
-                f"{sum(one.found.seconds.values()) / 60:.0f}",
-            ],
+def every_network(
+    verdicts: Sequence[Verdict], cases: Sequence[Case], group: Group, page: str = "book", root: Path | None = None
+) -> str:
+    """Every network as HTML: what PGD-20, AutoAttack and all attacks of 8/255 leave of it, and the signs of masking."""
+    body = []
+    for verdict in verdicts:
+        of_it = [one for one in cases if (one.record.key, one.record.protocol) == (verdict.key, verdict.protocol)]
+        runs = links(runs_of(group, verdict.key, verdict.protocol), page, root)
+        by_pgd = comparisons.accuracy(group, verdict.key, verdict.protocol, STRONG)
+        body.append(
+            row(
+                f'{masking.title(verdict)} <span class="interval">{runs}</span>',
+                [
+                    accuracy(by_pgd),
+                    "<br>".join(accuracy(one.after_all) for one in of_it) or NOT_RUN,
+                    "<br>".join(accuracy(one.accuracy) for one in of_it) or NOT_RUN,
+                    masking.found(verdict),
+                ],
+            )
         )
-        for one in cases
-    ]
-    first, *others = (NAMES[attack] for attack in ATTACKS)
-    attacks = [HEADINGS[STRONG], first, *(f"then {name}" for name in others)]
     return table(
-        ["Row, training", "clean", *attacks, "Worst case", "below PGD-20", "Flags", "Minutes"],
+        ["Method, training", HEADINGS[STRONG], "AutoAttack", "Worst case", "Sign of masking"],
         body,
-        "Images left right, in percent. Each attack of AutoAttack is tried on what those before it left. The worst "
-        "case is over these and all other attacks of 8/255 that were run on the image; below PGD-20: the percentage "
-        "points that it lies lower. Both with 95 % intervals (Wilson). Minutes: what AutoAttack took.",
+        "Images left right, in percent, with 95 % intervals. Worst case: over every attack of 8/255 that was run on "
+        f"the image. It and AutoAttack are over {_sizes(cases)} test images, PGD-20 over those of the record. Below a "
+        "verdict: the checks that fail or are missing.",
     )
 
 
@@ -144,6 +150,10 @@ def flags(cases: Sequence[Case]) -> str:
     return f'<dl class="rules">{"".join(items)}</dl>'
 
 
+def _sizes(cases: Sequence[Case]) -> str:
+    return counts(sorted({one.found.images for one in cases})) if cases else "no"
+
+
 def _unfinished(cases: Sequence[Case]) -> str:
     begun = [one for one in cases if one.found.attacks != ATTACKS]
     if not begun:
@@ -176,10 +186,6 @@ def _outcome(flag: str, cases: Sequence[Case]) -> str:
     raised = [f"{one.title}: {one.found.flags[flag]}" for one in checked if one.found.flags[flag]]
     missing = f", {len(cases) - len(checked)} not checked" if len(checked) < len(cases) else ""
     return f"Of {len(checked)} {_plural(len(checked), 'network')}{missing}: {'; '.join(raised) or 'raised for none'}."
-
-
-def _percent(estimate: Estimate | None) -> str:
-    return NOT_RUN if estimate is None else f"{100 * estimate.value:.1f}"
 
 
 def _plural(count: int, noun: str) -> str:

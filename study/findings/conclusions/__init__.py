@@ -19,6 +19,7 @@ from study.findings.claims import judge
 from study.findings.claims.judge import Evidence
 from study.plan import catalogue
 from study.presentation.markup import counts
+from study.presentation.words import SETTINGS
 
 FILE = files("study.findings.conclusions") / "conclusions.toml"
 
@@ -51,6 +52,7 @@ class Conclusion:
     id: str
     sentence: str
     page: str  # of the book, where the numbers behind it are
+    figure: str = ""  # or section, its id on that page: the cover has the sentences that have one
     conditions: tuple[Condition, ...] = ()
     verdicts: Mapping[str, str] = field(default_factory=dict)  # "claim/trial" -> verdict, on each of its comparisons
 
@@ -64,10 +66,14 @@ def say(id: str, evidence: Evidence) -> str:
     return _said(conclusions()[id], evidence)
 
 
-def all_of_them(evidence: Evidence) -> str:
-    """Every sentence that can be said, as a list in Markdown, each with a link to its numbers; errors as for `say`."""
-    said = [(one, _said(one, evidence)) for one in conclusions().values()]
-    return "\n".join(f"- {text} [The numbers]({one.page}.md)." for one, text in said if text)
+def for_the_cover(evidence: Evidence) -> str:
+    """The sentences of the cover that can be said, as a numbered list in Markdown, each with a link to its numbers.
+
+    Errors as for `say`.
+    """
+    said = [(one, _said(one, evidence)) for one in conclusions().values() if one.figure]
+    lines = [f'1. {text} <a href="{one.page}.html#{one.figure}">See the numbers.</a>' for one, text in said if text]
+    return "\n".join(lines)
 
 
 @cache
@@ -164,5 +170,5 @@ def _difference(condition: Condition, group: Group, evidence: Evidence, confiden
 def _rests_on(budgets: Sequence[str], found: Sequence[Estimate]) -> str:
     images, seeds = sorted({e.n for e in found}), sorted({e.seeds for e in found})
     noun = "training" if seeds == [1] else "trainings"
-    named = ", ".join(dict.fromkeys(budgets))
-    return f" (Budget {named}, {counts(images)} test images, {counts(seeds)} {noun} a row.)"
+    named = ", ".join(dict.fromkeys(SETTINGS[budget] for budget in budgets))
+    return f" ({named[0].upper()}{named[1:]}, {counts(images)} test images, {counts(seeds)} {noun} of each.)"

@@ -42,7 +42,7 @@ class Check:
 
     id: str
     title: str
-    rule: str  # a sentence; what holds for all checks stands in book/masking.md
+    rule: str  # a sentence; what holds for all checks stands in book/trust.md
     pairs: Callable[[Row, str], list[tuple[str, str]]] = lambda row, rule: []  # (before, or "" for guessing, after)
     of_probe: Callable[[Probe, float], list[Finding]] | None = None  # empty where the probe lacks it
     of_each: int = 1  # comparisons that a whole probe has for it

@@ -1,6 +1,6 @@
 """Masking: is a row's robustness worth anything, or has the attack failed? Verdicts by :data:`checks.CHECKS`. No torch.
 
-An accuracy under attack is an upper bound, and a failed attack raises it. ``book/masking.md`` has the rules in words.
+An accuracy under attack is an upper bound, and a failed attack raises it. ``book/trust.md`` has the rules in words.
 All comparisons that are asked of one network share an error of 5 % (Bonferroni). Checks that need the network itself
 count where a probe was made, and are not asked for.
 """

@@ -60,22 +60,13 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     return f"Of {len(verdicts)} networks: {found}. The network itself was probed for {probed} of them."
 
 
-def overview(verdicts: Sequence[Verdict]) -> str:
-    """Every network and every check, as HTML: a line a row and protocol, the verdict first."""
-    body = [
-        row(
-            f'<a href="#{_anchor(verdict)}">{_title(verdict)}</a>' if _to_tell(verdict) else _title(verdict),
-            [badge(verdict.verdict), *(badge(result.outcome) for result in verdict.results)],
-        )
-        for verdict in verdicts
-    ]
-    of_probe = sum(check.of_probe is not None for check in CHECKS)
-    return table(
-        ["Row, training", "Verdict", *(check.title for check in CHECKS)],
-        body,
-        f"Every network and every check. A dash: not asked of this row. The last {of_probe} columns "
-        "need the network itself, and are filled where it was probed.",
-    )
+def found(verdict: Verdict) -> str:
+    """The verdict of a network as a cell of a table, as HTML: what fails below it, with a link to the numbers."""
+    told = _to_tell(verdict)
+    if not told:
+        return badge(verdict.verdict)
+    checks = escape(", ".join(result.check.title for result in told))
+    return f'{badge(verdict.verdict)}<a class="interval wrap" href="#{_anchor(verdict)}">{checks}</a>'
 
 
 def rules() -> str:
@@ -212,7 +203,7 @@ def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> st
     runs = links(runs_of(group, verdict.key, verdict.protocol), page, root)
     strong = 100 * comparisons.accuracy(group, verdict.key, verdict.protocol, STRONG).value
     return (
-        f'<section class="claim" id="{_anchor(verdict)}"><h3>{_title(verdict)}</h3>'
+        f'<section class="claim" id="{_anchor(verdict)}"><h3>{title(verdict)}</h3>'
         f"<p>{badge(verdict.verdict)}; {runs}. For comparison, {HEADINGS[STRONG]} leaves {strong:.1f} %.</p>"
         f"{table(['Comparison', 'Check', 'Outcome', 'Before → after', 'Difference or share'], body, caption)}</section>"
     )
@@ -227,7 +218,7 @@ def _to_tell(verdict: Verdict) -> list[Result]:
     ]
 
 
-def _title(verdict: Verdict) -> str:
+def title(verdict: Verdict) -> str:
     return f"{escape(catalogue.rows()[verdict.key].name)}, {verdict.protocol}"
 
 

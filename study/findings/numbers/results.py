@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from study.evidence import comparisons
 from study.evidence.comparisons import HEADINGS, STRONG
@@ -23,24 +24,21 @@ from study.presentation.marks import accuracy_under, look
 from study.presentation.markup import NO_NUMBER, NO_SEED, accuracy, group_title, length, links, points, row, table
 from study.presentation.words import Words, percent, source
 
+ALONE = ("traditional", "adversarial", "advprop", "als", "sat")  # the baselines, and each technique by itself
+
 
 def headline(group: Group) -> str:
-    """The cover's table as HTML: clean accuracy three times, and accuracy under the one strong attack, row by row."""
+    """The cover's table as HTML: what the paper says of each technique alone, and what the corrected protocol gives."""
     body = []
-    for key, paper in catalogue.part(1).items():
-        measured = [
-            comparisons.accuracy(group, key, protocol, column)
-            for column in ("clean", STRONG)
-            for protocol in catalogue.PROTOCOLS
-        ]
+    for key in ALONE:
+        paper = catalogue.rows()[key]
+        measured = [comparisons.accuracy(group, key, "corrected", column) for column in ("clean", STRONG)]
         if any(measured):
             body.append(row(escape(paper.label), [f"{paper.published['clean']:.1f}", *map(accuracy, measured)]))
-    heads = ["Row", "Clean: paper", "published", "corrected", f"{HEADINGS[STRONG]}: published", "corrected"]
     return table(
-        heads,
+        ["Method", "Clean, the paper", "Clean, here", f"{HEADINGS[STRONG]}, here"],
         body,
-        "Accuracy in percent, with 95 % intervals. The attack of the last two columns is the same: pixels, restarts, "
-        "true and surrogate gradients. The protocol is that of the training.",
+        "Accuracy in percent, corrected protocol, with 95 % intervals. The attack is stronger than the paper's.",
     )
 
 
@@ -116,46 +114,59 @@ def red_flags(group: Group) -> str:
     )
 
 
-def tradeoff(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part: int = 1) -> Figure:
-    """Clean accuracy against accuracy under attack, with 95 % intervals: the paper's Figure 4, a panel a source.
+def tradeoff(group: Group, column: str = STRONG) -> Figure:
+    """Clean accuracy against accuracy under one attack, with 95 % intervals: the paper's Figure 4, a panel a protocol.
 
-    The paper and the published protocol under the first of ``columns``, the corrected protocol under the second. Rows
-    of the paper's table ``part``. Raises ValueError if none of them was run.
+    All panels have the same axes; a column of the paper has a panel for the paper's numbers, on axes of its own. Rows
+    of Table 1. Raises ValueError if none of them was run.
     """
-    rows = catalogue.part(part)
-    protocols = [p for p in catalogue.PROTOCOLS if rows_run(group, p, part=part)]
+    rows = catalogue.part(1)
+    protocols = [p for p in catalogue.PROTOCOLS if rows_run(group, p)]
     if not protocols:
         raise ValueError("no record to draw: run a row first, such as `python -m study run advprop --budget lite`")
-    under = dict(zip(catalogue.PROTOCOLS, columns, strict=True))
+    printed = column in catalogue.COLUMNS
+    number = printed + len(protocols)
     with style():
-        figure, panels = plt.subplots(1, 1 + len(protocols), figsize=(1.4 + 2.9 * (1 + len(protocols)), 4.2))
-        for row in rows.values():
-            panels[0].plot(row.published[columns[0]], row.published["clean"], ls="", ms=8, **look(row), label=row.label)
-        panels[0].set(title="the paper", xlabel=accuracy_under(columns[0]), ylabel="clean accuracy (%)")
-        for panel, protocol in zip(panels[1:], protocols, strict=True):
-            column = under[protocol]
-            for key, row in rows_run(group, protocol, part=part).items():
+        figure, panels = plt.subplots(1, number, figsize=(1.4 + 2.9 * number, 4.2), squeeze=False)
+        paper, ours = panels[0, :printed], panels[0, printed:]
+        for panel in paper:
+            for row in rows.values():
+                panel.plot(row.published[column], row.published["clean"], ls="", ms=8, **look(row))
+            panel.set(title="the paper", xlabel=accuracy_under(column))
+        for panel, protocol in zip(ours, protocols, strict=True):
+            if panel is not ours[0]:
+                panel.sharex(ours[0])
+                panel.sharey(ours[0])
+            for key, row in rows_run(group, protocol).items():
                 robust, clean = (comparisons.accuracy(group, key, protocol, name) for name in (column, "clean"))
                 _cross(panel, robust, clean, look(row))
             panel.set(title=f"{protocol} protocol", xlabel=accuracy_under(column))
-        figure.legend(loc="outside lower center", ncols=min(5, len(rows)), columnspacing=1.2, handletextpad=0.2)
+        panels[0, 0].set_ylabel("clean accuracy (%)")
+        keys = [Line2D([], [], ls="", ms=8, label=row.label, **look(row)) for row in rows.values()]
+        figure.legend(handles=keys, loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.2)
     return figure
 
 
-def tradeoff_words(group: Group, columns: tuple[str, str] = ("fgsm-0.1", STRONG), part: int = 1) -> Words:
+def tradeoff_words(group: Group, column: str = STRONG) -> Words:
     sentences = []
-    for protocol, column in zip(catalogue.PROTOCOLS, columns, strict=True):
+    for protocol in catalogue.PROTOCOLS:
         values = [
             f"{row.label} {percent(comparisons.accuracy(group, key, protocol, 'clean'))} clean and "
             f"{percent(comparisons.accuracy(group, key, protocol, column))} attacked"
-            for key, row in rows_run(group, protocol, part=part).items()
+            for key, row in rows_run(group, protocol).items()
         ]
         if values:
             sentences.append(f"{protocol.capitalize()} protocol under {HEADINGS[column]}: {', '.join(values)}.")
+    attack = (
+        f"{HEADINGS[column]}. The paper's panel has its own axes, and its attack is that of the published protocol: "
+        "the size is in standard deviations there, in pixels under the corrected one"
+        if column in catalogue.COLUMNS
+        else f"{HEADINGS[column]}, the same attack in both panels"
+    )
     return {
-        "caption": "Clean accuracy against accuracy under attack, as the paper printed it and as measured here. Each "
-        f"panel has its own axes. {source(group, catalogue.part(part), *catalogue.PROTOCOLS)}",
-        "alt": f"Scatter plot in panels, a point a row of Table {part}. {' '.join(sentences)}",
+        "caption": f"Clean accuracy against accuracy under {attack}. "
+        f"{source(group, catalogue.part(1), *catalogue.PROTOCOLS)}",
+        "alt": f"Scatter plot in panels, a point for each method of the paper's Table 1. {' '.join(sentences)}",
     }
 
 

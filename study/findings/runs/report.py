@@ -1,4 +1,4 @@
-"""Every run: what it took, which command makes it, what a full one would take. No torch."""
+"""Every run: what it took, what a full one would take. No torch."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from study import records
-from study.evidence import comparisons
-from study.evidence.selection import Group, runs_of
+from study.evidence.selection import Group
 from study.plan import arithmetic, catalogue
 from study.plan.catalogue import CIFAR_TRAINING
-from study.presentation.markup import accuracy, counts, duration, link, row, table
+from study.presentation.markup import counts, duration, link, row, table
 from study.presentation.sentences import devices_of, kinds_of
 from study.records import Record
-from study.records.passport import command
 
 SMOKE_ROWS = ("traditional", "adversarial", "advprop", "als", "sat", "als-sat-advprop")  # what `make book` runs
 
@@ -45,22 +43,9 @@ def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = Non
     return table(heads, body, "The committed runs. The link opens the notebook as it was executed.")
 
 
-def commands(group: Group) -> str:
-    """The command that repeats each row, what it took, and its clean accuracy, as HTML; empty if no row was run."""
-    body = []
-    for key, paper in catalogue.rows().items():
-        for protocol in catalogue.PROTOCOLS:
-            if found := runs_of(group, key, protocol):
-                minutes = np.mean([record.seconds for record in found]) / 60
-                clean = comparisons.accuracy(group, key, protocol, "clean")
-                run = f"<code>{command(found[0])}</code>"
-                body.append(row(escape(paper.label), [run, f"{minutes:.0f}", accuracy(clean)]))
-    caption = (
-        f"Every row that was run here. Minutes: training and evaluation together, on {devices_of(group)}, beside other "
-        "work. Accuracy: clean, in percent, by the row's own rule; a repetition on another machine or with another "
-        "seed should fall into the interval most of the time, or near it while a row has one seed."
-    )
-    return table(["Row", "Command", "Minutes", "Accuracy"], body, caption) if body else ""
+def smoke_runs(root: Path) -> bool:
+    """Whether any of the machinery check's runs was made here."""
+    return bool(records.collect(root, budget="smoke"))
 
 
 def full_cost(group: Group) -> str:

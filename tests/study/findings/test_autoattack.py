@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import math
+import re
 import sys
 from itertools import pairwise
 
@@ -23,6 +24,7 @@ from study.experiment import run
 from study.experiment.weights import save_weights
 from study.findings.autoattack import judge, measure, report
 from study.findings.autoattack.judge import ATTACKS, EPS, AutoAttack
+from study.findings.masking import judge as masking
 from study.findings.masking.probes import Probe
 from study.plan.catalogue import config
 from study.records import Measurement
@@ -538,17 +540,20 @@ def test_the_page_says_what_is_there(tmp_path):
     assert "at most 10.0 percentage points below PGD-20 (AdvProp, corrected)" in text
     assert "FAB-T and Square find 20 further images, over the 2 networks" in text
     assert "raised a flag: Square finds more." in text
-    html = report.overview(both, root=tmp_path)
-    for number in ("75.0", "30.0", "25.0", "20.0<span", "10.0<span", "Square finds more"):
-        assert number in html, number
+    group = [one.record for one in both] + [fake.record("sat")]
+    fake.put(group[-1], tmp_path)
+    html = report.every_network(masking.verdicts(group), both, group, root=tmp_path)
+    advprop, als, sat = (line for line in re.findall(r'<tr><th scope="row">.*?</tr>', html))
+    for line, left in ((als, "30.0<"), (advprop, "30.0<")):
+        assert left in line and line.count("20.0<span") == 2, "after AutoAttack, and in the worst case"
+    assert sat.count("not run") == 2
     assert "decreased &lt;it&gt;." in report.flags(both) and "AdvProp, corrected: Square" in report.flags(both)
 
 
 def test_a_run_that_is_not_finished_shows_what_is_missing(tmp_path):
     one = case(left=(150, 60, 50), flags={"randomised": ""})
     fake.put(one.record, tmp_path)
-    assert one.left("fab-t") is None and one.left("apgd-t").value == 0.25 and one.worst.sum() == 50
-    assert report.overview([one], root=tmp_path).count("not run") == 2
+    assert one.found.attacks == ("apgd-ce", "apgd-t") and one.worst.sum() == 50
     assert "further" not in report.summary([one]) and "finished on 1 of them (AdvProp, corrected)" in report.summary(
         [one]
     )

@@ -43,7 +43,7 @@ def test_a_sentence_is_said_with_its_number_and_what_it_rests_on(written):
     written(TRUE)
     said = conclusions.say("costs", evidence(0.8, 0.5))
     assert said.startswith("Adversarial training costs 30.0 points (+")
-    assert said.endswith("(Budget lite, 200 test images, 1 training a row.)")
+    assert said.endswith("(Small setting, 200 test images, 1 training of each.)")
 
 
 @pytest.mark.parametrize(("plain", "adversarial"), [(0.5, 0.8), (0.65, 0.65), (0.505, 0.5)])
@@ -72,7 +72,7 @@ def test_a_larger_size_that_cannot_tell_hides_no_smaller_one_that_can_and_one_th
         levels = {"traditional": plain, "adversarial": adversarial}
         large = [fake.record(key, budget="ladder-10", **{"corrected:clean": level}) for key, level in levels.items()]
         if plain == adversarial:
-            assert "(Budget lite" in conclusions.say("costs", Evidence([large, small]))
+            assert "(Small setting" in conclusions.say("costs", Evidence([large, small]))
         else:
             with pytest.raises(Withdrawn, match="cost at budget ladder-10"):
                 conclusions.say("costs", Evidence([large, small]))

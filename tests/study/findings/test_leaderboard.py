@@ -11,7 +11,7 @@ from pybtex.database import parse_file
 from study.findings.numbers import leaderboard
 from study.findings.numbers.leaderboard import Figure, Source, figures, lines, sources
 
-PAGE = (ROOT / "book" / "leaderboard.md").read_text()
+PAGE = (ROOT / "book" / "beyond.md").read_text()
 
 
 @pytest.fixture(scope="module")

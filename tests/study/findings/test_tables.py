@@ -208,7 +208,10 @@ def test_the_machinery_table_names_a_row_that_did_not_run(folder):
 def test_a_description_counts_images_and_seeds():
     group = [fake.record(seed=0), fake.record(seed=1), fake.record("sat")]
     text = sentences.describe(group)
-    assert "1,000 training images, 200 test images, 1 to 2 seeds a row" in text and "CIFAR-10, JPEG copy" in text
+    assert (
+        "1,000 training images, 200 test images, 1 to 2 trainings of each method" in text
+        and "CIFAR-10, JPEG copy" in text
+    )
 
 
 def test_where_only_other_data_were_run_a_page_says_so_and_does_not_deny_the_runs(tmp_path):
@@ -233,9 +236,9 @@ def test_an_extension_that_shares_no_seed_with_its_row_says_so(tmp_path):
 
 
 def test_every_page_of_results_says_of_which_size_and_data_and_a_small_budget_carries_a_warning():
-    assert "Results of a small budget" in sentences.caution([fake.record()])
+    assert "A small setting" in sentences.caution([fake.record()])
     full = sentences.caution([fake.record(budget="full")])
-    assert "warning" not in full and "Budget full on CIFAR-10, JPEG copy" in full and "1,000 training images" in full
+    assert "warning" not in full and "CIFAR-10, JPEG copy, budget full" in full and "1,000 training images" in full
 
 
 def test_rows_of_one_label_are_told_apart():

@@ -73,12 +73,12 @@ def test_an_extension_stands_beside_its_row_with_the_difference(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_worked_example_of_the_book_runs_as_it_is_printed(tmp_path):
-    """The patch of `book/extend.md`, applied to a copy of the package, makes an experiment that runs."""
+def test_the_worked_example_of_the_docs_runs_as_it_is_printed(tmp_path):
+    """The patch of `docs/extend.md`, applied to a copy of the package, makes an experiment that runs."""
     for name in ("advlib", "study", "notebooks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "_config.yml", tmp_path)
-    patch = ROOT / "book" / "examples" / "confidence-penalty.patch"
+    patch = ROOT / "docs" / "confidence-penalty.patch"
     subprocess.run(["git", "apply", "--unidiff-zero", patch], cwd=tmp_path, check=True)
     small = {"epochs": 1, "train_size": 128, "test_size": 32, "sweep_size": 8, "batch_size": 32}
     settings = [part for name, value in small.items() for part in ("--set", f"{name}={value}")]
@@ -96,4 +96,4 @@ def test_the_worked_example_of_the_book_runs_as_it_is_printed(tmp_path):
     (record,) = records.collect(tmp_path / "results")
     assert record.config["loss"] == "confidence-penalty" and record.config["smoothing"] == 0.1
     added = sum(line.startswith("+") and not line.startswith("+++") for line in patch.read_text().splitlines())
-    assert added <= 20, "the book promises about twenty lines"
+    assert added <= 20, "docs/extend.md promises about twenty lines"
