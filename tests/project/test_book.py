@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +25,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 import browser
 import build_book
 import check_book
+
+needs_browser = pytest.mark.skipif(not browser.find(), reason="no Chromium here (apt-get install chromium)")
 
 
 def text(html: Path, page: str) -> str:
@@ -240,6 +243,18 @@ def test_a_button_opens_colab_on_the_notebooks_and_on_no_other_page(book):
     assert launching == {Path("notebooks", f"{path.stem}.html") for path in (ROOT / "notebooks").glob("*.ipynb")}
 
 
+def test_a_run_is_evidence_to_link_to_and_no_chapter(book):
+    runs = [path.relative_to(book) for path in (book / "results").rglob("run.html")]
+    assert runs and not list((book / "_sources").rglob("run.*"))
+    listed = {str(run) for run in runs}
+    for name in build_book.pages(ROOT):
+        turned = re.findall(r'<a class="(?:left|right)-(?:prev|next)"\s+href="([^"]*)"', text(book, name))
+        assert not any("results/" in address for address in turned), name
+    assert not any(run.removesuffix(".html") in (book / "searchindex.js").read_text() for run in listed)
+    back = re.findall(r'<a class="left-prev"\s+href="([^"]*)"', (book / runs[0]).read_text())
+    assert [address.rpartition("../")[2] for address in back] == ["book/runs.html"]
+
+
 def test_links_between_pages_lead_somewhere(book):
     for path in pages(book):
         assert check_book.broken_links(book, path) == [], path.name
@@ -258,7 +273,20 @@ def test_no_page_weighs_more_than_three_megabytes(book):
         assert check_book.weight(path) < check_book.HEAVY == 3e6, path.name
 
 
-@pytest.mark.skipif(not browser.find(), reason="no Chromium here (apt-get install chromium)")
+@needs_browser
+@pytest.mark.skipif(not find_spec("axe_playwright_python"), reason="no axe-core here: `make test` installs it")
+def test_a_page_of_the_book_has_no_fault(book):
+    """One that has tables, figures and details; `make check-book` looks at all of them."""
+    assert check_book.check(book, book / "book" / "claims.html") == []
+
+
+@needs_browser
+def test_the_books_own_search_finds_chapters_from_disk_and_no_runs(book):
+    found = check_book.search(book, "AdvProp")
+    assert "book/theory/advprop.html" in found and not any("results/" in page for page in found)
+
+
+@needs_browser
 @pytest.mark.parametrize(
     "page",
     [f"book/{name}" for name in ("theory/threat-models", "theory/als", "theory/wrong-numbers", "notation", "claims")],

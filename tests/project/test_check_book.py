@@ -77,17 +77,3 @@ def test_axe_finds_a_picture_without_words_and_a_faint_text(html):
     broken = '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw="><p style="color: #eee">faint</p></main>'
     faults = check_book.axe(changed(html, "</main>", broken), "light")
     assert any("image-alt" in fault for fault in faults) and any("color-contrast" in fault for fault in faults)
-
-
-@needs_browser
-@needs_axe
-@pytest.mark.slow
-def test_a_page_of_the_book_has_no_fault(book):
-    """One that has tables, figures and details; `make check-book` looks at all of them."""
-    assert check_book.check(book, book / "book" / "claims.html") == []
-
-
-@needs_browser
-def test_the_books_own_search_finds_pages_from_disk(book):
-    found = check_book.search(book, "AdvProp")
-    assert "book/theory/advprop.html" in found
