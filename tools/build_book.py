@@ -56,13 +56,15 @@ UNUSED = re.compile(
     re.DOTALL,
 )
 MATHJAX = re.compile(r'<script[^>]*src="[^"]*mathjax/[^"]*"[^>]*></script>\s*')
-DEAD = (
+PICTURE = re.compile(r"(?<=_images/)[\w.-]+\.png")
+STATIC = (
     "**/*.map",
     "locales/*/*/*",
     "vendor/fontawesome/*/js/*",
     "vendor/fontawesome/*/webfonts/*.ttf",
     "sphinx-thebe.js",
 )
+DEAD = [*(f"_static/{pattern}" for pattern in STATIC), "_sources/book/**/*"]  # what no page loads or links to
 COLOURS = 4096  # a drawing has fewer, a photograph more
 
 
@@ -72,18 +74,27 @@ LAUNCH = re.compile(r'<div class="dropdown dropdown-launch-buttons">.*?</ul>\s*<
 
 def tidy(html: Path) -> None:
     """Take out of every page what is not used and would complain in a browser, and buttons that do not work."""
+    for path in (path for pattern in DEAD for path in html.glob(pattern) if path.is_file()):
+        path.unlink()
+    smaller = dict(map(shrink, (html / "_images").glob("*.png")))
     for page in html.rglob("*.html"):
         text = UNUSED.sub("", page.read_text(encoding="utf-8"))
         text = text if page.parent == html / "notebooks" else LAUNCH.sub("", text)
         text = text if 'class="math' in text else MATHJAX.sub("", text)
+        text = PICTURE.sub(lambda found: smaller[found.group()], text)
         page.write_text(text, encoding="utf-8")
-    for path in (path for pattern in DEAD for path in (html / "_static").glob(pattern)):
-        path.unlink()
-    for path in (html / "_images").glob("*.png"):
-        with Image.open(path) as image:
-            drawing = image.convert("RGB")
-        if drawing.getcolors(COLOURS):
-            drawing.quantize(256).save(path, optimize=True)
+
+
+def shrink(path: Path) -> tuple[str, str]:
+    """Keep a picture in fewer bytes: a drawing by a palette, a photograph without loss. Returns both names."""
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    if picture.getcolors(COLOURS):
+        picture.quantize(256).save(path, optimize=True)
+        return path.name, path.name
+    picture.save(path.with_suffix(".webp"), lossless=True, method=4)
+    path.unlink()
+    return path.name, path.with_suffix(".webp").name
 
 
 def faults(root: Path, html: Path) -> list[str]:

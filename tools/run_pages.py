@@ -1,7 +1,7 @@
 """A Sphinx extension: the pages of runs are evidence to link to, and no chapters.
 
-They are built without standing in the table of contents, and stay out of Next and Previous, of the search and of
-`_sources`. Each leads back to the list of all runs.
+They are built without standing in the table of contents, and stay out of Next and Previous and of the search. Each
+leads back to the list of all runs. Sources to download are those of the lessons alone.
 """
 
 import re
@@ -20,8 +20,9 @@ def mark(app, doctree):
 
 
 def lead_back(app, pagename, templatename, context, doctree):
-    if RUN.fullmatch(pagename):
+    if not pagename.startswith("notebooks/"):
         context["sourcename"] = ""  # no copy of the source, and no button to download it
+    if RUN.fullmatch(pagename):
         context["prev"] = {"link": context["pathto"]("book/runs"), "title": "All runs"}
 
 

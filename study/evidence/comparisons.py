@@ -78,7 +78,7 @@ def spread(group: Iterable[Record], name: str) -> Spread | None:
     return own if own and own.freedom >= FEW else pooled(HEADINGS)
 
 
-def factorial(group: Group, protocol: str, column: str) -> dict | None:
+def factorial(group: Group, protocol: str, column: str, confidence: float = 0.95) -> dict | None:
     """Effects of AdvProp, ALS and SAT on top of adversarial training, as a full 2x2x2; None while a row is missing.
 
     Interaction names -> Estimate, as :func:`estimates.factorial_effects` gives them.
@@ -88,7 +88,8 @@ def factorial(group: Group, protocol: str, column: str) -> dict | None:
     if masks is None:
         return None
     cells = dict(zip(design, masks, strict=True))
-    return estimates.factorial_effects(cells, ("AdvProp", "ALS", "SAT"), spread=spread(group, f"corrected:{column}"))
+    between = spread(group, f"corrected:{column}")
+    return estimates.factorial_effects(cells, ("AdvProp", "ALS", "SAT"), confidence, between)
 
 
 def paired(group: Group, places: Iterable[Place]) -> list[np.ndarray] | None:

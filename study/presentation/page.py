@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
-from study.machine.folders import replacing
+from study.machine.folders import project_folder, replacing
 
-FOLDER = Path("static") / "figures"  # below the page's folder, from where Sphinx copies it into the book
+FOLDER = Path("book", "static", "figures")  # of the project, from where Sphinx copies it into the book
 
 
 def show(figure: Figure, name: str, *, caption: str, alt: str) -> HTML:
@@ -17,12 +17,14 @@ def show(figure: Figure, name: str, *, caption: str, alt: str) -> HTML:
 
     ``alt`` says in words what is seen, for readers who do not see it.
     """
+    project = project_folder() or Path.cwd()
     # without a date, and with ids that do not change, the same records give the same file
-    with replacing(FOLDER / f"{name}.svg") as partial, plt.rc_context({"svg.hashsalt": name}):
+    with replacing(project / FOLDER / f"{name}.svg") as partial, plt.rc_context({"svg.hashsalt": name}):
         figure.savefig(partial, format="svg", metadata={"Date": None})
     plt.close(figure)
     width, height = (round(144 * size) for size in figure.get_size_inches())
-    address = f"../_static/figures/{name}.svg"
+    up = "../" * len(Path.cwd().relative_to(project.resolve()).parts)
+    address = f"{up}_static/figures/{name}.svg"
     return HTML(
         f'<figure class="drawn" id="{name}">'
         f'<img src="{address}" alt="{escape(alt)}" width="{width}" height="{height}" loading="lazy"/>'

@@ -13,9 +13,43 @@ from study.presentation.markup import points, row, table
 from study.presentation.words import Words, source
 
 
+ASKED = ("clean", STRONG)  # what the sentences are about
+
+
 def protocols(group: Group) -> list[str]:
     """The protocols under which all eight rows of the design were run."""
     return [p for p in catalogue.PROTOCOLS if comparisons.factorial(group, p, "clean") is not None]
+
+
+def answer(group: Group) -> str:
+    """Which effects are told from none, on clean images and under PGD-20, a sentence a protocol, as Markdown.
+
+    By intervals that hold for all effects of a protocol together (Bonferroni).
+    """
+    sentences = []
+    for protocol in protocols(group):
+        number = len(ASKED) * (len(catalogue.factorial()) - 1)
+        found = {
+            (chosen, column): effect
+            for column in ASKED
+            for chosen, effect in comparisons.factorial(group, protocol, column, 1 - 0.05 / number).items()
+        }
+        certain = [
+            f"{' × '.join(chosen)} {100 * e.value:+.1f} points ({100 * e.low:+.1f} to {100 * e.high:+.1f}) "
+            f"{'on clean images' if column == 'clean' else f'under {HEADINGS[column]}'}"
+            for (chosen, column), e in found.items()
+            if e.low > 0 or e.high < 0
+        ]
+        together = any(len(chosen) > 1 for (chosen, _), e in found.items() if e.low > 0 or e.high < 0)
+        sentences.append(
+            f"Under the `{protocol}` protocol {len(certain)} of {number} effects differ from zero: "
+            f"{'; '.join(certain)}."
+            if certain
+            else f"Under the `{protocol}` protocol none of {number} effects differs from zero for certain."
+        )
+        if not together:
+            sentences.append("No interaction does: by these runs the techniques may simply add up.")
+    return " ".join(sentences)
 
 
 def factorial(group: Group) -> Figure:

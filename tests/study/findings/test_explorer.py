@@ -413,9 +413,9 @@ def test_the_committed_data_belong_to_the_committed_records_and_agree_with_them(
 
 def test_the_gallery_shows_the_very_pixels_and_predictions_of_the_data(first_world):
     data = json.loads(first_world.file.read_text())
-    figure = gallery.gallery(data, images=3)
+    figure = gallery.gallery(data, eps=8, images=3)
     panels = np.array(figure.axes).reshape(1 + len(data["rows"]), 3)
-    eps, labels = data["eps"].index(gallery.EPS), data["images"]["labels"]
+    eps, labels = data["eps"].index(8), data["images"]["labels"]
     for line, row in zip(panels[1:], data["rows"], strict=True):
         seen = row["branches"]["main"]
         shown = pictures(data) + added(data, seen, gallery.ATTACK)[eps]
@@ -425,5 +425,9 @@ def test_the_gallery_shows_the_very_pixels_and_predictions_of_the_data(first_wor
             wrong = predicted != labels[k]
             assert data["classes"][predicted] in panel.get_title() and ("✗" in panel.get_title()) == wrong
             assert panel.spines["top"].get_visible() == wrong
-    plt.close(figure)
     assert gallery.words(data, images=3)["alt"].startswith("A grid")
+    aux = gallery.gallery(data, [("advprop", "aux")], eps=8, images=1)
+    (found,) = (row for row in data["rows"] if row["key"] == "advprop")
+    shown = pictures(data) + added(data, found["branches"]["aux"], gallery.ATTACK)[eps]
+    np.testing.assert_allclose(255 * aux.axes[1].images[0].get_array(), shown[0], atol=1e-3)
+    plt.close("all")

@@ -202,7 +202,7 @@ def test_every_figure_can_be_shown_and_is_described(group, name, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     draw, words = DRAWN[name]
     html = show(draw(group), name, **words(group)).data
-    assert (tmp_path / f"static/figures/{name}.svg").stat().st_size > 1000
+    assert (tmp_path / f"book/static/figures/{name}.svg").stat().st_size > 1000
     alt = re.search('alt="([^"]*)"', html).group(1)
     assert len(alt.split()) > 8 and "nan" not in alt
     assert not plt.get_fignums(), "a figure that was shown is closed"
@@ -213,7 +213,7 @@ def test_the_same_records_give_the_same_file(group, tmp_path, monkeypatch):
     files = []
     for _ in range(2):
         show(robustness.against_steps(group), "steps", caption="", alt="")
-        files.append((tmp_path / "static/figures/steps.svg").read_bytes())
+        files.append((tmp_path / "book/static/figures/steps.svg").read_bytes())
     assert files[0] == files[1]
 
 
@@ -230,3 +230,18 @@ def test_the_slopes_drawn_are_the_derivatives_of_the_values_drawn():
     for curve, derivative in zip(value.lines[1:], slope.lines[1:], strict=True):
         z, g = curve.get_data()
         np.testing.assert_allclose(np.gradient(g, z)[1:-1], derivative.get_ydata()[1:-1], atol=1e-3)
+
+
+def test_the_factorials_answer_names_the_effects_that_are_told_from_none_and_no_others():
+    def answer(with_advprop: float, without: float) -> str:
+        group = []
+        for (advprop, _, sat), key in catalogue.factorial().items():
+            levels = {"corrected:clean": with_advprop if advprop else without, f"corrected:{STRONG}": 0.3}
+            group.append(fake.record(key, **levels | ({f"corrected:{STRONG}:surrogate": 0.3} if sat else {})))
+        return mixtures.answer(group)
+
+    said = answer(0.9, 0.5)
+    assert "1 of 14 effects" in said and "AdvProp +40.0 points" in said and "on clean images" in said
+    assert "ALS" not in said and "SAT" not in said and "No interaction does" in said
+    assert "none of 14 effects" in answer(0.5, 0.5)
+    assert mixtures.answer([fake.record()]) == ""
