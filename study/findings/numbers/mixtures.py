@@ -12,7 +12,6 @@ from study.presentation.marks import SIDE_BY_SIDE, dot, rows_on_y
 from study.presentation.markup import points, row, table
 from study.presentation.words import Words, source
 
-
 ASKED = ("clean", STRONG)  # what the sentences are about
 
 

@@ -1,7 +1,10 @@
 """Sentences that conclude: each stands beside conditions on the records, and a false one stops the build."""
 
+import re
+
 import fake_records as fake
 import pytest
+from places import ROOT
 
 from study.findings import conclusions
 from study.findings.claims.judge import Evidence
@@ -114,6 +117,13 @@ def test_a_sentence_without_a_condition_or_with_anothers_name_is_refused(written
     written(text)
     with pytest.raises(ValueError, match="is there twice, or has no condition"):
         conclusions.conclusions()
+
+
+def test_the_readme_has_the_covers_findings_word_for_word():
+    """They are conditions of the build there, and could grow old here."""
+    said = re.findall(r"^\d\. (\*\*.*?\*\*)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    cover = [one for one in conclusions.conclusions().values() if one.figure]
+    assert said == [re.match(r"\*\*.*?\*\*", one.sentence).group() for one in cover] and len(said) == 3
 
 
 def test_every_sentence_of_the_project_names_rows_measurements_and_claims_that_exist():
