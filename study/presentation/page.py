@@ -1,19 +1,20 @@
-"""Onto a page of the book: a figure with its files, its caption and its description in words; a generated sentence."""
+"""Onto a page of the book: a figure with its files, its caption and its description in words; HTML; a sentence."""
 
-from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from IPython.display import HTML, Markdown, display
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from study.machine.folders import replacing
+from study.presentation.markup import element, together
 
 FOLDER = Path("static") / "figures"  # below the page's folder, from where Sphinx copies it into the book
 
 
-def show(figure: Figure, name: str, *, caption: str, alt: str) -> HTML:
-    """Keep ``figure`` as ``name``.svg and ``name``.png and return what stands on the page.
+def show(figure: Figure, name: str, *, caption: str, alt: str) -> Markup:
+    """Keep ``figure`` as ``name``.svg and ``name``.png and return what stands on the page, for :func:`html`.
 
     ``alt`` says in words what is seen, for readers who do not see it. The two files can be downloaded from the page.
     """
@@ -24,15 +25,20 @@ def show(figure: Figure, name: str, *, caption: str, alt: str) -> HTML:
     plt.close(figure)
     width, height = (round(144 * size) for size in figure.get_size_inches())
     address = f"../_static/figures/{name}"
-    files = " · ".join(f'<a href="{address}.{suffix}" download>{suffix.upper()}</a>' for suffix in ("svg", "png"))
-    return HTML(
-        f'<figure class="drawn" id="{name}">'
-        f'<img src="{address}.svg" alt="{escape(alt)}" width="{width}" height="{height}" loading="lazy"/>'
-        f'<figcaption>{escape(caption)} <span class="files">{files}</span></figcaption></figure>'
-    )
+    files = {suffix: f"{address}.{suffix}" for suffix in ("svg", "png")}
+    links = [element("a", suffix.upper(), href=place, download=Path(place).name) for suffix, place in files.items()]
+    image = element("img", src=f"{address}.svg", alt=alt, width=width, height=height, loading="lazy")
+    about = element("figcaption", caption, " ", element("span", together(links, " · "), class_="files"))
+    return element("figure", image, about, class_="drawn", id=name)
+
+
+def html(*parts: str) -> None:
+    """Put generated HTML onto the page; what is no ``Markup`` is text. Parts that are empty leave no trace."""
+    for part in filter(None, parts):
+        display(HTML(escape(part)))
 
 
 def say(*sentences: str) -> None:
-    """Put generated sentences of Markdown onto the page; those that are empty leave no trace."""
+    """Put generated sentences of Markdown onto the page; those that are empty leave no trace. None of them has HTML."""
     for sentence in filter(None, sentences):
-        display(Markdown(sentence))
+        display(Markdown(sentence.replace("<", "&lt;")))

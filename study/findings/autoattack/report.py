@@ -10,7 +10,6 @@ are rounded to 16 bits. :data:`beside.SAME_NETWORK` says how many clean predicti
 """
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,7 +21,7 @@ from study.evidence.estimates import Estimate
 from study.findings.autoattack import judge
 from study.findings.autoattack.judge import ATTACKS, NAMES, Case
 from study.presentation.figures import PALETTE, style
-from study.presentation.markup import NOT_RUN, accuracy, counts, link, row, table
+from study.presentation.markup import NOT_RUN, accuracy, counts, element, link, row, table, together
 from study.presentation.words import Words, percent
 
 FLAGS = {  # what AutoAttack's authors check: its name here, and the rule
@@ -76,7 +75,7 @@ def overview(cases: Sequence[Case], page: str = "book", root: Path | None = None
     """What each attack leaves of each network, as HTML, and the worst case with its distance from PGD-20."""
     body = [
         row(
-            f"{escape(one.title)} {link(one.record, page, root)}",
+            together([one.title, link(one.record, page, root)], " "),
             [
                 *(_percent(one.left("clean")), _percent(one.strong)),
                 *(_percent(one.left(attack)) for attack in ATTACKS),
@@ -138,10 +137,11 @@ def worst_case_words(cases: Sequence[Case]) -> Words:
 def flags(cases: Sequence[Case]) -> str:
     """AutoAttack's own checks as a list of definitions, as HTML: the rule, and the networks that raised it."""
     items = [
-        f"<dt>{escape(title)}</dt><dd>{escape(rule)} <em>{escape(_outcome(flag, cases))}</em></dd>"
+        part
         for flag, (title, rule) in FLAGS.items()
+        for part in (element("dt", title), element("dd", rule, " ", element("em", _outcome(flag, cases))))
     ]
-    return f'<dl class="rules">{"".join(items)}</dl>'
+    return element("dl", *items, class_="rules")
 
 
 def _unfinished(cases: Sequence[Case]) -> str:

@@ -1,7 +1,6 @@
 """Every run: what it took, which command makes it, what a full one would take. No torch."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from study.evidence import comparisons
 from study.evidence.selection import Group, runs_of
 from study.plan import arithmetic, catalogue
 from study.plan.catalogue import CIFAR_TRAINING
-from study.presentation.markup import accuracy, counts, duration, link, row, table
+from study.presentation.markup import accuracy, counts, duration, element, link, row, table
 from study.presentation.sentences import devices_of, kinds_of
 from study.records import Record
 from study.records.passport import command
@@ -53,8 +52,8 @@ def commands(group: Group) -> str:
             if found := runs_of(group, key, protocol):
                 minutes = np.mean([record.seconds for record in found]) / 60
                 clean = comparisons.accuracy(group, key, protocol, "clean")
-                run = f"<code>{command(found[0])}</code>"
-                body.append(row(escape(paper.label), [run, f"{minutes:.0f}", accuracy(clean)]))
+                run = element("code", command(found[0]))
+                body.append(row(paper.label, [run, f"{minutes:.0f}", accuracy(clean)]))
     caption = (
         f"Every row that was run here. Minutes: training and evaluation together, on {devices_of(group)}, beside other "
         "work. Accuracy: clean, in percent, by the row's own rule; a repetition on another machine or with another "
@@ -75,7 +74,7 @@ def full_cost(group: Group) -> str:
     by_operations: dict[tuple[str, float], list[str]] = {}
     for budget, (key, paper) in product(catalogue.GPU_BUDGETS, catalogue.part(1).items()):
         operations = arithmetic.training(catalogue.config(key, budget=budget), CIFAR_TRAINING)
-        by_operations.setdefault((budget, operations), []).append(escape(paper.label))
+        by_operations.setdefault((budget, operations), []).append(paper.label)
     body = [
         row(
             f"{budget}: {', '.join(labels)}",
@@ -107,7 +106,7 @@ def smoke(root: Path, keys: Sequence[str] = SMOKE_ROWS) -> str:
         record = found[key]
         cells = [f"{100 * record.measurement(f'corrected:{column}').accuracy:.1f}" for column in catalogue.COLUMNS]
         cells.append(f"{record.seconds:.1f}")
-        body.append(row(escape(catalogue.rows()[key].label), cells))
+        body.append(row(catalogue.rows()[key].label, cells))
     record = found[keys[0]]
     caption = (
         f"Machinery check, not a result: accuracy in percent on {record.measurements[0].n} images of "
