@@ -322,7 +322,7 @@ def table(options) -> int:
     if options.csv:
         print(results.frame(group, options.number, options.protocol).to_csv(), end="")
         return 0
-    print(sentences.describe(group).replace("**", ""), f"Protocol {options.protocol}.")
+    print(sentences.describe(group), f"Protocol {options.protocol}.")
     print(results.plain(group, options.number, options.protocol))
     return 0
 
@@ -361,7 +361,7 @@ def _show(options, groups: list[selection.Group], plain: list, text: str) -> int
     if options.json:
         print(json.dumps(plain, indent=1))
     else:
-        print("\n".join(sentences.describe(group).replace("**", "") for group in groups), text, sep="\n\n", end="")
+        print("\n".join(sentences.describe(group) for group in groups), text, sep="\n\n", end="")
     return 0
 
 

@@ -5,6 +5,7 @@ the runs that are missing, most informative first. Each record is packed as soon
 is taken away at any second costs what was under way and no more. ``python -m study unpack DIR`` puts all in its place.
 """
 
+import gzip
 import io
 import json
 import os
@@ -377,7 +378,7 @@ def unpack(folder: Path, root: Path) -> list[Path]:
     wrong, others, put, pieces = [], [], [], {}
     for part in parts_of(folder):
         try:
-            members = _read(part)
+            members = _read(part, root)
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             wrong.append(f"{part.name} ({error})")
             continue
@@ -402,21 +403,35 @@ def unpack(folder: Path, root: Path) -> list[Path]:
     return put
 
 
-def _read(part: Path) -> dict[str, bytes]:
-    """What is in a part, by name. Raises TarError, among others, unless all of it is what a campaign packs."""
-    with tarfile.open(part, mode="r:gz") as archive:
+def _read(part: Path, root: Path) -> dict[str, bytes]:
+    """What is in a part, by name. Raises TarError, among others, unless all of it is whole, and what a campaign packs.
+
+    tarfile alone stops at the last member, and never sees the check sum, which is at the end of the stream.
+    """
+    with gzip.open(part) as stream:
+        whole = io.BytesIO(stream.read())
+    with tarfile.open(fileobj=whole, mode="r:") as archive:
         members = archive.getmembers()
         for member in members:
             kind, _, rest = member.name.partition("/")
-            beyond = not rest or Path(rest).is_absolute() or ".." in Path(rest).parts
-            if kind not in ("results", "work") or not member.isfile() or beyond:
+            inside = rest and ".." not in Path(rest).parts and _inside(_place(member.name, root), _home(kind, root))
+            if kind not in ("results", "work") or not member.isfile() or not inside:
                 raise tarfile.TarError(f"{member.name} is nothing that a campaign packs")
         return {member.name: archive.extractfile(member).read() for member in members}
 
 
+def _home(kind: str, root: Path) -> Path:
+    return root if kind == "results" else work_folder("")
+
+
 def _place(name: str, root: Path) -> Path:
     kind, _, rest = name.partition("/")
-    return (root if kind == "results" else work_folder("")) / rest
+    return _home(kind, root) / rest
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether it is below the folder in truth, whatever is a link on the way."""
+    return folder.resolve() in path.resolve().parents
 
 
 def _put(name: str, content: bytes, root: Path) -> list[Path]:

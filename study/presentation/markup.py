@@ -1,75 +1,104 @@
-"""Numbers to HTML: the cell with its interval, the link to a run, the table that scrolls inside itself. No torch."""
+"""Numbers to HTML: the cell with its interval, the link to a run, the table that scrolls inside itself. No torch.
+
+All HTML of the book's pages is made by :func:`element`, in which whatever is no ``Markup`` is text: a record's strings
+may be anybody's.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
+
+from markupsafe import Markup
 
 from study.evidence.estimates import Estimate
 from study.machine.folders import results_folder
 from study.records import Record
 
-NO_NUMBER = '<span title="no number">–</span>'
-NO_SEED = '<span class="quiet">no seed in common</span>'
-NOT_RUN = '<span class="quiet">not run</span>'
+
+def element(tag: str, *content: object, **attributes: object) -> Markup:
+    """An element of HTML. Of attributes, ``class_`` is "class" and ``aria_label`` "aria-label"; "" is left out."""
+    said = [
+        Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), value)
+        for name, value in attributes.items()
+        if value != ""
+    ]
+    whole = Markup("<{0}{1}/>") if tag == "img" else Markup("<{0}{1}>{2}</{0}>")
+    return whole.format(tag, together(said), together(content))
 
 
-def accuracy(estimate: Estimate | None) -> str:
+def together(parts: Iterable[object], between: str = "") -> Markup:
+    """One after another."""
+    return Markup(between).join(parts)
+
+
+def span(kind: str, *content: object) -> Markup:
+    """Text with a look of the style sheet's: "interval" is small, "quiet" grey."""
+    return element("span", *content, class_=kind)
+
+
+def generated(*content: object) -> Markup:
+    """A paragraph that stands in the place of a table."""
+    return element("p", *content, class_="generated")
+
+
+NO_NUMBER = element("span", "–", title="no number")
+NOT_RUN = span("quiet", "not run")
+
+
+def accuracy(estimate: Estimate | None) -> Markup:
     """An accuracy in percent, its interval below it."""
     if estimate is None:
         return NOT_RUN
-    return f"{100 * estimate.value:.1f}{_below(f'{100 * estimate.low:.1f} to {100 * estimate.high:.1f}')}"
+    below = f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
+    return together([f"{100 * estimate.value:.1f}", span("interval", below)])
 
 
-def points(estimate: Estimate | None) -> str:
+def points(estimate: Estimate | None) -> Markup:
     """A difference in percentage points with its sign, its interval below it; bold where that excludes 0."""
     if estimate is None:
         return NOT_RUN
     value = f"{100 * estimate.value:+.1f}"
     if estimate.low > 0 or estimate.high < 0:
-        value = f"<strong>{value}</strong>"
-    return f"{value}{_below(f'{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}')}"
+        value = element("strong", value)
+    return together([value, span("interval", f"{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}")])
 
 
-def change(estimate: Estimate) -> str:
+def change(estimate: Estimate) -> Markup:
     """A difference in percentage points with its interval behind it, small: what stands below something else."""
     value, low, high = (100 * share for share in (estimate.value, estimate.low, estimate.high))
-    return _below(f"{value:+.1f} ({low:+.1f} to {high:+.1f})")
+    return span("interval", f"{value:+.1f} ({low:+.1f} to {high:+.1f})")
 
 
-def link(record: Record, page: str = "book", root: Path | None = None) -> str:
+def link(record: Record, page: str = "book", root: Path | None = None) -> Markup:
     """The link to a run's page from a page in the folder ``page``. Raises FileNotFoundError if its notebook is gone."""
     if not ((root or results_folder()) / record.where / "run.ipynb").is_file():
         raise FileNotFoundError(f"{record.where} has a record and no run.ipynb: restore it with git, or run again")
     up = "../" * len(Path(page).parts)
-    return f'<a href="{up}results/{record.where}/run.html">run {record.seed}</a>'
+    return element("a", f"run {record.seed}", href=f"{up}results/{record.where}/run.html")
 
 
-def links(runs: Iterable[Record], page: str = "book", root: Path | None = None) -> str:
-    return " ".join(link(record, page, root) for record in runs)
+def links(runs: Iterable[Record], page: str = "book", root: Path | None = None) -> Markup:
+    return together((link(record, page, root) for record in runs), " ")
 
 
-def row(head: str, cells: Sequence[str], kind: str = "") -> str:
+def row(head: str, cells: Sequence[str], kind: str = "") -> Markup:
     """A line of a table: its heading, then its cells."""
-    opening = f'<tr class="{kind}">' if kind else "<tr>"
-    return f'{opening}<th scope="row">{head}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return element("tr", element("th", head, scope="row"), *(element("td", cell) for cell in cells), class_=kind)
 
 
-def group_title(text: str, columns: int) -> str:
+def group_title(text: str, columns: int) -> Markup:
     """The line above a group of lines, over all columns."""
-    return f'<tr class="row-title"><th scope="rowgroup" colspan="{columns}">{text}</th></tr>'
+    return element("tr", element("th", text, scope="rowgroup", colspan=columns), class_="row-title")
 
 
-def table(heads: Sequence[str], body: Sequence[str], caption: str, kind: str = "") -> str:
+def table(heads: Sequence[str], body: Sequence[Markup], caption: str, kind: str = "") -> Markup:
     """A table of lines, or of row groups (``<tbody>``), as a figure whose caption stands above it. kind: "words"."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    classes, region = f"results {kind}".strip(), escape(caption.split(".")[0])
-    rows = "".join(body) if body[0].startswith("<tbody>") else f"<tbody>{''.join(body)}</tbody>"
-    return (
-        f'<figure class="results"><figcaption>{escape(caption)}</figcaption>'
-        f'<div class="table-scroll" tabindex="0" role="region" aria-label="{region}">'
-        f'<table class="{classes}"><thead><tr>{head}</tr></thead>{rows}</table></div></figure>'
-    )
+    head = element("thead", element("tr", *(element("th", name, scope="col") for name in heads)))
+    rows = body if body[0].startswith("<tbody>") else [element("tbody", *body)]
+    shown = element("table", head, *rows, class_=f"results {kind}".strip())
+    region = {"tabindex": 0, "role": "region", "aria_label": caption.split(".")[0]}
+    scrolls = element("div", shown, class_="table-scroll", **region)
+    return element("figure", element("figcaption", caption), scrolls, class_="results")
 
 
 def length(value: float) -> str:
@@ -89,7 +118,3 @@ def duration(seconds: float) -> str:
 def counts(values: Sequence[int]) -> str:
     """ "1,000", or "1 to 3" for sorted values that differ."""
     return f"{values[0]:,}" if values[0] == values[-1] else f"{values[0]:,} to {values[-1]:,}"
-
-
-def _below(text: str) -> str:
-    return f'<span class="interval">{text}</span>'

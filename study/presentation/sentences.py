@@ -5,15 +5,17 @@ build.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from html import escape
 from pathlib import Path
+
+from markupsafe import Markup
 
 from study import records
 from study.evidence import selection
 from study.evidence.selection import Group
 from study.plan import catalogue
-from study.presentation.markup import counts, length
+from study.presentation.markup import counts, element, length, span, together
 from study.records import Record, versions
+from study.records.literal import code, literal
 
 YOUNGER = (
     "The rules of judgement on this page are younger than the first numbers; all verdicts were reached again by them."
@@ -25,7 +27,7 @@ def status(root: Path) -> str:
     if found := selection.groups(root):
         return (
             f"**There is no result on the paper's data yet**, so the paper is not judged. Runs on other data are here: "
-            f"{named(found)}; [the tables](numbers.md) have their numbers."
+            f"{named(found)}; [the numbers](numbers.md) have their numbers."
         )
     if stale := selection.stale(root):
         return f"**There is no result yet.** {len(stale)} recorded runs are stale: today the code makes other ones."
@@ -37,17 +39,17 @@ def status(root: Path) -> str:
     )
 
 
-def caution(group: Group) -> str:
+def caution(group: Group) -> Markup:
     """What a reader must know before the first number, as HTML: of which size and data the results are."""
-    said = describe(group).replace("**", "")
-    if group[0].budget == "full":
-        return f'<div class="admonition note"><p class="admonition-title">The results</p><p>{said}</p></div>'
-    full = catalogue.config("traditional")
-    return (
-        '<div class="admonition warning"><p class="admonition-title">A small setting</p>'
-        f"<p>{said} Such runs can show large effects. They cannot reach the paper's numbers: its networks have width "
-        f"{full.width} and are trained on all images for {full.epochs} epochs.</p></div>"
-    )
+    kind, title, said = "note", "The results", describe(group)
+    if group[0].budget != "full":
+        full, kind, title = catalogue.config("traditional"), "warning", "A small setting"
+        said += (
+            " Such runs can show large effects. They cannot reach the paper's numbers: its networks have width "
+            f"{full.width} and are trained on all images for {full.epochs} epochs."
+        )
+    head = element("p", title, class_="admonition-title")
+    return element("div", head, element("p", said), class_=f"admonition {kind}")
 
 
 def describe(group: Group) -> str:
@@ -58,7 +60,7 @@ def describe(group: Group) -> str:
     tested = sorted(_tested(group, columns))
     trained = sorted({record.data["train_images"] for record in group})
     return (
-        f"**{first.data['title']}**, budget **{first.budget}**: width {first.config['width']}, "
+        f"{first.data['title']}, budget {first.budget}: width {first.config['width']}, "
         f"{first.config['epochs']} epochs, {counts(trained)} training images, {counts(tested)} test images, "
         f"{counts(seeds)} {'training' if seeds == [1] else 'trainings'} of each method."
     )
@@ -78,7 +80,7 @@ def _tested(group: Group, names: Collection[str]) -> set[int]:
 def several_versions(found: Iterable[Record]) -> str:
     """That the records were made with more than one version of a package, as Markdown; empty if they were not."""
     mixed = versions.mixed(found)
-    return f"Made with more than one version of {mixed}; in brackets, how many runs." if mixed else ""
+    return f"Made with more than one version of {literal(mixed)}; in brackets, how many runs." if mixed else ""
 
 
 def left_out(root: Path) -> str:
@@ -87,7 +89,8 @@ def left_out(root: Path) -> str:
     if not stale:
         return ""
     seeds = " ".join(map(str, sorted({record.seed for record in stale})))
-    asked = [f"`python -m study status --budget {name} --seeds {seeds}`" for name in sorted({r.budget for r in stale})]
+    budgets = sorted({record.budget for record in stale})
+    asked = [code(f"python -m study status --budget {name} --seeds {seeds}") for name in budgets]
     return (
         f"Left out, because the code would make them otherwise today: {kinds_of(stale)}. {' and '.join(asked)} says "
         "why, of each (`--dissection`: of those in between)."
@@ -103,11 +106,10 @@ def kinds_of(found: Sequence[Record]) -> str:
 
 
 def named(groups: Sequence[Group]) -> str:
-    """Groups of records by budget, data and number: "full on CIFAR-10 (36 runs)"."""
+    """Groups of records by budget, data and number, as Markdown: "full on CIFAR-10 (36 runs)"."""
     nouns = {True: "run", False: "runs"}
-    return ", ".join(
-        f"{group[0].budget} on {group[0].data['title']} ({len(group)} {nouns[len(group) == 1]})" for group in groups
-    )
+    firsts = [(group[0], f"{len(group)} {nouns[len(group) == 1]}") for group in groups]
+    return ", ".join(f"{first.budget} on {literal(first.data['title'])} ({runs})" for first, runs in firsts)
 
 
 def devices_of(group: Group) -> str:
@@ -115,8 +117,8 @@ def devices_of(group: Group) -> str:
     return "; ".join(sorted({f"{r.provenance['device']}, {r.provenance['threads']} thread(s)" for r in group}))
 
 
-def title(row: catalogue.Row) -> str:
+def title(row: catalogue.Row) -> Markup:
     """Label of a row, as HTML, with what tells it from the rows of the same label: table and training attack."""
     place = f"Table {row.paper_table}" if row.paper_table else "authors' results file"
     attack = f", trained on eps {row.train_eps:g}, step {length(row.train_step_size)}" if row.adversarial else ""
-    return f'{escape(row.label)} <span class="quiet">{place}{attack}</span>'
+    return together([row.label, span("quiet", f"{place}{attack}")], " ")

@@ -1,9 +1,11 @@
 """The passport of a run: everything its record knows about how it was made, at the top of its page. No torch."""
 
+from html import escape
 from pathlib import Path
 
 from study.plan import catalogue
 from study.records import Record
+from study.records.literal import literal, one_line
 
 CELL = "passport"  # id of the notebook cell that holds it
 
@@ -20,10 +22,10 @@ def markdown(record: Record) -> str:
     together = f", by {processes} processes" if processes else ""
     passes = cost["passes_per_step"]
     lines = {
-        "row": f"{row.label} (`{record.key}`), {_place(row)}",
+        "row": f"{row.label} ({record.key}), {_place(row)}",
         "protocol": record.protocol,
         "budget": f"{record.budget}, seed {record.seed}",
-        "data": f"{record.data['title']}, `{record.data['checksum'][:19]}`: {record.data['train_images']:,} training "
+        "data": f"{record.data['title']}, {record.data['checksum'][:19]}: {record.data['train_images']:,} training "
         f"and {record.data['test_images']:,} test images",
         "network": f"ResNet-18 of width {config['width']}, {config['epochs']} epochs, "
         f"batches of {config['batch_size']}",
@@ -32,17 +34,15 @@ def markdown(record: Record) -> str:
         "evaluation": f"{cost['evaluation_seconds'] / 60:.1f} min, {len(record.measurements)} attacks",
         "device": f"{provenance['device']}, {provenance['threads']} thread(s), training in {provenance['precision']}"
         f"{together}{travelled}",
-        "code": f"commit `{commit[:12]}`{state}, science version {record.science_version}",
+        "code": f"commit {commit[:12]}{state}, science version {record.science_version}",
         "versions": versions,
         "started": provenance["started"].replace("T", " "),
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in lines.items())
-    fields = "".join(
-        f"<tr><td><code>{name}</code></td><td><code>{value}</code></td></tr>" for name, value in config.items()
-    )
+    table = "\n".join(f"| {name} | {literal(value)} |" for name, value in lines.items())
+    fields = "".join(f"<tr><td>{_code(name)}</td><td>{_code(value)}</td></tr>" for name, value in config.items())
     return (
-        f"| run | {record.where} |\n|---|---|\n{table}\n\n"
-        f"To repeat it:\n\n```bash\n{command(record)}\n```\n\n"
+        f"| run | {literal(record.where)} |\n|---|---|\n{table}\n\n"
+        f"To repeat it:\n\n```bash\n{one_line(command(record))}\n```\n\n"
         f"<details><summary>Every field of its config</summary><table>{fields}</table></details>"
     )
 
@@ -64,7 +64,12 @@ def stamp(notebook: Path, record: Record) -> None:
     nbformat.write(contents, notebook)
 
 
+def _code(value: object) -> str:
+    """As HTML, in which no empty line may stand: Markdown would begin again."""
+    return f"<code>{escape(one_line(value))}</code>"
+
+
 def _place(row: catalogue.Row | catalogue.Extension) -> str:
     if isinstance(row, catalogue.Extension):
-        return f"an extension of the row `{row.base}`"
+        return f"an extension of the row {row.base}"
     return f"Table {row.paper_table} of the paper" if row.paper_table else "a row of the authors' results file only"

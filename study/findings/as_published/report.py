@@ -6,10 +6,10 @@ its interval. What has not been run yet is said so; what was run and lacks a mea
 
 import shlex
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from study.evidence import comparisons, estimates, selection
 from study.evidence.estimates import Spread
@@ -17,11 +17,13 @@ from study.evidence.selection import Group, runs_of
 from study.findings.as_published.points import COMPARISONS, OF_A_SWITCH, POINTS, REPLICATE, Point
 from study.plan import catalogue
 from study.presentation import markup
+from study.presentation.markup import element
 from study.records import Record
 
-NO_RESULT = (
-    '<p class="generated">There is no result yet, so there is nothing to compare. '
-    "<code>python -m study run advprop --protocol published --budget lite</code> makes one.</p>"
+NO_RESULT = markup.generated(
+    "There is no result yet, so there is nothing to compare. ",
+    element("code", "python -m study run advprop --protocol published --budget lite"),
+    " makes one.",
 )
 
 
@@ -29,8 +31,8 @@ def overview() -> str:
     """All points as an HTML table: what the code does, what is intended, and what moves one to the other here."""
     lines = [
         markup.row(
-            f'<a href="#{point.anchor}">{point.number}. {escape(point.name)}</a>',
-            [escape(point.published), escape(point.corrected), _where(point)],
+            element("a", f"{point.number}. {point.name}", href=f"#{point.anchor}"),
+            [point.published, point.corrected, _where(point)],
         )
         for point in POINTS
     ]
@@ -49,7 +51,7 @@ def effects(root: Path, number: int) -> str:
         shown.append(switch_moved(root, point.switch))
     if not shown:
         raise ValueError(f"point {number} has nothing to measure: both protocols have {point.always}")
-    return "".join(shown)
+    return markup.together(shown)
 
 
 def comparison(root: Path, name: str) -> str:
@@ -66,7 +68,7 @@ def comparison(root: Path, name: str) -> str:
     }
     if not lines:
         labels = ", ".join(row.label for row in rows.values() if row.paper_table == 1)
-        return f'<p class="generated">Not run yet under the {compared.protocol} protocol: {escape(labels)}.</p>'
+        return markup.generated(f"Not run yet under the {compared.protocol} protocol: {labels}.")
     return _table([heading for heading, _, _ in compared.pairs], lines, compared.caption, found[0])
 
 
@@ -105,11 +107,11 @@ def weaker_and_stronger() -> str:
     less = {key for key, row in rows.items() if row.published["pgd-0.1"] < row.published["fgsm-0.1"]}
     of_table_1 = len(less & set(catalogue.part(1)))
     others = ", ".join(row.name for key, row in rows.items() if key not in less)
-    return (
-        f'<p class="generated">One thing the code does not explain. "PGD 0.1" moves a value by 4/255 at most, '
+    return markup.generated(
+        'One thing the code does not explain. "PGD 0.1" moves a value by 4/255 at most, '
         f'"FGSM 0.1" by 0.1. Yet in {len(less)} of the {len(rows)} published rows ({of_table_1} of the '
-        f"{len(catalogue.part(1))} of Table 1) PGD 0.1 leaves less accuracy. Only {escape(others)} are as one would "
-        "expect.</p>"
+        f"{len(catalogue.part(1))} of Table 1) PGD 0.1 leaves less accuracy. Only {others} are as one would "
+        "expect."
     )
 
 
@@ -119,7 +121,7 @@ def replicate() -> str:
     one, other = (rows[key].published for key in REPLICATE)
     sat, both = rows["sat"].published, rows["als-sat"].published
     lines = [
-        markup.row(escape(rows[key].name), [f"{rows[key].published[column]:.2f}" for column in catalogue.COLUMNS])
+        markup.row(rows[key].name, [f"{rows[key].published[column]:.2f}" for column in catalogue.COLUMNS])
         for key in REPLICATE
     ]
     for name, a, b in (("their difference", other, one), ("ALS + SAT minus SAT", sat, both)):
@@ -135,10 +137,10 @@ def _where(point: Point) -> str:
     parts = []
     if point.switch:
         field, _ = catalogue.SWITCHES[point.switch]
-        parts.append(f"training: <code>{point.switch}</code> (<code>{field}</code>)")
+        parts.append(markup.together(["training: ", element("code", point.switch), " (", element("code", field), ")"]))
     if point.comparisons:
         parts.append("test")
-    return "; ".join(parts) or f"both protocols: {escape(point.always)}"
+    return markup.together(parts, "; ") or f"both protocols: {point.always}"
 
 
 def _not_moved(group: Group, switch: str) -> str:
@@ -146,14 +148,15 @@ def _not_moved(group: Group, switch: str) -> str:
     budget, dataset = group[0].budget, group[0].config["dataset"]
     concerned = [key for key, row in catalogue.rows().items() if switch in row.switches(budget)]
     if not concerned:
-        return (
-            f'<p class="generated">At the budget {budget} the published protocol does here what the corrected '
-            "one does, so there is nothing to compare.</p>"
+        return markup.generated(
+            f"At the budget {budget} the published protocol does here what the corrected one does, so there is nothing "
+            "to compare."
         )
-    return (
-        '<p class="generated">Not run yet with this one point of the training changed. '
-        f"<code>python -m study run {concerned[0]} --protocol published-{switch} --budget {budget} "
-        f"--dataset {escape(shlex.quote(dataset))}</code> fills this table.</p>"
+    command = f"python -m study run {concerned[0]} --protocol published-{switch} --budget {budget}"
+    return markup.generated(
+        "Not run yet with this one point of the training changed. ",
+        element("code", f"{command} --dataset {shlex.quote(dataset)}"),
+        " fills this table.",
     )
 
 
@@ -161,14 +164,14 @@ def _pair(runs: list[Record], before: str, after: str) -> list[np.ndarray]:
     return comparisons.same_images([(runs, name, comparisons.as_measured(runs, name)) for name in (before, after)])
 
 
-def _cell(before: np.ndarray, after: np.ndarray, spread: Spread | None = None) -> str:
+def _cell(before: np.ndarray, after: np.ndarray, spread: Spread | None = None) -> Markup:
     change = markup.change(estimates.difference(after, before, spread=spread))
-    return f"{100 * before.mean():.1f} → {100 * after.mean():.1f}{change}"
+    return markup.together([f"{100 * before.mean():.1f} → {100 * after.mean():.1f}", change])
 
 
 def _title(row: catalogue.Row) -> str:
-    places = {1: "", 2: ' <span class="quiet">Table 2</span>', None: ' <span class="quiet">results file</span>'}
-    return escape(row.label) + places[row.paper_table]
+    places = {2: markup.span("quiet", "Table 2"), None: markup.span("quiet", "results file")}
+    return markup.together([row.label, places[row.paper_table]], " ") if row.paper_table != 1 else row.label
 
 
 def _table(

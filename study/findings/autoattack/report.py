@@ -10,7 +10,6 @@ are rounded to 16 bits. :data:`beside.SAME_NETWORK` says how many clean predicti
 """
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,7 +24,7 @@ from study.findings.autoattack.judge import ATTACKS, Case
 from study.findings.masking import report as masking
 from study.findings.masking.judge import Verdict
 from study.presentation.figures import PALETTE, style
-from study.presentation.markup import NOT_RUN, accuracy, counts, links, row, table
+from study.presentation.markup import NOT_RUN, accuracy, counts, element, links, row, span, table, together
 from study.presentation.words import Words, percent
 
 FLAGS = {  # what AutoAttack's authors check: its name here, and the rule
@@ -86,11 +85,11 @@ def every_network(
         by_pgd = comparisons.accuracy(group, verdict.key, verdict.protocol, STRONG)
         body.append(
             row(
-                f'{masking.title(verdict)} <span class="interval">{runs}</span>',
+                together([masking.title(verdict), " ", span("interval", runs)]),
                 [
                     accuracy(by_pgd),
-                    "<br>".join(accuracy(one.after_all) for one in of_it) or NOT_RUN,
-                    "<br>".join(accuracy(one.accuracy) for one in of_it) or NOT_RUN,
+                    together(accuracy(one.after_all) for one in of_it) or NOT_RUN,
+                    together(accuracy(one.accuracy) for one in of_it) or NOT_RUN,
                     masking.found(verdict),
                 ],
             )
@@ -144,10 +143,11 @@ def worst_case_words(cases: Sequence[Case]) -> Words:
 def flags(cases: Sequence[Case]) -> str:
     """AutoAttack's own checks as a list of definitions, as HTML: the rule, and the networks that raised it."""
     items = [
-        f"<dt>{escape(title)}</dt><dd>{escape(rule)} <em>{escape(_outcome(flag, cases))}</em></dd>"
+        part
         for flag, (title, rule) in FLAGS.items()
+        for part in (element("dt", title), element("dd", rule, " ", element("em", _outcome(flag, cases))))
     ]
-    return f'<dl class="rules">{"".join(items)}</dl>'
+    return element("dl", *items, class_="rules")
 
 
 def _sizes(cases: Sequence[Case]) -> str:

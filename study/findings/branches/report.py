@@ -35,8 +35,9 @@ from study.plan import catalogue
 from study.presentation import sentences
 from study.presentation.figures import PALETTE, style
 from study.presentation.marks import dot, rows_on_y
-from study.presentation.markup import accuracy, change, counts, group_title, points, row, table
+from study.presentation.markup import accuracy, change, counts, element, group_title, points, row, table, together
 from study.presentation.words import Words, percent, source
+from study.records.literal import code
 
 SAID = {KEPT: "statistics as training kept them", ANEW: "statistics measured anew"}
 PARTS = {  # of a split, and of its line in the table
@@ -86,9 +87,8 @@ def both_branches(group: Group) -> str:
             if of == protocol
         ]
         if lines:
-            body.append(
-                f"<tbody>{group_title(f'{protocol} protocol of training', 1 + len(COLUMNS))}{''.join(lines)}</tbody>"
-            )
+            trained = group_title(f"{protocol} protocol of training", 1 + len(COLUMNS))
+            body.append(element("tbody", trained, *lines))
     images = sorted({one.gain.n for columns in found.values() for one in columns.values()})
     caption = (
         "Accuracy in percent, main → auxiliary. Each branch is attacked through itself, by the corrected rule. Below, "
@@ -215,8 +215,8 @@ def missing(group: Group, crossings: Sequence[Crossing]) -> str:
     command = Combinations.command(runs_of(group, *left[0])[0])
     return (
         f"Of {len(networks)} rows and protocols with two branches, the four networks were measured for "
-        f"{len(networks) - len(left)}. `{command}` does it for the next in minutes, where the weights of its run are "
-        "at hand."
+        f"{len(networks) - len(left)}. {code(command)} does it for the next in minutes, where the weights of its run "
+        "are at hand."
     )
 
 
@@ -227,7 +227,7 @@ def effects(crossing: Crossing) -> str:
         splits = [crossing.split(way, column) for column in COLUMNS]
         lines = [row(said, [points(getattr(split, part)) for split in splits]) for part, said in PARTS.items()]
         lines.append(row("the difference is carried by", [split.carrier for split in splits]))
-        body.append(f"<tbody>{group_title(SAID[way], 1 + len(COLUMNS))}{''.join(lines)}</tbody>")
+        body.append(element("tbody", group_title(SAID[way], 1 + len(COLUMNS)), *lines))
     caption = (
         f"Effects on the accuracy of {title(crossing)}, in percentage points. Each interval is of "
         f"{100 * CONFIDENCE:.2f} %, so that all comparisons of this network together are wrong once in twenty times; "
@@ -244,7 +244,7 @@ def four_networks(crossing: Crossing) -> str:
             row(pair_name(pair, way), [accuracy(crossing.accuracy(way, pair, column)) for column in COLUMNS])
             for pair in PAIRS
         ]
-        body.append(f"<tbody>{group_title(SAID[way], 1 + len(COLUMNS))}{''.join(lines)}</tbody>")
+        body.append(element("tbody", group_title(SAID[way], 1 + len(COLUMNS)), *lines))
     n, seeds = (getattr(crossing.accuracy(KEPT, MAIN, "clean"), part) for part in ("n", "seeds"))
     caption = (
         f"The four networks inside {title(crossing)}: accuracy in percent, each attacked through itself, with 95 % "
@@ -271,7 +271,7 @@ def _of_column(group: Group, key: str, protocol: str, column: str, confidence: f
 
 
 def _before_after(one: TwoBranches) -> str:
-    return f"{100 * one.main.value:.1f} → {100 * one.aux.value:.1f}{change(one.gain)}"
+    return together([f"{100 * one.main.value:.1f} → {100 * one.aux.value:.1f}", change(one.gain)])
 
 
 def _ahead(gains: Sequence[Estimate]) -> str:

@@ -2,10 +2,10 @@
 
 import operator
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons
@@ -34,7 +34,7 @@ from study.findings.claims.judge import (
 from study.plan import arithmetic, catalogue
 from study.presentation.figures import style
 from study.presentation.marks import SIDE_BY_SIDE, dot, rows_on_y
-from study.presentation.markup import NO_NUMBER, change, counts, links, points, row, table
+from study.presentation.markup import NO_NUMBER, change, counts, element, links, points, row, span, table, together
 from study.presentation.words import Words
 
 SYMBOLS = {
@@ -69,7 +69,7 @@ def brief(rulings: Sequence[Ruling], *, target: str = "", words_only: bool = Fal
     """
     body = []
     for claim, judged in _by_claim(rulings):
-        head = f'<a href="{target}#claim-{claim.id}">{escape(claim.title)}</a>'
+        head = element("a", claim.title, href=f"{target}#claim-{claim.id}")
         published = [100 * c.published for c in claim.comparisons if c.published is not None]
         cells = [_range(published) if published else NO_NUMBER]
         body.append(row(head, cells + [badge(judged[trial], words_only) for trial in TRIALS]))
@@ -183,7 +183,7 @@ def _at_several_sizes(rulings: Sequence[Ruling]) -> list[Ruling]:
 
 def details(rulings: Sequence[Ruling], *, page: str = "book", root: Path | None = None) -> str:
     """Every claim with its sentence, its place in the paper, and each comparison with estimate, verdict and runs."""
-    return "".join(_section(claim, judged, page, root) for claim, judged in _by_claim(rulings))
+    return together(_section(claim, judged, page, root) for claim, judged in _by_claim(rulings))
 
 
 def counted() -> str:
@@ -196,8 +196,8 @@ def counted() -> str:
     for title, sentence, key, claimed in said:
         found = _passes(key)
         verdict = REPRODUCED if claimed(found, plain) else CONTRADICTED
-        cells = [escape(f"\u201c{sentence}\u201d"), str(found), str(plain), f"{SYMBOLS[verdict]} {verdict}"]
-        body.append(row(escape(title), cells))
+        cells = [f"\u201c{sentence}\u201d", str(found), str(plain), f"{SYMBOLS[verdict]} {verdict}"]
+        body.append(row(title, cells))
     return table(
         ["Claim", "The paper", "Its row", "Traditional", "Verdict"],
         body,
@@ -241,20 +241,20 @@ def as_json(rulings: Sequence[Ruling]) -> list[dict]:
     ]
 
 
-def badge(ruling: Ruling, words_only: bool = False) -> str:
+def badge(ruling: Ruling, words_only: bool = False) -> Markup:
     """The verdict as a symbol and a word, with its estimate, or with how many of several comparisons came out how."""
     if ruling.verdict == NOT_ASKED:
-        return ""
-    text = f'<span class="verdict {ruling.verdict.replace(" ", "-")}">{SYMBOLS[ruling.verdict]} {ruling.verdict}</span>'
+        return Markup()
+    text = span(f"verdict {ruling.verdict.replace(' ', '-')}", f"{SYMBOLS[ruling.verdict]} {ruling.verdict}")
     if words_only:
-        return text + (f'<span class="interval">{share}</span>' if (share := _share(ruling)) else "")
+        return text + (span("interval", share) if (share := _share(ruling)) else "")
     if len(ruling.findings) == 1:
         estimate = ruling.findings[0].estimate
         return text + (change(estimate) if estimate else "") + _visible(ruling)
-    return text + f'<span class="interval wrap">{_tally(ruling)}</span>{_visible(ruling)}'
+    return text + span("interval wrap", _tally(ruling)) + _visible(ruling)
 
 
-def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | None) -> str:
+def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | None) -> Markup:
     body = []
     for trial in TRIALS:
         ruling = judged[trial]
@@ -265,22 +265,20 @@ def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | No
             cells += ["" if finding.visible is None else f"{100 * finding.visible:.1f}"]
             cells += [f"{SYMBOLS[finding.verdict]} {finding.verdict}", _p(finding.p)]
             cells += [ruling.group[0].budget if finding.estimate else "", _runs(finding, ruling.group, page, root)]
-            body.append(row(escape(_name(finding.comparison, trial)), cells))
+            body.append(row(_name(finding.comparison, trial), cells))
     own = "" if judge.supported_by_the_paper(claim) else " Not all of the paper's own numbers say so."
     heads = ["Comparison", "Trial", "The paper", "Here", "Smallest visible", "Verdict", "p", "Size", "Runs"]
     caption = f"Differences in percentage points; p adjusted for the comparisons of the claim.{own}"
-    said = f"<p>{escape(claim.sentence)}</p><footer>{escape(claim.where)}</footer>"
-    return (
-        f'<section class="claim" id="claim-{claim.id}"><h3>{escape(claim.title)}</h3>'
-        f"{f'<blockquote>{said}</blockquote>' if claim.quoted else said}"
-        f"{table(heads, body, caption)}</section>"
-    )
+    said = element("p", claim.sentence) + element("footer", claim.where)
+    said = element("blockquote", said) if claim.quoted else said
+    title = element("h3", claim.title)
+    return element("section", title, said, table(heads, body, caption), class_="claim", id=f"claim-{claim.id}")
 
 
-def _visible(ruling: Ruling) -> str:
+def _visible(ruling: Ruling) -> Markup:
     """The smallest visible difference of the comparison of a claim that has the largest."""
     found = [finding.visible for finding in ruling.findings if finding.visible is not None]
-    return f'<span class="interval">smallest visible {100 * max(found):.1f}</span>' if found else ""
+    return span("interval", f"smallest visible {100 * max(found):.1f}") if found else Markup()
 
 
 def _by_claim(rulings: Sequence[Ruling]) -> list[tuple[Claim, dict[str, Ruling]]]:
@@ -356,8 +354,8 @@ def _runs(finding: Finding, group: Group, page: str, root: Path | None) -> str:
     """The links to the records that the estimate rests on: of a row, those of the seeds that both rows have."""
     rested_on = comparisons.shared(group, finding.places)
     by_row = {key: runs for (key, _, _), runs in zip(finding.places, rested_on, strict=True) if runs}
-    named = [f"{escape(_called(key))}: {links(runs, page, root)}" for key, runs in by_row.items()]
-    return f'<span class="interval wrap">{"<br>".join(named)}</span>' if named else ""
+    named = [together([_called(key), links(runs, page, root)], ": ") for key, runs in by_row.items()]
+    return span("interval wrap", together(named, Markup("<br>"))) if named else ""
 
 
 def _evidence(rulings: Sequence[Ruling]) -> str:

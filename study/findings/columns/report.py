@@ -1,7 +1,6 @@
 """What AdvProp separates, read from four networks, and what running averages of both kinds of images do. No torch."""
 
 from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from study.evidence.selection import Group, runs_of
 from study.plan import catalogue
 from study.presentation import markup
 from study.records.columns import OWN, RECALIBRATED, Columns
+from study.records.literal import code
 
 # network -> its batch statistics, running averages and affine parameters: of clean and attacked images together, or not
 SEPARATION = {
@@ -27,7 +27,7 @@ STEPS = {  # what one network has apart that the other has not -> the two
     "running averages and affine parameters": ("advprop", "adversarial"),
 }
 SHOWN = ("clean", "pgd-0.1", STRONG)
-NOT_MEASURED = '<span class="quiet">not measured</span>'
+NOT_MEASURED = markup.span("quiet", "not measured")
 LARGE_EPS = ("adversarial-large-eps", "sat-large-eps")  # of Table 2, with one batch norm for both kinds of images
 Averages = tuple[Estimate, Estimate, Estimate]  # clean accuracy with those of training, with clean ones, the difference
 PROTOCOL = "corrected"
@@ -47,7 +47,7 @@ def separation(root: Path) -> str:
         "through the main branch, with 95 % intervals. Recalibrated: the running averages are measured again on clean "
         f"training images alone, below it the change on the same test images.{where}"
     )
-    body = [f"<tbody>{''.join(networks)}</tbody>", f"<tbody>{title}{''.join(steps)}</tbody>"]
+    body = [markup.element("tbody", *networks), markup.element("tbody", title, *steps)]
     return markup.table([*heads, *(HEADINGS[column] for column in SHOWN[1:])], body, caption)
 
 
@@ -66,10 +66,9 @@ def collapse(root: Path) -> str:
     measured = {key: recalibrated(root, found[0], key) for key in LARGE_EPS} if found else {}
     measured = {key: one for key, one in measured.items() if one}
     if not measured:
-        return (
-            f"What clean averages change was not measured yet: `python -m study measure columns {' '.join(LARGE_EPS)} "
-            f"{selection.flags(found[0]) if found else '--budget lite --dataset cifar10-jpeg'}`."
-        )
+        flags = selection.flags(found[0]) if found else "--budget lite --dataset cifar10-jpeg"
+        command = f"python -m study measure columns {' '.join(LARGE_EPS)} {flags}"
+        return f"What clean averages change was not measured yet: {code(command)}."
     said = ", ".join(
         f"from {100 * before.value:.1f} to {100 * after.value:.1f} % (*{catalogue.rows()[key].label}*)"
         for key, (before, after, _) in measured.items()
@@ -100,8 +99,7 @@ def _network(root: Path, group: Group, key: str, *kinds: str) -> str:
         again = markup.accuracy(averages[1]) + markup.change(averages[2])
     else:
         again = NOT_MEASURED if runs_of(group, key, PROTOCOL) else markup.NOT_RUN
-    label = escape(catalogue.experiments()[key].label)
-    return markup.row(label, [*kinds, measured[0], again, *measured[1:]])
+    return markup.row(catalogue.experiments()[key].label, [*kinds, measured[0], again, *measured[1:]])
 
 
 def _step(root: Path, group: Group, name: str, after: str, before: str) -> str:

@@ -11,6 +11,8 @@ from functools import cache
 from importlib.resources import files
 from string import Formatter
 
+from markupsafe import Markup
+
 from study.evidence import comparisons
 from study.evidence.comparisons import Place
 from study.evidence.estimates import Estimate
@@ -18,7 +20,7 @@ from study.evidence.selection import Group
 from study.findings.claims import judge
 from study.findings.claims.judge import Evidence
 from study.plan import catalogue
-from study.presentation.markup import counts
+from study.presentation.markup import counts, element
 from study.presentation.words import SETTINGS
 
 FILE = files("study.findings.conclusions") / "conclusions.toml"
@@ -66,14 +68,19 @@ def say(id: str, evidence: Evidence) -> str:
     return _said(conclusions()[id], evidence)
 
 
-def for_the_cover(evidence: Evidence) -> str:
-    """The sentences of the cover that can be said, as a numbered list in Markdown, each with a link to its numbers.
+def for_the_cover(evidence: Evidence) -> Markup:
+    """The sentences of the cover that can be said, as a numbered list in HTML, each with a link to its numbers.
 
     Errors as for `say`.
     """
-    said = [(one, _said(one, evidence)) for one in conclusions().values() if one.figure]
-    lines = [f'1. {text} <a href="{one.page}.html#{one.figure}">See the numbers.</a>' for one, text in said if text]
-    return "\n".join(lines)
+    items = []
+    for one in conclusions().values():
+        if one.figure and (said := _said(one, evidence)):
+            parts = [element("strong", part) if k % 2 else part for k, part in enumerate(said.split("**"))]
+            items.append(
+                element("li", *parts, " ", element("a", "See the numbers.", href=f"{one.page}.html#{one.figure}"))
+            )
+    return element("ol", *items) if items else Markup()
 
 
 @cache

@@ -1,7 +1,6 @@
 """Networks under corruptions as they are read: tables, sentences, figures and what those say in words. No torch."""
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,8 +14,10 @@ from study.findings.corruptions.judge import COMMON, EXAMPLES, EXTRA, GROUPS, KI
 from study.presentation import markup
 from study.presentation.figures import picture, style
 from study.presentation.marks import look, shades
+from study.presentation.markup import together
 from study.presentation.words import Words, percent
 from study.records import packing
+from study.records.literal import literal
 
 AGAINST = {"traditional": "Traditional", "adversarial": "Adversarial"}  # rows that the others are set against
 
@@ -50,7 +51,7 @@ def overview(networks: Sequence[Network], page: str = "book", root: Path | None 
     """A line a network, as HTML: right without corruption, right in the mean of all, and against two other rows."""
     body = [
         markup.row(
-            f"{escape(title(network))}{_links(network, page, root)}",
+            together([title(network), _links(network, page, root)]),
             [
                 markup.accuracy(judge.accuracy(network.clean)),
                 markup.accuracy(judge.accuracy(network.masks(COMMON))),
@@ -79,8 +80,8 @@ def by_group(networks: Sequence[Network]) -> str:
         for kinds in groups.values():
             against = judge.compared(networks, network, "traditional", kinds)
             below = markup.change(against) if against else ""
-            cells.append(f"{100 * judge.accuracy(network.masks(kinds)).value:.1f}{below}")
-        body.append(markup.row(escape(title(network)), cells))
+            cells.append(together([f"{100 * judge.accuracy(network.masks(kinds)).value:.1f}", below]))
+        body.append(markup.row(title(network), cells))
     caption = (
         f"Accuracy in percent in the mean over the kinds of a group at {len(SEVERITIES)} severities. Below it the "
         "difference from Traditional in percentage points, paired by image, with its 95 % interval."
@@ -192,7 +193,8 @@ def strip_words(data: dict) -> Words:
 def made_by(networks: Sequence[Network]) -> str:
     """Which versions made the corrupted images, as a sentence."""
     versions = {tuple(found.made_by.items()) for network in networks for found in network.measured}
-    return "Spoilt by " + "; ".join(", ".join(f"{name} {number}" for name, number in one) for one in versions) + "."
+    said = "; ".join(", ".join(f"{name} {number}" for name, number in one) for one in versions)
+    return f"Spoilt by {literal(said)}."
 
 
 def name(kind: str) -> str:
@@ -242,7 +244,7 @@ def _images(networks: Sequence[Network]) -> str:
 
 
 def _links(network: Network, page: str, root: Path | None) -> str:
-    return f'<span class="interval">{markup.links(network.records, page, root)}</span>'
+    return markup.span("interval", markup.links(network.records, page, root))
 
 
 def _points(estimate: Estimate | None) -> str:

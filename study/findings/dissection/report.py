@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons, selection
@@ -13,7 +14,7 @@ from study.findings.dissection import judge
 from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
 from study.presentation.marks import accuracy_under, rows_on_y
-from study.presentation.markup import accuracy, counts, group_title, points, row, table
+from study.presentation.markup import accuracy, counts, group_title, points, row, span, table, together
 from study.presentation.words import Words, percent
 
 
@@ -103,11 +104,11 @@ def _effects(group: Group, steps: Sequence[judge.Step]) -> list[Estimate | None]
     return [step.effect(group) for step in steps]
 
 
-def _named(name: str, what: str, effects: Sequence[Estimate | None]) -> str:
+def _named(name: str, what: str, effects: Sequence[Estimate | None]) -> Markup:
     """The heading of a line: the switch, what it does, and on how many images its effects were measured."""
     images = sorted({effect.n for effect in effects if effect})
     on = f"; n = {counts(images)}" if images else ""
-    return f'{name}<span class="interval wrap">{what}{on}</span>'
+    return together([name, span("interval wrap", f"{what}{on}")])
 
 
 def _ends(panel, position: int, estimate: Estimate) -> float:

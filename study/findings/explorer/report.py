@@ -9,17 +9,17 @@ added to the uint8 image, in pixel levels; a probability is a whole number of te
 
 import hashlib
 import json
-from html import escape
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from study import records
 from study.evidence.comparisons import HEADINGS, STRONG, survivors
 from study.evidence.estimates import wilson
 from study.evidence.selection import RESULT_BUDGETS, why_stale
 from study.plan import catalogue
-from study.presentation.markup import NO_NUMBER, table
+from study.presentation.markup import NO_NUMBER, element, group_title, span, table, together
 from study.records import Record, packing
 
 SCHEMA = 1
@@ -69,7 +69,7 @@ def _unpack_all(data: dict) -> None:
             packing.unpack(seen[attack]["perturbation"], shape, np.int8)
 
 
-def page(data: dict, found: dict[str, Record], *, to_results: str = "../results") -> str:
+def page(data: dict, found: dict[str, Record], *, to_results: str = "../results") -> Markup:
     """What the page adds to its own markup, as HTML: the table of the curves, and the data for the script.
 
     ``to_results`` leads from the page to the run pages.
@@ -83,12 +83,16 @@ def page(data: dict, found: dict[str, Record], *, to_results: str = "../results"
         for key, record in found.items()
     }
     title = next(iter(found.values())).data["title"]
-    block = '<script type="application/json" id="explorer-json-{}">{}</script>'
     scripts = [
-        block.format(name, json.dumps(content, separators=(",", ":")).replace("</", "<\\/"))
+        element("script", as_json(content), type="application/json", id=f"explorer-json-{name}")
         for name, content in {"data": data, "rows": about, "attacks": ATTACKS}.items()
     ]
-    return _curves_as_table(about, title) + "".join(scripts)
+    return together([_curves_as_table(about, title), *scripts])
+
+
+def as_json(content: dict) -> Markup:
+    """As it may stand in a script, where "</script" and "<!--" count, and entities do not."""
+    return Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def curves(record: Record, eps: list[int]) -> dict[str, dict[str, list[dict]]]:
@@ -170,19 +174,18 @@ def _point(record: Record, name: str, n: int) -> dict:
     }
 
 
-def _curves_as_table(about: dict, title: str) -> str:
+def _curves_as_table(about: dict, title: str) -> Markup:
     points = [p for row in about.values() for at in row["curves"].values() for listed in at.values() for p in listed]
     n = " or ".join(f"{count:,}" for count in sorted({point["n"] for point in points}))
     sizes = sorted({point["eps"] for point in points})
     heads = ["Attack", *("clean" if size == 0 else f"{size:g}/255" for size in sizes)]
     body = []
     for row in about.values():
-        link = f'<a href="{row["run"]}">run</a>'
+        link = span("quiet", element("a", "run", href=row["run"]))
         for branch, at in row["curves"].items():
-            name = escape(row["label"]) + (", auxiliary batch norm" if branch == "aux" else "")
-            head = f'<th scope="rowgroup" colspan="{len(heads)}">{name} <span class="quiet">{link}</span></th>'
+            name = row["label"] + (", auxiliary batch norm" if branch == "aux" else "")
             lines = [_line(ATTACKS[attack], listed, sizes) for attack, listed in at.items() if len(listed) > 1]
-            body.append(f'<tbody><tr class="row-title">{head}</tr>{"".join(lines)}</tbody>')
+            body.append(element("tbody", group_title(together([name, link], " "), len(heads)), *lines))
     caption = (
         f"Accuracy in percent on the first {n} test images of {title}, with Wilson 95 % intervals, from "
         f"the records. A dash: not measured. {HEADINGS[STRONG]}: a stronger attack than the column's."
@@ -190,18 +193,14 @@ def _curves_as_table(about: dict, title: str) -> str:
     return table(heads, body, caption)
 
 
-def _line(attack: str, points: list[dict], sizes: list[float]) -> str:
+def _line(attack: str, points: list[dict], sizes: list[float]) -> Markup:
     by_size = {point["eps"]: point for point in points}
-    return (
-        f'<tr><td class="protocol">{attack}</td>'
-        + "".join(f"<td>{_cell(by_size.get(s))}</td>" for s in sizes)
-        + "</tr>"
-    )
+    cells = [element("td", _cell(by_size.get(size))) for size in sizes]
+    return element("tr", element("td", attack, class_="protocol"), *cells)
 
 
-def _cell(point: dict | None) -> str:
+def _cell(point: dict | None) -> Markup:
     if point is None:
         return NO_NUMBER
-    other = f'<span class="interval">{point["other"]}</span>' if point["other"] else ""
-    interval = f'<span class="interval">{point["low"]:.1f} to {point["high"]:.1f}</span>'
-    return f"{point['accuracy']:.1f}{interval}{other}"
+    other = span("interval", point["other"]) if point["other"] else ""
+    return together([f"{point['accuracy']:.1f}", span("interval", f"{point['low']:.1f} to {point['high']:.1f}"), other])

@@ -1,11 +1,11 @@
 """The verdicts of :mod:`masking.judge` as they are read: on the page, in a terminal, as JSON. No torch."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -19,7 +19,7 @@ from study.findings.masking.probes import FROM
 from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
 from study.presentation.marks import shades
-from study.presentation.markup import NO_NUMBER, counts, links, row, table
+from study.presentation.markup import NO_NUMBER, counts, element, links, row, span, table, together
 from study.presentation.words import Words, percent
 
 SYMBOLS = {
@@ -60,24 +60,24 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     return f"Of {len(verdicts)} networks: {found}. The network itself was probed for {probed} of them."
 
 
-def found(verdict: Verdict) -> str:
+def found(verdict: Verdict) -> Markup:
     """The verdict of a network as a cell of a table, as HTML: what fails below it, with a link to the numbers."""
     told = _to_tell(verdict)
     if not told:
         return badge(verdict.verdict)
-    checks = escape(", ".join(result.check.title for result in told))
-    return f'{badge(verdict.verdict)}<a class="interval wrap" href="#{_anchor(verdict)}">{checks}</a>'
+    checks = ", ".join(result.check.title for result in told)
+    return together([badge(verdict.verdict), element("a", checks, href=f"#{_anchor(verdict)}", class_="interval wrap")])
 
 
 def rules() -> str:
     """The checks as a list of definitions, as HTML: the title, and the rule in a sentence."""
-    items = [f"<dt>{escape(check.title)}</dt><dd>{escape(check.rule)}</dd>" for check in CHECKS]
-    return f'<dl class="rules">{"".join(items)}</dl>'
+    items = [item for check in CHECKS for item in (element("dt", check.title), element("dd", check.rule))]
+    return element("dl", *items, class_="rules")
 
 
 def details(verdicts: Sequence[Verdict], group: Group, *, page: str = "book", root: Path | None = None) -> str:
     """What fails and what was not measured though it is asked for, network by network, as HTML; empty if nothing."""
-    return "".join(_section(verdict, group, page, root) for verdict in verdicts if _to_tell(verdict))
+    return together(_section(verdict, group, page, root) for verdict in verdicts if _to_tell(verdict))
 
 
 def transfers(found: Mapping[tuple[str, str], Estimate]) -> Figure:
@@ -167,11 +167,11 @@ def as_json(verdicts: Sequence[Verdict], group: Group) -> list[dict]:
     ]
 
 
-def badge(word: str) -> str:
+def badge(word: str) -> Markup:
     """A verdict or an outcome as a symbol and a word, never as a colour alone."""
     if word == NOT_ASKED:
         return NO_NUMBER
-    return f'<span class="verdict {word.replace(" ", "-")}">{SYMBOLS[word]} {word}</span>'
+    return span(f"verdict {word.replace(' ', '-')}", f"{SYMBOLS[word]} {word}")
 
 
 def name(measurement: str) -> str:
@@ -188,9 +188,9 @@ def name(measurement: str) -> str:
     return ", ".join([said, *(MARKS[mark] for mark in marks), *(["published rule"] if rule == "published" else [])])
 
 
-def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> str:
+def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> Markup:
     body = [
-        row(escape(_comparison(finding)), [result.check.title, badge(finding.outcome), *_numbers(finding)])
+        row(_comparison(finding), [result.check.title, badge(finding.outcome), *_numbers(finding)])
         for result in _to_tell(verdict)
         for finding in result.findings
         if finding.outcome == result.outcome
@@ -202,11 +202,11 @@ def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> st
     )
     runs = links(runs_of(group, verdict.key, verdict.protocol), page, root)
     strong = 100 * comparisons.accuracy(group, verdict.key, verdict.protocol, STRONG).value
-    return (
-        f'<section class="claim" id="{_anchor(verdict)}"><h3>{title(verdict)}</h3>'
-        f"<p>{badge(verdict.verdict)}; {runs}. For comparison, {HEADINGS[STRONG]} leaves {strong:.1f} %.</p>"
-        f"{table(['Comparison', 'Check', 'Outcome', 'Before → after', 'Difference or share'], body, caption)}</section>"
+    said = element(
+        "p", badge(verdict.verdict), "; ", runs, f". For comparison, {HEADINGS[STRONG]} leaves {strong:.1f} %."
     )
+    shown = table(["Comparison", "Check", "Outcome", "Before → after", "Difference or share"], body, caption)
+    return element("section", element("h3", title(verdict)), said, shown, class_="claim", id=_anchor(verdict))
 
 
 def _to_tell(verdict: Verdict) -> list[Result]:
@@ -219,7 +219,7 @@ def _to_tell(verdict: Verdict) -> list[Result]:
 
 
 def title(verdict: Verdict) -> str:
-    return f"{escape(catalogue.rows()[verdict.key].name)}, {verdict.protocol}"
+    return f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}"
 
 
 def _anchor(verdict: Verdict) -> str:

@@ -8,15 +8,16 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from html import escape
 from importlib.resources import files
+
+from markupsafe import Markup
 
 from study.evidence import comparisons
 from study.evidence.comparisons import HEADINGS, STRONG
 from study.evidence.selection import Group, rows_run, runs_of
 from study.plan.catalogue import CIFAR_TRAINING
 from study.plan.config import Config
-from study.presentation.markup import NO_NUMBER, length, row, table
+from study.presentation.markup import NO_NUMBER, element, length, row, span, table
 
 KNOWN_ATTACKS = ("AutoAttack", "PGD-20", "PGD-10")  # from the strongest
 EPS = "8/255"
@@ -62,7 +63,7 @@ class Line:
 
     robust: float
     clean: float | None
-    who: str  # HTML
+    who: Markup
     network: str
     training: str
     what: str
@@ -102,9 +103,9 @@ def board(group: Group | None) -> str:
                 line.kind,
                 line.digits(line.robust),
                 NO_NUMBER if line.clean is None else line.digits(line.clean),
-                escape(line.what),
-                escape(line.network),
-                escape(line.training),
+                line.what,
+                line.network,
+                line.training,
             ],
             "" if line.kind == "published" else "ours",
         )
@@ -189,12 +190,12 @@ def _published(one: Figure) -> Line:
     paper, source = (sources()[key] for key in (one.paper, one.source))
     who = _link(paper)
     if source != paper:
-        who += f'<span class="interval wrap">measured by {_link(source)}</span>'
+        who += span("interval wrap", "measured by ", _link(source))
     return Line(one.robust, one.clean, who, one.network, f"{one.training}; {one.data}", one.what, "published")
 
 
-def _link(source: Source) -> str:
-    return f'<a href="{escape(source.url)}">{escape(source.label)}</a>'
+def _link(source: Source) -> Markup:
+    return element("a", source.label, href=source.url)
 
 
 def _ours(group: Group, key: str, label: str, branch: str) -> Line:
@@ -208,8 +209,8 @@ def _ours(group: Group, key: str, label: str, branch: str) -> Line:
     return Line(
         100 * robust.value,
         100 * clean.value,
-        f"<strong>{escape(label)}{', auxiliary branch' if branch else ''}</strong>"
-        f'<span class="interval">here, budget {first.budget}</span>',
+        element("strong", label + (", auxiliary branch" if branch else ""))
+        + span("interval", f"here, budget {first.budget}"),
         f"ResNet-18, width {first.config['width']}",
         f"{run.config['epochs']} epochs; {run.data['train_images']:,} images of {first.data['title']}",
         f"{HEADINGS[STRONG].split()[0]}, eps {length(attack['eps'])}, {robust.n:,} images{seeds}; {steps}{gradients}",

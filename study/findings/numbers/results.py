@@ -1,7 +1,6 @@
 """The paper's tables, measured: as tables, as a plane of accuracy and robustness, and what is missing. No torch."""
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,7 +20,18 @@ from study.plan import catalogue
 from study.presentation import sentences
 from study.presentation.figures import style
 from study.presentation.marks import accuracy_under, look
-from study.presentation.markup import NO_NUMBER, NO_SEED, accuracy, group_title, length, links, points, row, table
+from study.presentation.markup import (
+    NO_NUMBER,
+    accuracy,
+    element,
+    group_title,
+    length,
+    links,
+    row,
+    span,
+    table,
+    together,
+)
 from study.presentation.words import Words, percent, source
 
 ALONE = ("traditional", "adversarial", "advprop", "als", "sat")  # the baselines, and each technique by itself
@@ -34,7 +44,7 @@ def headline(group: Group) -> str:
         paper = catalogue.rows()[key]
         measured = [comparisons.accuracy(group, key, "corrected", column) for column in ("clean", STRONG)]
         if any(measured):
-            body.append(row(escape(paper.label), [f"{paper.published['clean']:.1f}", *map(accuracy, measured)]))
+            body.append(row(paper.label, [f"{paper.published['clean']:.1f}", *map(accuracy, measured)]))
     return table(
         ["Method", "Clean, the paper", "Clean, here", f"{HEADINGS[STRONG]}, here"],
         body,
@@ -65,14 +75,14 @@ def paper_table(group: Group, part: int | None = 1, *, page: str = "book", root:
                 planned = _planned(runs) if part == 1 else ""
                 silent = judge.silent(group, key, protocol, probed)
                 notes = (f"{silent}: no evidence of robustness; " if silent else "") + planned + trained_in(runs)
-                head = f'{protocol}<span class="interval">{notes}{links(runs, page, root)}</span>'
+                head = together([protocol, span("interval", notes, links(runs, page, root))])
                 lines.append(row(head, [accuracy(cell) for cell in cells], protocol))
         if lines:
             printed = [*(f"{paper.published[column]:.1f}" for column in catalogue.COLUMNS), NO_NUMBER]
             twin = catalogue.twin(key)
-            same = f"; the same network as {escape(catalogue.rows()[twin].name)}, trained once more" if twin else ""
+            same = f"; the same network as {catalogue.rows()[twin].name}, trained once more" if twin else ""
             head = group_title(sentences.title(paper) + same, len(heads))
-            body.append(f"<tbody>{head}{row('paper', printed, 'paper')}{''.join(lines)}</tbody>")
+            body.append(element("tbody", head, row("paper", printed, "paper"), *lines))
     if not body:
         raise ValueError(f"this group of records has no row of {catalogue.PARTS[part]}: run one first")
     caption = (
@@ -188,31 +198,9 @@ def columns(group: Group) -> str:
             {"pixels": "pixels", "standardised": "standard deviations"}[spec["space"]],
             spec["statistics"],
         ]
-        body.append(row(escape(HEADINGS[column]), cells))
+        body.append(row(HEADINGS[column], cells))
     heads = ["Column", "Protocol", "eps", "steps", "reach", "restarts", "unit", "batch norm's statistics"]
     return table(heads, body, "The attack behind each column. Reach: how far it can move a pixel or entry at most.")
-
-
-def extensions(group: Group, *, page: str = "book", root: Path | None = None) -> str:
-    """The experiments beyond the paper beside the rows they extend, corrected protocol, as HTML; empty if none ran."""
-    body = []
-    for key, extension in catalogue.extensions().items():
-        if found := runs_of(group, key, "corrected"):
-            cells = []
-            for column in HEADINGS:
-                places = [(name, "corrected", f"corrected:{column}") for name in (key, extension.base)]
-                difference = comparisons.difference(group, *places)
-                apart = difference is None and runs_of(group, extension.base, "corrected")
-                gain = NO_SEED if apart else points(difference)
-                cells.append(f"{accuracy(comparisons.accuracy(group, key, 'corrected', column))}<br>{gain}")
-            head = f'{escape(extension.label)}<span class="interval wrap">{escape(extension.question)}</span>'
-            body.append(row(head, [escape(catalogue.rows()[extension.base].label), links(found, page, root), *cells]))
-    caption = (
-        "Experiments beyond the paper, corrected protocol: accuracy in percent, and below it the difference to the row "
-        "that is extended, in percentage points, over the seeds that both have. 95 % intervals, bold where they "
-        f"exclude 0. Budget {group[0].budget} on {group[0].data['title']}."
-    )
-    return table(["Experiment", "Extends", "Runs", *HEADINGS.values()], body, caption) if body else ""
 
 
 def frame(group: Group, part: int | None, protocol: str) -> pd.DataFrame:

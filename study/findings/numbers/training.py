@@ -1,7 +1,5 @@
 """How the networks learn, and what that costs. No torch."""
 
-from html import escape
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -56,7 +54,7 @@ def cost(group: Group) -> str:
                 passes, steps = found[0].cost["passes_per_step"], found[0].cost["steps"]
                 total = steps * (passes["forward"] + passes["backward"])
                 cells = [protocol, f"{passes['forward']} + {passes['backward']}", f"{steps:,}", f"{total:,}"]
-                body.append(row(escape(paper.label), cells))
+                body.append(row(paper.label, cells))
     caption = (
         "Cost of a training. Passes: forward and backward passes of one batch that an update takes; compare rows at "
         "equal passes before comparing their accuracy. How long a pass takes is on the page of performance."

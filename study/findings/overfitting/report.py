@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -11,7 +10,7 @@ from study.findings.overfitting import judge
 from study.findings.overfitting.judge import Watched
 from study.presentation import markup
 from study.presentation.figures import PALETTE, style
-from study.presentation.markup import counts, row, table
+from study.presentation.markup import counts, element, row, table
 from study.presentation.words import Words, percent
 from study.records import Record
 
@@ -69,10 +68,10 @@ def summary(found: Sequence[tuple[Record, Watched]]) -> str:
             f"{judge.size(record.as_config())}/255",
             f"{100 * record.curve[-1]['adversarial_accuracy']:.1f}",
             *(markup.accuracy(watched.accuracy(method, last)) for method in (judge.ONE, judge.MANY)),
-            f"{markup.accuracy(watched.accuracy(judge.MANY, best))} <small>epoch {best}</small>",
+            markup.accuracy(watched.accuracy(judge.MANY, best)) + " " + element("small", f"epoch {best}"),
             SAYS[judge.verdict(watched, record)].format(epochs=", ".join(map(str, judge.overfitted(watched, record)))),
         ]
-        body.append(row(escape(judge.label(record)), [*cells, markup.links([record])]))
+        body.append(row(judge.label(record), [*cells, markup.links([record])]))
     if not body:
         return ""
     return table(

@@ -1,7 +1,5 @@
 """Whether training in half precision, or in the fast mode, changes the accuracies: the same rows in each. No torch."""
 
-from html import escape
-
 from study.evidence import comparisons
 from study.evidence.comparisons import FOUR_COLUMNS, HEADINGS
 from study.evidence.selection import Group, runs_of
@@ -20,10 +18,10 @@ def comparison(group: Group) -> str:
             continue
         accuracies = comparisons.by_corrected_rule(group, key, "corrected", FOUR_COLUMNS)
         cells = [markup.accuracy(accuracies[column]) for column in FOUR_COLUMNS]
-        body.append(markup.row(escape(mode), [str(len(runs)), _rate(runs), *cells, markup.links(runs)]))
+        body.append(markup.row(mode, [str(len(runs)), _rate(runs), *cells, markup.links(runs)]))
         if key != EXACT and (found := differences(group, key)):
             cells = [markup.points(found[column]) for column in FOUR_COLUMNS]
-            body.append(markup.row(f"{escape(mode)} minus float32", ["", "", *cells, ""], "quiet"))
+            body.append(markup.row(f"{mode} minus float32", ["", "", *cells, ""], "quiet"))
     if not body:
         return ""
     return markup.table(

@@ -8,7 +8,6 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from study.machine.folders import project_folder
 from study.plan import arithmetic, catalogue
 from study.presentation.figures import PALETTE, style
-from study.presentation.markup import group_title, row, table
+from study.presentation.markup import group_title, row, span, table, together
 
 OURS = ("ours, float32", "ours", "ours, fast")
 COMMON = "common practice"
@@ -111,11 +110,11 @@ def summary(measured: Measured) -> str:
 def question(measured: Measured, name: str) -> str:
     """One question's answer as HTML tables, one a race; empty if it was not asked there."""
     if name == "start-up" and measured.rows(name):
-        body = [row(escape(line["what"]), [f"{line['seconds']:.2f}"]) for line in measured.rows(name)]
+        body = [row(line["what"], [f"{line['seconds']:.2f}"]) for line in measured.rows(name)]
         return table(["", "Seconds"], body, f"{TITLES[name]}. The shortest of several starts.")
     if name == "half" and measured.rows(name):
         return _half(measured.rows(name))
-    return "".join(_race(measured, name, setting, race) for setting, race in measured.races(name).items())
+    return together(_race(measured, name, setting, race) for setting, race in measured.races(name).items())
 
 
 def bars(measured: Measured) -> Figure:
@@ -269,7 +268,7 @@ def share_of_peak(measured: Measured, question: str, line: dict) -> float:
 
 def _race(measured: Measured, name: str, setting: str, race: Mapping[str, dict]) -> str:
     heads, cells, note = _columns(measured, name, race)
-    body = [row(escape(contestant), cells(line)) for contestant, line in race.items()]
+    body = [row(contestant, cells(line)) for contestant, line in race.items()]
     return table(["", *heads], body, f"{setting[0].upper()}{setting[1:]}. {note}")
 
 
@@ -280,7 +279,7 @@ def _columns(measured: Measured, name: str, race: Mapping[str, dict]):
         if line["contestant"] == to:
             return "1"
         found = faster(line, race[to])
-        return f'{found.value:.2f}<span class="interval">{found.low:.2f} to {found.high:.2f}</span>'
+        return together([f"{found.value:.2f}", span("interval", f"{found.low:.2f} to {found.high:.2f}")])
 
     def rate(line: dict) -> list[str]:
         return [f"{line['images_per_second']:,.0f}", f"{line['peak_memory_gb']:.2f}"]
@@ -313,11 +312,11 @@ def _half(rows: Sequence[dict]) -> str:
     heads = [f"{what}, × {k}" for what in ("Zeros (%)", "Signs (%)") for k in times]
     body, shares = [], {(line["network"], line["way"], line["times"]): line for line in rows}
     for network in dict.fromkeys(line["network"] for line in rows):
-        body.append(group_title(escape(catalogue.unique_name(network)), 1 + len(heads)))
+        body.append(group_title(catalogue.unique_name(network), 1 + len(heads)))
         for way in dict.fromkeys(line["way"] for line in rows):
             lines = [shares[network, way, k] for k in times]
             cells = [f"{100 * line['zeros']:.2f}" for line in lines] + [f"{100 * line['signs']:.1f}" for line in lines]
-            body.append(row(escape(way), cells))
+            body.append(row(way, cells))
     note = (
         f"Gradients by {rows[0]['images']:,} test images of three networks of the small budget, with logits as they "
         "are and multiplied to stand for a longer training. Zeros: entries that became 0. Signs: entries whose sign is "

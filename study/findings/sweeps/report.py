@@ -1,7 +1,6 @@
 """Experiments beyond the paper, each against the row that it changes: one question, one table, one answer. No torch."""
 
 from collections.abc import Sequence
-from html import escape
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -123,7 +122,7 @@ def gap(group: Group, keys: Sequence[str]) -> str:
         falls = comparisons.difference(group, one, many)
         trained = 100 * sum(run.curve[-1]["adversarial_accuracy"] for run in runs) / len(runs)
         rows = catalogue.rows()
-        label = title(rows[key]) if key in rows else escape(catalogue.extensions()[key].label)
+        label = title(rows[key]) if key in rows else catalogue.extensions()[key].label
         cells = [f"{trained:.1f}", *(markup.accuracy(found[name]) for name in names), markup.points(falls)]
         body.append(markup.row(label, [*cells, markup.links(runs)]))
     if not body:
@@ -155,7 +154,7 @@ def _line(group: Group, key: str, label: str, gains: dict[str, Estimate] | None 
     cells = [markup.accuracy(found[column]) for column in FOUR_COLUMNS]
     if gains:
         cells = [cell + markup.change(gains[column]) for cell, column in zip(cells, FOUR_COLUMNS, strict=True)]
-    return markup.row(escape(label), [*cells, markup.links(runs_of(group, key, "corrected"))])
+    return markup.row(label, [*cells, markup.links(runs_of(group, key, "corrected"))])
 
 
 def _verdict(found: dict[str, Estimate], confidence: float) -> str:

@@ -201,7 +201,7 @@ DRAWN = {  # figure -> how it is drawn from the records, and its words
 def test_every_figure_can_be_shown_and_is_described(group, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw, words = DRAWN[name]
-    html = show(draw(group), name, **words(group)).data
+    html = show(draw(group), name, **words(group))
     assert (tmp_path / f"book/static/figures/{name}.svg").stat().st_size > 1000
     alt = re.search('alt="([^"]*)"', html).group(1)
     assert len(alt.split()) > 8 and "nan" not in alt

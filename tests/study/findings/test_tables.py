@@ -226,15 +226,6 @@ def test_groups_that_the_paper_is_not_judged_by_are_named():
     assert "full on CIFAR-10, JPEG copy (1 run)" in results.also_here([best, other], [best])
 
 
-def test_an_extension_that_shares_no_seed_with_its_row_says_so(tmp_path):
-    config = catalogue.config("als-0.2", budget="lite", dataset="cifar10-jpeg", seed=1).to_dict()
-    grown = dataclasses.replace(fake.record("als", seed=1), key="als-0.2", config=config)
-    for record in (fake.record("als"), grown):
-        fake.put(record, tmp_path)
-    html = results.extensions([fake.record("als"), grown], root=tmp_path)
-    assert "no seed in common" in html and "not run" not in html
-
-
 def test_every_page_of_results_says_of_which_size_and_data_and_a_small_budget_carries_a_warning():
     assert "A small setting" in sentences.caution([fake.record()])
     full = sentences.caution([fake.record(budget="full")])

@@ -229,11 +229,27 @@ def test_a_gate_that_stays_shut_stops_the_campaign_before_a_run(tmp_path, monkey
     assert not (tmp_path / "results").exists()
 
 
-def test_a_damaged_part_is_named_and_the_others_are_unpacked(tmp_path, monkeypatch):
+def flipped(content: bytes, at: int) -> bytes:
+    """With one bit in the byte at that place turned."""
+    return content[:at] + bytes([content[at] ^ 1]) + content[at:][1:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:100],
+        lambda content: content[:-8],  # the check sum, and the length
+        lambda content: content[:-1],
+        lambda content: flipped(content, 2_500),  # of what is stored as it is: decompression notices nothing
+        lambda content: flipped(content, len(content) - 8),
+        lambda content: content + b"more",
+    ],
+)
+def test_a_damaged_part_is_named_and_the_others_are_unpacked(tmp_path, damage):
     (tmp_path / "out").mkdir()
     first = Parts(tmp_path / "out").add({"results/a": os.urandom(5_000)})
     Parts(tmp_path / "out").add({"results/b": b"2"})
-    first.write_bytes(first.read_bytes()[:100])
+    first.write_bytes(damage(first.read_bytes()))
     with pytest.raises(ValueError, match=f"{first.name}.*copy it again"):
         unpack(tmp_path / "out", tmp_path / "there")
     assert os.listdir(tmp_path / "there") == ["b"]
@@ -254,6 +270,16 @@ def test_an_archive_cannot_write_outside_the_two_folders(tmp_path, name):
     with pytest.raises(ValueError, match="nothing that a campaign packs"):
         unpack(tmp_path / "out", tmp_path / "inside" / "results")
     assert not (tmp_path / "outside").exists() and not (tmp_path / "inside").exists()
+
+
+def test_an_archive_cannot_write_through_a_link_that_leads_out(tmp_path):
+    for name in ("out", "results", "outside"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "results" / "lite").symlink_to(tmp_path / "outside")
+    Parts(tmp_path / "out").add({"results/lite/record.json": b"evil"})
+    with pytest.raises(ValueError, match="nothing that a campaign packs"):
+        unpack(tmp_path / "out", tmp_path / "results")
+    assert not os.listdir(tmp_path / "outside")
 
 
 def test_a_campaign_without_time_is_refused(tmp_path):

@@ -5,12 +5,10 @@ import shutil
 import subprocess
 import sys
 
-import fake_records as fake
 import pytest
 from places import ROOT
 
 from study import records
-from study.findings.numbers import results
 from study.plan import catalogue
 from study.plan.catalogue import Extension, extend
 
@@ -58,18 +56,6 @@ def test_an_extension_that_cannot_be_meant_is_refused(changes, message):
 def test_two_extensions_of_one_key_are_refused():
     with pytest.raises(ValueError, match="duplicate key 'new'"):
         extend([extension(), extension(fields={"smoothing": 0.4})])
-
-
-def test_an_extension_stands_beside_its_row_with_the_difference(tmp_path):
-    assert results.extensions([fake.record("als")]) == ""
-    row = fake.record("als", **{"corrected:clean": 0.5})
-    config = catalogue.config("als-0.2", budget="lite", dataset="cifar10-jpeg").to_dict()
-    grown = fake.record("als", **{"corrected:clean": 0.7})
-    grown = records.Record(**vars(grown) | {"key": "als-0.2", "config": config})
-    for record in (row, grown):
-        fake.put(record, tmp_path)
-    html = results.extensions([row, grown], root=tmp_path)
-    assert "ALS, alpha 0.2" in html and "<td>70.0<" in html and "<strong>+20.0</strong>" in html and "50.0<" not in html
 
 
 @pytest.mark.slow

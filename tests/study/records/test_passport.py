@@ -10,7 +10,7 @@ def test_a_passport_names_code_data_device_cost_and_the_command_that_repeats_it(
     record = fake.record("sat", "published", seed=2)
     text = passport.markdown(record)
     for part in (
-        "`000000000000`",
+        "commit 000000000000",
         "sha256:0",
         "cpu: none",
         "torch 2.11.0",
