@@ -92,7 +92,7 @@ def shrink(path: Path) -> tuple[str, str]:
     if picture.getcolors(COLOURS):
         picture.quantize(256).save(path, optimize=True)
         return path.name, path.name
-    picture.save(path.with_suffix(".webp"), lossless=True, method=4)
+    picture.save(path.with_suffix(".webp"), lossless=True, quality=20, method=2)
     path.unlink()
     return path.name, path.with_suffix(".webp").name
 

@@ -109,7 +109,7 @@ def weaker_and_stronger() -> str:
     others = ", ".join(row.name for key, row in rows.items() if key not in less)
     return markup.generated(
         'One thing the code does not explain. "PGD 0.1" moves a value by 4/255 at most, '
-        f'"FGSM 0.1" by 0.1. Yet in {len(less)} of the {len(rows)} published rows ({of_table_1} of the '
+        f'"FGSM 0.1" by 0.1. Yet in {len(less)} of the {len(rows)} published methods ({of_table_1} of the '
         f"{len(catalogue.part(1))} of Table 1) PGD 0.1 leaves less accuracy. Only {others} are as one would "
         "expect."
     )
@@ -130,7 +130,7 @@ def replicate() -> str:
         "Published accuracies in percent: two trainings of one experiment, and below, for its size, a lead between two "
         "experiments."
     )
-    return markup.table(["Row", *catalogue.COLUMNS.values()], lines, caption)
+    return markup.table(["Method", *catalogue.COLUMNS.values()], lines, caption)
 
 
 def _where(point: Point) -> str:
@@ -194,4 +194,4 @@ def _table(
         markup.row(title, [_cell(*pair, spread) for pair, spread in zip(pairs, spreads, strict=True)])
         for title, pairs in lines.items()
     ]
-    return markup.table(["Row", *headings], body, caption)
+    return markup.table(["Method", *headings], body, caption)

@@ -158,8 +158,7 @@ def _unfinished(cases: Sequence[Case]) -> str:
     begun = [one for one in cases if one.found.attacks != ATTACKS]
     if not begun:
         return ""
-    titles = "; ".join(one.title for one in begun)
-    return f"Not all four attacks are finished on {len(begun)} of them ({titles}): there the number may still fall."
+    return f"Not all four attacks are finished on {len(begun)} of them: there the number may still fall."
 
 
 def _latecomers(cases: Sequence[Case]) -> str:

@@ -95,7 +95,7 @@ def both_branches(group: Group) -> str:
         "the difference in percentage points, paired by image, with an interval that holds for all networks of the "
         f"column together. Over {counts(images)} images."
     )
-    return table(["Row", *(HEADINGS[column] for column in COLUMNS)], body, caption)
+    return table(["Method", *(HEADINGS[column] for column in COLUMNS)], body, caption)
 
 
 def two_branches(group: Group) -> dict[Network, dict[str, TwoBranches]]:
@@ -214,7 +214,7 @@ def missing(group: Group, crossings: Sequence[Crossing]) -> str:
         return ""
     command = Combinations.command(runs_of(group, *left[0])[0])
     return (
-        f"Of {len(networks)} rows and protocols with two branches, the four networks were measured for "
+        f"Of {len(networks)} networks with two branches, the four networks were measured for "
         f"{len(networks) - len(left)}. {code(command)} does it for the next in minutes, where the weights of its run "
         "are at hand."
     )

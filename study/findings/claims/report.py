@@ -97,7 +97,7 @@ def forest(rulings: Sequence[Ruling]) -> Figure:
                 by_trial = found.setdefault((_pair(finding.comparison), finding.comparison.column), {})
                 by_trial[ruling.trial] = max(by_trial.get(ruling.trial, finding), finding, key=_width)
     if not any(finding.estimate for by_trial in found.values() for finding in by_trial.values()):
-        raise ValueError("no claim can be judged yet: run the rows that one compares")
+        raise ValueError("no claim can be judged yet: run the methods that one compares")
     names = list(dict.fromkeys(name for name, _ in found))
     with style():
         size = (10.4, 1.5 + 0.27 * len(names))
@@ -130,7 +130,7 @@ def forest_words(rulings: Sequence[Ruling]) -> Words:
         "under either protocol. Intervals are as wide as the claim's number of comparisons asks; where several claims "
         "rest on a comparison, the widest. "
         f"{_evidence(rulings)}",
-        "alt": f"Dots with intervals, a pair of rows a line, a column a panel. {'. '.join(by_trial)}.",
+        "alt": f"Dots with intervals, a pair of methods a line, a column a panel. {'. '.join(by_trial)}.",
     }
 
 
@@ -199,7 +199,7 @@ def counted() -> str:
         cells = [f"\u201c{sentence}\u201d", str(found), str(plain), f"{SYMBOLS[verdict]} {verdict}"]
         body.append(row(title, cells))
     return table(
-        ["Claim", "The paper", "Its row", "Traditional", "Verdict"],
+        ["Claim", "The paper", "Its network", "Traditional", "Verdict"],
         body,
         "Claims about cost: forward and backward passes of a batch that an update takes.",
         "words",
@@ -362,11 +362,11 @@ def _evidence(rulings: Sequence[Ruling]) -> str:
     """At which sizes the claims were judged, and on how many trainings a row."""
     seeds = sorted({f.estimate.seeds for ruling in rulings for f in ruling.findings if f.estimate})
     if not seeds:
-        return "No row that a claim compares has been run yet."
+        return "No method that a claim compares has been run yet."
     sizes = dict.fromkeys(ruling.group[0].budget for ruling in rulings if ruling.by_size)
     return (
-        f"Each claim by the largest size at which all its rows were run: {', '.join(sizes)}. "
-        f"Trainings a row: {counts(seeds)}."
+        f"Each claim by the largest size at which both networks were trained: {', '.join(sizes)}. "
+        f"Trainings of each method: {counts(seeds)}."
     )
 
 
@@ -374,14 +374,14 @@ def luck(evidence: Evidence) -> str:
     """What the intervals know of how trainings differ, as a sentence of Markdown."""
     found = {column: spread for column in FOUR_COLUMNS if (spread := evidence.spread(f"corrected:{column}"))}
     if not found:
-        return "No row was trained from several seeds, so the intervals do not know how much trainings differ."
+        return "No method was trained from several seeds, so the intervals do not cover how much trainings differ."
     said = "; ".join(
         f"{HEADINGS[column]} {100 * spread.factor * (0.6 * 0.4) ** 0.5:.1f} ({spread.freedom} degrees of freedom)"
         for column, spread in found.items()
     )
     return (
-        "Two trainings of one row differ in their seed alone, and still in their accuracy. The standard deviation of "
-        f"one training's accuracy is, where that is 60 %, in points: {said}. It is measured on the rows that have "
+        "Two trainings of one method differ in their seed alone, and still in their accuracy. The standard deviation of "
+        f"one training's accuracy is, where that is 60 %, in points: {said}. It is measured on the methods that have "
         "several seeds, and every interval of two networks here includes it."
     )
 

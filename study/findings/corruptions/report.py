@@ -63,7 +63,7 @@ def overview(networks: Sequence[Network], page: str = "book", root: Path | None 
     heads = ["Network", "As they are", "Corrupted", *(f"against {label}" for label in AGAINST.values())]
     caption = (
         f"Accuracy in percent on {_images(networks)} test images, as they are and in the mean over {len(COMMON)} "
-        f"corruptions at {len(SEVERITIES)} severities, and the difference in percentage points from two rows on the "
+        f"corruptions at {len(SEVERITIES)} severities, and the difference in percentage points from two methods on the "
         "same images. 95 % intervals, each by itself; bold where it excludes zero."
     )
     return markup.table(heads, body, caption)

@@ -231,8 +231,8 @@ CHECKS = (
     ),
     Check(
         "rows",
-        "White box beats other rows",
-        "PGD-20 at 8/255 leaves no more right than such images that were made on the network of any other row.",
+        "White box beats other networks",
+        "PGD-20 at 8/255 leaves no more right than such images that were made on any other network.",
         of_probe=partial(_white_box, lambda name: name.startswith(FROM)),
         of_each=len(catalogue.rows()) - 1,
     ),

@@ -112,9 +112,9 @@ def transfers_words(found: Mapping[tuple[str, str], Estimate]) -> Words:
         )
     images = counts(sorted({e.n for e in found.values()}))
     return {
-        "caption": f"Images of PGD-20 8/255 made on one row's network and shown to another's: of the first {images} "
+        "caption": f"Images of PGD-20 8/255 made on one network and shown to another: of the first {images} "
         "test images, the percentage that is right without attack and under it. Framed: the white box.",
-        "alt": f"Matrix of percentages. The white box and the worst of the other rows: {' '.join(sentences)}",
+        "alt": f"Matrix of percentages. The white box and the worst of the other networks: {' '.join(sentences)}",
     }
 
 
@@ -124,7 +124,7 @@ def table_2(verdicts: Sequence[Verdict], group: Group) -> str:
     odd = {key: paper for key, paper in part.items() if _odd(paper.published)}
     printed = "; ".join(f"{paper.label} {_three(paper.published)}" for paper in odd.values())
     sentences = [
-        f"In the paper, {len(odd)} of {len(part)} rows of Table 2 are more accurate under PGD 0.5 than under a weaker "
+        f"In the paper, {len(odd)} of {len(part)} methods of its Table 2 are more accurate under PGD 0.5 than under a weaker "
         + f"attack, FGSM 0.5 of one step or the smaller PGD 0.1: {printed}."
     ]
     by_network = {(verdict.key, verdict.protocol): verdict for verdict in verdicts}

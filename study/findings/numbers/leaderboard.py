@@ -84,13 +84,13 @@ def why_lower(group: Group) -> str:
         sizes.append(f"they have seen {images:,} training images of {CIFAR_TRAINING:,}")
     if ours.epochs < full.epochs:
         sizes.append(f"for {ours.epochs} epochs, where budget full takes {full.epochs}")
-    said = f"Our rows are of budget **{group[0].budget}**"
+    said = f"Our networks are of budget **{group[0].budget}**"
     said += f": {', '.join(sizes)}. They are " if sizes else ", and are "
     return (
         f"{said}trained on clean and attacked images alike, and the paper's training attack takes {ours.train_steps} "
         f"steps of {length(ours.train_step_size)}, so it reaches {length(ours.reach)}, while all are tested at {EPS}. "
         f"{'Size, data and time' if sizes else 'The training attack'} alone would put them lower; that they stand "
-        "lower says nothing about the techniques. Rows of ours are comparable with each other."
+        "lower says nothing about the techniques. Our networks are comparable with each other."
     )
 
 

@@ -69,7 +69,7 @@ def factorial(group: Group) -> Figure:
             panel.set(title=HEADINGS[column], xlabel="effect (points)")
         if not names:
             raise ValueError(
-                f"the factorial needs the rows {', '.join(catalogue.factorial().values())}: run them first"
+                f"the factorial needs the methods {', '.join(catalogue.factorial().values())}: run them first"
             )
         rows_on_y(panels[0], names)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -102,7 +102,7 @@ def effects(group: Group, protocol: str) -> str:
     noun = "training" if shown.seeds == 1 else "trainings"
     caption = (
         f"Effects on accuracy on top of adversarial training, {protocol} protocol, in percentage points, of "
-        f"{shown.seeds} {noun} a row and {shown.n:,} images. Intervals are "
+        f"{shown.seeds} {noun} of each method and {shown.n:,} images. Intervals are "
         "95 %, bold where they exclude 0; of so many, one in twenty does by chance alone."
     )
     return table(["Effect", *HEADINGS.values()], body, caption)

@@ -24,9 +24,9 @@ def agreement(group: Group, alike: float = 0.7) -> str:
     differ = [f"{heading} ({rho:+.2f})" for heading, rho in orders.items() if rho < alike]
     low, high = min(gaps.values()), max(gaps.values())
     place = f"{-high:.1f} to {-low:.1f} points below it" if high < 0 else f"{low:+.1f} to {high:+.1f} points from it"
-    sentences = [f"The rows stand in the paper's order in {', '.join(agree)}." if agree else ""]
+    sentences = [f"The methods stand in the paper's order in {', '.join(agree)}." if agree else ""]
     sentences += [f"They do not in {', '.join(differ)}." if differ else ""]
-    sentences += [f"The level is not the paper's: averaged over the rows, our columns lie {place}."]
+    sentences += [f"The level is not the paper's: averaged over the methods, our columns lie {place}."]
     return " ".join(filter(None, sentences))
 
 
@@ -40,9 +40,9 @@ def comparison(group: Group) -> str:
     if not body:
         return ""
     caption = (
-        f"The paper's numbers and the published protocol here, over {len(ours)} rows of Table 1. Order: Spearman's "
-        "rank correlation of the rows. Gap: ours minus the paper's, on average, in percentage points. Spread: best row "
-        "minus worst row."
+        f"The paper's numbers and the published protocol here, over {len(ours)} methods of Table 1. Order: Spearman's "
+        "rank correlation of the methods. Gap: ours minus the paper's, on average, in percentage points. Spread: best method "
+        "minus worst method."
     )
     return table(["Column", "Order", "Gap", "Spread: paper", "here"], body, caption)
 

@@ -55,7 +55,7 @@ def against_eps_words(group: Group, protocol: str = "corrected") -> Words:
         "caption": "Accuracy against the size of the attack. An honest curve falls towards 0 as eps grows, and PGD "
         f"lies below FGSM. Uniform noise of the same size is the control. Networks of the {protocol} protocol. "
         f"{source(group, catalogue.part(1), protocol)}",
-        "alt": f"A small panel for each row of Table 1, accuracy falling with eps. At eps 8/255: {values}.",
+        "alt": f"A small panel for each method of Table 1, accuracy falling with eps. At eps 8/255: {values}.",
     }
 
 
@@ -81,7 +81,7 @@ def against_steps_words(group: Group, protocol: str = "corrected") -> Words:
         "caption": "Accuracy against the number of steps of PGD at eps 8/255. Where a curve is flat, more steps of "
         f"this attack find nothing more. The paper's PGD takes two. Networks of the {protocol} protocol. "
         f"{source(group, catalogue.part(1), protocol, intervals='')}",
-        "alt": f"A falling line for each row of Table 1. {values}.",
+        "alt": f"A falling line for each method of Table 1. {values}.",
     }
 
 
@@ -150,11 +150,11 @@ def per_class_words(group: Group, protocol: str = "corrected") -> Words:
     names = group[0].data["classes"]
     few = len(names) <= READABLE
     classes = ", ".join(names) if few else f"the {READABLE // 2} hardest and the {READABLE // 2} easiest"
-    chosen = "" if few else f" Of {len(names)} classes {classes}, by the mean of the left panel's rows."
+    chosen = "" if few else f" Of {len(names)} classes {classes}, by the mean over the left panel's methods."
     return {
         "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}."
         f"{chosen} {source(group, catalogue.part(1), protocol, intervals='')}",
-        "alt": f"Two tables as shades and numbers: a line for each row of Table 1, a column for each class: {classes}.",
+        "alt": f"Two tables as shades and numbers: a line for each method of Table 1, a column for each class: {classes}.",
     }
 
 

@@ -38,7 +38,7 @@ def learning_words(group: Group, protocol: str = "corrected") -> Words:
         for key, row in rows_run(group, protocol).items()
     ]
     return {
-        "caption": f"How the rows of Table 1 learn, {protocol} protocol: on training images as they are augmented and "
+        "caption": f"How the methods of Table 1 learn, {protocol} protocol: on training images as they are augmented and "
         f"attacked. {source(group, catalogue.part(1), protocol, intervals='')}",
         "alt": "Three panels against epochs: training loss, training accuracy on clean images and on adversarial "
         f"images. Clean training accuracy in the last epoch: {', '.join(last)}.",
@@ -56,10 +56,10 @@ def cost(group: Group) -> str:
                 cells = [protocol, f"{passes['forward']} + {passes['backward']}", f"{steps:,}", f"{total:,}"]
                 body.append(row(paper.label, cells))
     caption = (
-        "Cost of a training. Passes: forward and backward passes of one batch that an update takes; compare rows at "
+        "Cost of a training. Passes: forward and backward passes of one batch that an update takes; compare methods at "
         "equal passes before comparing their accuracy. How long a pass takes is on the page of performance."
     )
-    return table(["Row", "Protocol", "Passes an update", "Updates", "Passes in all"], body, caption)
+    return table(["Method", "Protocol", "Passes an update", "Updates", "Passes in all"], body, caption)
 
 
 def trained_in(runs: Group) -> str:

@@ -75,7 +75,7 @@ def summary(found: Sequence[tuple[Record, Watched]]) -> str:
     if not body:
         return ""
     return table(
-        ["Row", "ε", "Attack of the training", "FGSM", "PGD-10", "PGD-10 at its best", "", "Run"],
+        ["Method", "ε", "Attack of the training", "FGSM", "PGD-10", "PGD-10 at its best", "", "Run"],
         body,
         "After the last epoch, and under PGD-10 after the best one: accuracies in percent, with 95 % intervals for the "
         "test images; the attack of the training on training images. AdvProp through its auxiliary branch.",

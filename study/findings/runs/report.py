@@ -38,7 +38,7 @@ def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = Non
             (record.provenance["commit"] or "unknown")[:7],
         ]
         body.append(row(record.key, cells))
-    heads = ["Row", "Protocol", "Budget", "Data", "Seed", "Device", "Minutes", "Commit"]
+    heads = ["Method", "Protocol", "Budget", "Data", "Seed", "Device", "Minutes", "Commit"]
     return table(heads, body, "The committed runs. The link opens the notebook as it was executed.")
 
 
@@ -77,7 +77,7 @@ def full_cost(group: Group) -> str:
         f"nobody has measured these here. At the rate here: {rate / 1e9:.0f} · 10⁹ operations a second, the median of "
         f"the {len(group)} {group[0].budget} runs on {devices_of(group)}."
     )
-    heads = ["Rows", "Operations", *(f"{name}, at least" for name in arithmetic.PEAKS), "At the rate here"]
+    heads = ["Methods", "Operations", *(f"{name}, at least" for name in arithmetic.PEAKS), "At the rate here"]
     return table(heads, body, caption)
 
 
@@ -97,4 +97,4 @@ def smoke(root: Path, keys: Sequence[str] = SMOKE_ROWS) -> str:
         f"Machinery check, not a result: accuracy in percent on {record.measurements[0].n} images of "
         f"{record.data['title']}, a network of width {record.config['width']} after {record.config['epochs']} epochs."
     )
-    return table(["Row", *catalogue.COLUMNS.values(), "Seconds"], body, caption)
+    return table(["Method", *catalogue.COLUMNS.values(), "Seconds"], body, caption)

@@ -49,7 +49,7 @@ def settings_words(group: Group) -> Words:
         for extension, found in lines(group)
     ]
     return {
-        "caption": "What each setting adds to the row that it changes, in percentage points, paired by seed and image: "
+        "caption": "What each setting adds to the method that it changes, in percentage points, paired by seed and image: "
         "on clean images and under PGD-20 8/255. Corrected protocol; 95 % intervals, each by itself.",
         "alt": f"Two panels of differences with intervals, a line an experiment. {'; '.join(said)}.",
     }
@@ -80,7 +80,7 @@ def comparison(group: Group, asked: Sequence[Extension]) -> str:
     if not body:
         return ""
     return markup.table(
-        ["Row", *(HEADINGS[column] for column in FOUR_COLUMNS), "Runs"],
+        ["Method", *(HEADINGS[column] for column in FOUR_COLUMNS), "Runs"],
         body,
         "Corrected protocol and its evaluation: accuracies in percent with 95 % intervals. Below them, small, the "
         "difference to the first row in points, paired by seed and image.",
@@ -128,7 +128,7 @@ def gap(group: Group, keys: Sequence[str]) -> str:
     if not body:
         return ""
     return markup.table(
-        ["Row", "Training attack, last epoch", "FGSM 8/255", "PGD-10 8/255", "FGSM minus PGD-10", "Runs"],
+        ["Method", "Training attack, last epoch", "FGSM 8/255", "PGD-10 8/255", "FGSM minus PGD-10", "Runs"],
         body,
         "Right under the attack of the training, on training images; and on test images under one step and under ten. "
         "Accuracies in percent, the difference in points, with 95 % intervals.",

@@ -340,7 +340,7 @@ def test_the_summary_counts_every_network_once(told):
 def test_the_doubtful_rows_of_table_2_are_named_with_the_papers_numbers_and_ours(told):
     found, group, _ = told
     said = report.table_2(found, group)
-    assert "2 of 3 rows of Table 2" in said
+    assert "2 of 3 methods of its Table 2" in said
     assert "SAT 85.2 % under PGD 0.5, 60.3 % under FGSM 0.5, 41.5 % under PGD 0.1" in said
     assert "Adversarial 81.2 % under PGD 0.5, 64.5 % under FGSM 0.5, 45.4 % under PGD 0.1" in said
     (line,) = [line for line in said.splitlines() if line.startswith("- Adversarial (Table 2), corrected")]
