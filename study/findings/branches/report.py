@@ -199,8 +199,8 @@ def explained(crossing: Crossing) -> str:
         if certain(lost) < 0:
             said.append(
                 "But so crossed, statistics and affine parameters do not fit each other: on clean images the better of "
-                f"the two crossed networks differs from the worse branch by {_interval(lost)} points. These effects "
-                "are of taking a pair apart as well as of its halves."
+                f"the two crossed networks differs from the worse branch by {_interval(lost)} points. So these effects "
+                "may come from the mismatch."
             )
     return f"**{title(crossing)}.** {' '.join(said)}"
 

@@ -380,9 +380,9 @@ def luck(evidence: Evidence) -> str:
         for column, spread in found.items()
     )
     return (
-        "Two trainings of one method differ in their seed alone, and still in their accuracy. The standard deviation of "
-        f"one training's accuracy is, where that is 60 %, in points: {said}. It is measured on the methods that have "
-        "several seeds, and every interval of two networks here includes it."
+        "Two trainings of one method differ in their seed alone, and still in their accuracy. The standard deviation "
+        f"of one training's accuracy is, where that is 60 %, in points: {said}. It is measured on the methods that "
+        "have several seeds, and every interval of two networks here includes it."
     )
 
 

@@ -37,6 +37,8 @@ def effects(group: Group, key: str) -> str:
         by_column = [_effects(group, judge.of_training(key, column, rule, budget)) for column in catalogue.COLUMNS]
         by_column.append(_effects(group, judge.of_training(key, STRONG, "corrected", budget)))
         for step, *found in zip(steps, *by_column, strict=True):
+            if not any(found):
+                continue
             what = step.what + judge.trained_in(group, step)
             body.append(row(_named(step.name, what, found), [points(effect) for effect in found]))
     caption = (
@@ -49,11 +51,14 @@ def effects(group: Group, key: str) -> str:
 
 
 def missing(group: Group, key: str) -> str:
-    """The networks of a row's dissection that were not trained, as a sentence of Markdown; empty if none is missing."""
+    """How many networks of a row's dissection were not trained, as a sentence of Markdown; empty if none is missing."""
     protocols = catalogue.rows()[key].dissection(group[0].budget)
     absent = [protocol for protocol in protocols if not selection.runs_of(group, key, protocol)]
     return (
-        f"Not run yet for {catalogue.rows()[key].label}: {', '.join(f'`{name}`' for name in absent)}." if absent else ""
+        f"Of {catalogue.rows()[key].label}, {len(absent)} trainings between the two protocols are not run yet; "
+        "`python -m study list --dissection` names them."
+        if absent
+        else ""
     )
 
 

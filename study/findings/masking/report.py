@@ -124,8 +124,8 @@ def table_2(verdicts: Sequence[Verdict], group: Group) -> str:
     odd = {key: paper for key, paper in part.items() if _odd(paper.published)}
     printed = "; ".join(f"{paper.label} {_three(paper.published)}" for paper in odd.values())
     sentences = [
-        f"In the paper, {len(odd)} of {len(part)} methods of its Table 2 are more accurate under PGD 0.5 than under a weaker "
-        + f"attack, FGSM 0.5 of one step or the smaller PGD 0.1: {printed}."
+        f"In the paper, {len(odd)} of {len(part)} methods of its Table 2 are more accurate under PGD 0.5 than under a "
+        + f"weaker attack, FGSM 0.5 of one step or the smaller PGD 0.1: {printed}."
     ]
     by_network = {(verdict.key, verdict.protocol): verdict for verdict in verdicts}
     sentences += [_ours(by_network[key, protocol], group) for key in odd for protocol in _protocols(by_network, key)]

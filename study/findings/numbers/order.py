@@ -41,7 +41,7 @@ def comparison(group: Group) -> str:
         return ""
     caption = (
         f"The paper's numbers and the published protocol here, over {len(ours)} methods of Table 1. Order: Spearman's "
-        "rank correlation of the methods. Gap: ours minus the paper's, on average, in percentage points. Spread: best method "
+        "rank correlation of the methods. Gap: ours minus the paper's, on average, in percentage points. Spread: best "
         "minus worst method."
     )
     return table(["Column", "Order", "Gap", "Spread: paper", "here"], body, caption)

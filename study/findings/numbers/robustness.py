@@ -154,7 +154,7 @@ def per_class_words(group: Group, protocol: str = "corrected") -> Words:
     return {
         "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}."
         f"{chosen} {source(group, catalogue.part(1), protocol, intervals='')}",
-        "alt": f"Two tables as shades and numbers: a line for each method of Table 1, a column for each class: {classes}.",
+        "alt": f"Two tables as shades and numbers: a line a method of Table 1, a column a class: {classes}.",
     }
 
 

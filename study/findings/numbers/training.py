@@ -38,8 +38,8 @@ def learning_words(group: Group, protocol: str = "corrected") -> Words:
         for key, row in rows_run(group, protocol).items()
     ]
     return {
-        "caption": f"How the methods of Table 1 learn, {protocol} protocol: on training images as they are augmented and "
-        f"attacked. {source(group, catalogue.part(1), protocol, intervals='')}",
+        "caption": f"How the methods of Table 1 learn, {protocol} protocol: on training images as they are augmented "
+        f"and attacked. {source(group, catalogue.part(1), protocol, intervals='')}",
         "alt": "Three panels against epochs: training loss, training accuracy on clean images and on adversarial "
         f"images. Clean training accuracy in the last epoch: {', '.join(last)}.",
     }

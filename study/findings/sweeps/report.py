@@ -1,8 +1,9 @@
-"""Experiments beyond the paper, each against the row that it changes: one question, one table, one answer. No torch."""
+"""Experiments beyond the paper, each against the method that it changes: a figure and a table. No torch."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons
@@ -49,8 +50,8 @@ def settings_words(group: Group) -> Words:
         for extension, found in lines(group)
     ]
     return {
-        "caption": "What each setting adds to the method that it changes, in percentage points, paired by seed and image: "
-        "on clean images and under PGD-20 8/255. Corrected protocol; 95 % intervals, each by itself.",
+        "caption": "What each setting adds to the method that it changes, in percentage points, paired by seed and "
+        "image: on clean images and under PGD-20 8/255. Corrected protocol; 95 % intervals, each by itself.",
         "alt": f"Two panels of differences with intervals, a line an experiment. {'; '.join(said)}.",
     }
 
@@ -64,45 +65,33 @@ def questions() -> dict[str, list[Extension]]:
     return found
 
 
-def comparison(group: Group, asked: Sequence[Extension]) -> str:
-    """The experiments of one question below their rows, with differences over the seeds in common, as HTML.
+def answers(group: Group) -> Markup:
+    """Every experiment that was run beside its row, question by question, as HTML: what it changes, and if for certain.
 
-    Empty while none of them was run.
+    The intervals of a question's comparisons hold together (Bonferroni). Empty if none was run.
     """
-    asked = [extension for extension in asked if runs_of(group, extension.key, "corrected")]
     body = []
-    for base in dict.fromkeys(extension.base for extension in asked):
-        if runs_of(group, base, "corrected"):
-            body.append(_line(group, base, catalogue.rows()[base].label))
-        for extension in asked:
-            if extension.base == base:
-                body.append(_line(group, extension.key, extension.label, differences(group, extension)))
+    for question, asked in questions().items():
+        ready = [extension for extension in asked if differences(group, extension)]
+        if ready:
+            confidence = 1 - 0.05 / (len(ready) * len(ANSWERED))
+            body.append(markup.group_title(question, len(ANSWERED) + 2))
+            body += [_line(group, extension, confidence) for extension in ready]
     if not body:
-        return ""
+        return Markup()
     return markup.table(
-        ["Method", *(HEADINGS[column] for column in FOUR_COLUMNS), "Runs"],
+        ["Setting", *(HEADINGS[column] for column in ANSWERED), "Runs"],
         body,
-        "Corrected protocol and its evaluation: accuracies in percent with 95 % intervals. Below them, small, the "
-        "difference to the first row in points, paired by seed and image.",
+        "Accuracies in percent, corrected protocol. Below each, the difference to the method that is changed, in "
+        "points, paired by seed and image, and what follows from its interval.",
     )
 
 
-def answer(group: Group, asked: Sequence[Extension]) -> str:
-    """What the differences of one question say, in a sentence an experiment, as Markdown; empty while none was run.
-
-    For certain means by intervals that hold for all of the question's comparisons together (Bonferroni).
-    """
-    ready = [extension for extension in asked if differences(group, extension)]
-    sentences = []
-    for extension in ready:
-        confidence = 1 - 0.05 / (len(ready) * len(ANSWERED))
-        found = differences(group, extension, confidence)
-        said = _verdict({column: found[column] for column in ANSWERED}, confidence)
-        sentences.append(f"{extension.label} {said}.")
-    missing = [extension.label for extension in asked if not runs_of(group, extension.key, "corrected")]
-    if missing and len(missing) < len(asked):
-        sentences.append(f"Not run yet: {', '.join(missing)}.")
-    return " ".join(sentences)
+def missing(group: Group) -> str:
+    """The experiments that were not run, as a sentence of Markdown; empty if none is missing."""
+    asked = [extension for asked in questions().values() for extension in asked]
+    absent = [extension.label for extension in asked if not differences(group, extension)]
+    return f"Not run yet: {', '.join(absent)}." if absent else ""
 
 
 def gap(group: Group, keys: Sequence[str]) -> str:
@@ -149,27 +138,28 @@ def differences(group: Group, extension: Extension, confidence: float = 0.95) ->
     return None if None in found.values() else found
 
 
-def _line(group: Group, key: str, label: str, gains: dict[str, Estimate] | None = None) -> str:
-    found = comparisons.by_corrected_rule(group, key, "corrected", FOUR_COLUMNS)
-    cells = [markup.accuracy(found[column]) for column in FOUR_COLUMNS]
-    if gains:
-        cells = [cell + markup.change(gains[column]) for cell, column in zip(cells, FOUR_COLUMNS, strict=True)]
-    return markup.row(label, [*cells, markup.links(runs_of(group, key, "corrected"))])
+def _line(group: Group, extension: Extension, confidence: float) -> Markup:
+    found = comparisons.by_corrected_rule(group, extension.key, "corrected", ANSWERED)
+    gains = differences(group, extension, confidence)
+    cells = [
+        markup.together(
+            [
+                markup.accuracy(found[column]),
+                markup.change(gains[column]),
+                markup.span("interval", _said(gains[column], confidence)),
+            ]
+        )
+        for column in ANSWERED
+    ]
+    base = markup.span("interval", f"against {catalogue.rows()[extension.base].label}")
+    head = markup.together([extension.label, base])
+    return markup.row(head, [*cells, markup.links(runs_of(group, extension.key, "corrected"))])
 
 
-def _verdict(found: dict[str, Estimate], confidence: float) -> str:
-    said = []
-    for column, estimate in found.items():
-        place = _place(column)
-        value = f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
-        if estimate.low > 0:
-            said.append(f"gains {place}: {value}")
-        elif estimate.high < 0:
-            said.append(f"loses {place}: {value}")
-        else:
-            visible = f"smallest visible {100 * estimate.visible(confidence):.1f}"
-            said.append(f"cannot be decided at this size {place}: {value}, {visible}")
-    return "; ".join(said)
+def _said(gain: Estimate, confidence: float) -> str:
+    if gain.low > 0:
+        return "more"
+    return "less" if gain.high < 0 else f"cannot be decided; smallest visible {100 * gain.visible(confidence):.1f}"
 
 
 def _place(column: str) -> str:

@@ -1,5 +1,7 @@
 """What is said of an experiment beyond the paper, and of rounding, follows from the masks of two records."""
 
+import re
+
 import matplotlib.pyplot as plt
 import pytest
 
@@ -16,6 +18,17 @@ def made(key: str, clean: float, robust: float, seed: int = 0):
     return record(key, seed=seed, **{"corrected:clean": clean, f"corrected:{STRONG}": robust})
 
 
+@pytest.fixture(autouse=True)
+def no_links(monkeypatch):
+    monkeypatch.setattr("study.presentation.markup.links", lambda runs: "")
+
+
+def cells(*group) -> list[str]:
+    """Clean and robust, of the one experiment of the group, as text."""
+    (line,) = re.findall(r'<tr><th scope="row">.*?</tr>', report.answers(list(group)))
+    return [re.sub(r"<[^>]+>", " ", cell).strip() for cell in re.findall(r"<td>(.*?)</td>", line)[:2]]
+
+
 def test_every_extension_belongs_to_one_question_or_to_the_page_on_rounding():
     asked = [extension.key for group_ in report.questions().values() for extension in group_]
     about_rounding = [key for key in rounding.MODES if key in catalogue.extensions()]
@@ -29,11 +42,11 @@ def test_the_difference_is_that_of_the_shares_of_images():
 
 
 def test_a_gain_a_loss_and_what_cannot_be_told_are_said_as_what_they_are():
-    said = report.answer([made("als", 0.5, 0.3), made("als-0.02", 0.7, 0.1)], ALS)
-    assert "ALS, alpha 0.02 gains on clean images: +20.0" in said and "loses under PGD-20 8/255: -20.0" in said
-    said = report.answer([made("als", 0.5, 0.3), made("als-0.02", 0.505, 0.3)], ALS)
-    assert "cannot be decided at this size on clean images: +0.5" in said
-    assert "cannot be decided at this size under PGD-20 8/255: +0.0" in said and "smallest visible" in said
+    clean, robust = cells(made("als", 0.5, 0.3), made("als-0.02", 0.7, 0.1))
+    assert "+20.0 (" in clean and clean.endswith("more") and "-20.0 (" in robust and robust.endswith("less")
+    clean, robust = cells(made("als", 0.5, 0.3), made("als-0.02", 0.505, 0.3))
+    assert "+0.5 (" in clean and "cannot be decided; smallest visible" in clean
+    assert "+0.0 (" in robust and "cannot be decided; smallest visible" in robust
 
 
 def test_the_figure_and_its_words_have_a_line_for_every_experiment_that_stands_beside_its_row():
@@ -53,23 +66,15 @@ def test_the_figure_and_its_words_have_a_line_for_every_experiment_that_stands_b
     )
 
 
-def test_what_was_not_run_is_named():
-    said = report.answer([made("als", 0.5, 0.3), made("als-0.02", 0.7, 0.1)], ALS)
-    assert said.endswith("Not run yet: ALS, alpha 0.2.")
+def test_what_was_not_run_or_has_no_partner_is_named(tmp_path):
+    said = report.missing([made("als", 0.5, 0.3), made("als-0.02", 0.7, 0.1), made("silu", 0.7, 0.1)])
+    assert "ALS, alpha 0.2" in said and "SiLU" in said and "alpha 0.02" not in said
 
 
 def test_without_an_experiment_nothing_is_shown_or_said():
     alone = [made("als", 0.5, 0.3)]
-    assert report.comparison(alone, ALS) == "" and report.answer(alone, ALS) == ""
+    assert report.answers(alone) == "" and report.answers([made("als-0.02", 0.7, 0.1)]) == ""
     assert rounding.comparison([]) == "" and rounding.said(alone) == ""
-
-
-def test_an_experiment_without_its_row_is_shown_without_a_difference(monkeypatch):
-    monkeypatch.setattr("study.presentation.markup.links", lambda runs: "")
-    lonely = [made("als-0.02", 0.7, 0.1)]
-    shown = report.comparison(lonely, ALS)
-    assert "70.0" in shown and "(" not in shown.partition("</thead>")[2]
-    assert report.answer(lonely, ALS) == "Not run yet: ALS, alpha 0.2."
 
 
 def test_seeds_that_only_one_of_two_has_do_not_enter_their_difference():
@@ -78,7 +83,6 @@ def test_seeds_that_only_one_of_two_has_do_not_enter_their_difference():
 
 
 def test_a_gap_between_one_step_and_ten_is_shown(monkeypatch):
-    monkeypatch.setattr("study.presentation.markup.links", lambda runs: "")
     overfit = record("adversarial", **{"corrected:fgsm-8/255": 0.6, "corrected:pgd-10-8/255": 0.0})
     shown = report.gap([overfit], ["adversarial", "advprop"])
     assert "<strong>+60.0</strong>" in shown and "30.0" in shown and "AdvProp" not in shown
