@@ -1,5 +1,6 @@
 """study.data: every dataset from a small archive in its original format, every bad input with its error and remedy."""
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -525,6 +526,17 @@ def photos(folder: Path, counts: dict[str, int], order=None) -> Path:
         image = np.random.default_rng([number, *os.fsencode(name)]).integers(0, 256, (3, 32, 32), dtype=np.uint8)
         draw(folder / name / f"{number:03d}.png", image)
     return folder
+
+
+def test_a_page_description_that_is_named_as_an_image_starts_no_program(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    folder = photos(tmp_path / "pets", {"cat": 5, "dog": 5})
+    page = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
+    (folder / "cat" / "evil.png").write_text(page)
+    with pytest.raises(ValueError, match="evil.png.*Repair or remove it"):
+        load(f"folder:{folder}")
 
 
 def test_a_folder_of_classes_is_split_80_to_20_in_each_class(tmp_path):
@@ -1092,8 +1104,8 @@ def test_a_full_disk_during_a_download_says_so_and_keeps_what_arrived(tmp_path, 
     server = serve({f"/{NAME}": CONTENT})
     put(tmp_path, {f"{NAME}.part": CONTENT[:1000]})
 
-    def open_on_a_full_disk(path, mode="r"):
-        handle = open(path, mode)  # noqa: SIM115
+    def open_on_a_full_disk(path, mode="r", **more):
+        handle = open(path, mode, **more)  # noqa: SIM115
         if mode.startswith("a") and str(path).endswith(".part"):
             handle.close()
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -1103,6 +1115,19 @@ def test_a_full_disk_during_a_download_says_so_and_keeps_what_arrived(tmp_path, 
     with pytest.raises(OSError, match="cannot write .*No space left on device.*ADVLIB_DATA"):
         fetch_archive(tmp_path, [f"{server.url}/{NAME}"])
     assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:1000]
+
+
+@pytest.mark.parametrize("name", [f"{NAME}.part", f"{NAME}.part.new", f"{NAME}.lock"])
+def test_a_download_writes_through_no_link(tmp_path, serve, name):
+    server, precious = serve({f"/{NAME}": CONTENT}), tmp_path / "precious.txt"
+    precious.write_text("precious")
+    (tmp_path / name).symlink_to(precious)
+    if name.endswith(".new"):  # where the bytes go that do not continue those at hand
+        put(tmp_path, {f"{NAME}.part": CONTENT[:1000]})
+        server.ranges = False
+    with contextlib.suppress(OSError):
+        fetch_archive(tmp_path, [f"{server.url}/{NAME}"])
+    assert precious.read_text() == "precious"
 
 
 def test_an_unwritable_folder_for_a_download_says_so(tmp_path, serve):
