@@ -417,7 +417,7 @@ def test_a_dataset_is_here_while_its_archive_or_its_decoded_images_are(tmp_path,
     assert is_here("cifar10-jpeg") and not is_here("cifar10")
     (tmp_path / "archives" / "cifar10-jpeg.tar.gz").unlink()
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / f"cifar10-jpeg-{jpeg.CIFAR10_JPEG.sha256[:16]}-v1.npz").write_bytes(b"")
+    (tmp_path / "cache" / f"cifar10-jpeg-{jpeg.CIFAR10_JPEG.sha256[:16]}-v2.npz").write_bytes(b"")
     assert is_here("cifar10-jpeg")
     with pytest.raises(ValueError, match="unknown dataset"):
         is_here("cifar11")
@@ -1197,8 +1197,27 @@ def mislabelled(_):
     return buffer.getvalue()
 
 
+def altered(content, **changes):
+    """As somebody alters a file by hand: whole, with check sums that are right."""
+    arrays, buffer = dict(np.load(io.BytesIO(content))), io.BytesIO()
+    np.savez(buffer, **arrays | {name: change(arrays[name]) for name, change in changes.items()})
+    return buffer.getvalue()
+
+
+BY_HAND = {
+    "labels reversed": {"train_labels": lambda labels: 9 - labels},
+    "black images": {"test_images": np.zeros_like},
+    "names exchanged": {"classes": lambda names: names[::-1]},
+    "of another archive": {"said": lambda said: np.array(str(said).replace(str(said)[:64], "0" * 64))},
+}
+
+
 @pytest.mark.parametrize(
-    "damage", [flip, lambda c: c[:-500], lambda c: b"", lambda c: b"junk" * 99, foreign, mislabelled]
+    "damage",
+    [
+        *(flip, lambda c: c[:-500], lambda c: b"", lambda c: b"junk" * 99, foreign, mislabelled),
+        *(functools.partial(altered, **changes) for changes in BY_HAND.values()),
+    ],
 )
 def test_a_damaged_cache_is_deleted_and_rebuilt_with_a_warning(jpeg_archive, monkeypatch, damage):
     path, data, cached = jpeg_archive
