@@ -483,6 +483,7 @@ def _cell(options, key: str) -> grid.Run:
 def _networks(options, root: Path) -> list:
     """The networks of the rows that are asked for."""
     from study.experiment.network import Network
+    from study.records.beside import refuse_unpublished
 
     weights, keys = options.weights or (project_folder() or Path()) / "models", dict.fromkeys(options.keys)
     if weights.is_file() and len(keys) > 1:
@@ -494,6 +495,7 @@ def _networks(options, root: Path) -> list:
     if options.kind != "overfitting":  # which trains them itself
         for network in found:
             network.refuse_missing()
+            refuse_unpublished(root, network.record, network.digest)
     return found
 
 

@@ -73,20 +73,23 @@ def ask(
     errors and warnings of its scripts and the files that did not load.
     """
     text = page.read_text(encoding="utf-8")
-    loaded = "".join(f"<script>{source.read_text(encoding='utf-8')}</script>" for source in sources)
+    loaded = "".join(f'<script nonce="ask">{source.read_text(encoding="utf-8")}</script>' for source in sources)
     setup = (
         f"<script>localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}');"
         "window.complaints = []; window.addEventListener('error', (e) => complaints.push("
         "e.message || 'a file did not load: ' + (e.target.src || e.target.href)), true);"
+        "document.addEventListener('securitypolicyviolation', (e) => complaints.push("
+        "`the policy forbids ${e.effectiveDirective} ${e.blockedURI}`));"
         "for (const kind of ['error', 'warn']) { const say = console[kind];"
         "console[kind] = (...words) => { complaints.push(words.join(' ')); say(...words); }; }</script>"
     )
     answer = (
-        "<script>window.addEventListener('load', () => setTimeout(() => {"
+        "<script nonce=\"ask\">window.addEventListener('load', () => setTimeout(() => {"
         "const answer = (value) => { const pre = document.createElement('pre'); pre.id = 'the-answer';"
         "pre.textContent = JSON.stringify(value); document.body.append(pre); };"
         f"{script}}}, 500));</script>"
     )
+    text = text.replace("script-src ", "script-src 'nonce-ask' ", 1)  # of the page's policy
     text = text.replace("<head>", f"<head>{setup}", 1).replace("</body>", f"{loaded}{answer}</body>", 1)
     copy = page.with_name(f".asked-{page.name}")
     copy.write_text(text, encoding="utf-8")

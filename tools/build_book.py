@@ -4,6 +4,8 @@ A build that "succeeds" is not enough: a page of the table of contents that was 
 one, fails here as well.
 """
 
+import base64
+import hashlib
 import re
 import shutil
 import subprocess
@@ -52,7 +54,9 @@ UNUSED = re.compile(
     r'<link rel="preload"[^>]*>\s*'  # a font that is read from disk is loaded by its style sheet alone
     r'|<script[^>]*src="[^"]*fontawesome[^"]*"[^>]*></script>\s*'  # the icons are in the font
     r"|<script>const THEBE_JS_URL = .*?</script>\s*"  # cells that run on a server, declared twice
-    r'|<script[^>]*src="[^"]*sphinx-thebe\.js[^"]*"[^>]*></script>\s*',
+    r'|<script[^>]*src="[^"]*sphinx-thebe\.js[^"]*"[^>]*></script>\s*'
+    r'|<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>\s*'
+    r"|<script>\s*// Activate the search field on page load.*?</script>\s*",
     re.DOTALL,
 )
 MATHJAX = re.compile(r'<script[^>]*src="[^"]*mathjax/[^"]*"[^>]*></script>\s*')
@@ -72,8 +76,34 @@ COLOURS = 4096  # a drawing has fewer, a photograph more
 LAUNCH = re.compile(r'<div class="dropdown dropdown-launch-buttons">.*?</ul>\s*</div>\s*', re.DOTALL)
 
 
+CHARSET = '<meta charset="utf-8" />'
+INLINE = re.compile(r"<script\b(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
+# of the theme, for who has JavaScript
+BUTTON = re.compile(r"\s*document\.write\(`\s*<button [^`$]*</button>\s*`\);?\s*")
+HANDLERS = ("window.print()", "toggleFullScreen()")  # of the theme's other buttons
+
+
+def policy(page: str) -> str:
+    """What a browser is told to run on a page: the book's own files, and what the theme writes into every page.
+
+    So nothing that a record or a notebook says runs, whatever it looks like. ``file:`` is for who opens it from disk.
+    """
+    head, _, body = page.partition("</head>")
+    scripts = [*INLINE.findall(head), *filter(BUTTON.fullmatch, INLINE.findall(body)), *HANDLERS]
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in dict.fromkeys(scripts))
+    own = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src 'self' file: 'unsafe-hashes' {own}; style-src 'self' file: 'unsafe-inline'; "
+        "img-src 'self' file: data:; font-src 'self' file: data:; connect-src 'self' file:; form-action 'self' file:; "
+        "base-uri 'none'"
+    )
+
+
 def tidy(html: Path) -> None:
-    """Take out of every page what is not used and would complain in a browser, and buttons that do not work."""
+    """Take out of every page what is not used and would complain in a browser, and buttons that do not work.
+
+    Then say which scripts may run on it.
+    """
     for path in (path for pattern in DEAD for path in html.glob(pattern) if path.is_file()):
         path.unlink()
     smaller = dict(map(shrink, (html / "_images").glob("*.png")))
@@ -82,7 +112,8 @@ def tidy(html: Path) -> None:
         text = text if page.parent == html / "notebooks" else LAUNCH.sub("", text)
         text = text if 'class="math' in text else MATHJAX.sub("", text)
         text = PICTURE.sub(lambda found: smaller[found.group()], text)
-        page.write_text(text, encoding="utf-8")
+        guard = f'<meta http-equiv="Content-Security-Policy" content="{policy(text)}" />'
+        page.write_text(text.replace(CHARSET, CHARSET + guard, 1), encoding="utf-8")
 
 
 def shrink(path: Path) -> tuple[str, str]:

@@ -12,13 +12,15 @@ from pathlib import Path
 import torch
 
 from study import records
-from study.data import load
-from study.experiment.build import build_model
+from study.experiment.evaluate import Attack, evaluate
+from study.experiment.network import Network
 from study.experiment.retrain import retrain
-from study.experiment.weights import load_weights, save_weights
-from study.machine.folders import WEIGHTS, project_folder, results_folder, work_folder
+from study.experiment.weights import save_weights
+from study.machine.folders import WEIGHTS, project_folder, replacing, results_folder, work_folder
 from study.plan import catalogue
+from study.records.beside import SAME_NETWORK
 
+WITNESSES = 1_000  # test images at most by which a network is known
 CARD = """# {label}: `{key}`, {protocol} protocol, budget {budget}, seed {seed}
 
 ResNet-18 of width {width}, images of 32x32, {classes} classes; {images:,} training images of {title}, {epochs} epochs.
@@ -37,11 +39,21 @@ Code under MIT, weights under CC BY 4.0.
 
 
 def publish(record: records.Record, folder: Path, weights: Path) -> Path:
-    """Write ``folder/<key>.safetensors`` and ``folder/<key>.md``; returns the first."""
-    config = record.as_config()
-    model = load_weights(build_model(config, load(config.dataset)), weights)
-    (folder / f"{record.key}.md").write_text(card(record))
-    return save_weights(model, folder / f"{record.key}.safetensors", record, torch.float16)
+    """Write ``folder/<key>.safetensors`` and ``folder/<key>.md``; returns the first.
+
+    Raises ValueError, and writes nothing, unless these weights see the test images as the record says.
+    """
+    network, said = Network(record, weights), card(record)
+    images, labels = network.first(None, WITNESSES)
+    clean = Attack("clean", "corrected", method="none")
+    (found,) = evaluate({"true": network.model}, images, labels, [clean], sweep_size=len(images))
+    agreement = (found.mask == record.measurement(clean.name).mask[: found.n]).mean()
+    if not agreement >= SAME_NETWORK:
+        raise ValueError(f"{weights} are not of {record.where}: they agree on {agreement:.1%} of images; use --retrain")
+    path = save_weights(network.model, folder / f"{record.key}.safetensors", record, torch.float16)
+    with replacing(path.with_suffix(".md")) as partial:
+        partial.write_text(said)
+    return path
 
 
 def card(record: records.Record) -> str:

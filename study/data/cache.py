@@ -11,22 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from .dataset import Contents
+from .dataset import Contents, array_checksum
 from .places import cache_folder
 
-_FORMAT = 1  # raise when readers decode differently: older caches are then ignored
+_FORMAT = 2  # raise when readers decode differently: older caches are then ignored
 
 
 def remember(name: str, sha256: str, decode: Callable[[], Contents]) -> Contents:
     """The contents cached under this name and checksum (hex), else those of `decode()`, cached for the next time.
 
-    A damaged cache is deleted and rebuilt. Where it cannot be written, a warning says so and the contents are returned.
+    One that is damaged, or holds other images than were put there, is deleted and rebuilt. Where it cannot be written,
+    a warning says so and the contents are returned.
     """
     path = place(name, sha256)
-    contents = _read(path)
+    contents = _read(path, sha256)
     if contents is None:
         contents = decode()
-        _write(path, contents)
+        _write(path, contents, sha256)
     return contents
 
 
@@ -35,13 +36,15 @@ def place(name: str, sha256: str) -> Path:
     return cache_folder() / f"{name}-{sha256[:16]}-v{_FORMAT}.npz"
 
 
-def _read(path: Path) -> Contents | None:
+def _read(path: Path, sha256: str) -> Contents | None:
     """Cached contents, or None where there are none that can be used."""
     try:
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:  # checks each member's CRC-32
-            *four, classes = (arrays[field] for field in Contents._fields)
+            *four, classes, said = (arrays[field] for field in (*Contents._fields, "said"))
         contents = Contents(*four, tuple(str(name) for name in classes))
         _check(contents)
+        if said != _said(contents, sha256):
+            raise ValueError("it holds other images, labels or names than were put there")
         return contents
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -51,10 +54,16 @@ def _read(path: Path) -> Contents | None:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 (damaged bytes make numpy and zipfile raise almost anything)
-        warnings.warn(f"the cache {path} is damaged ({type(error).__name__}); it is deleted and rebuilt", stacklevel=4)
+        why = str(error) or type(error).__name__
+        warnings.warn(f"the cache {path} is damaged ({why}); it is deleted and rebuilt", stacklevel=4)
         with contextlib.suppress(OSError):  # the rebuilt cache replaces it, or warns in its turn
             path.unlink(missing_ok=True)
         return None
+
+
+def _said(contents: Contents, sha256: str) -> str:
+    """What a cache says of itself: the checksum of what it was decoded from, and that of what it holds."""
+    return f"{sha256} {array_checksum(contents)}"
 
 
 def _check(contents: Contents) -> None:
@@ -63,14 +72,14 @@ def _check(contents: Contents) -> None:
             raise ValueError("it holds other arrays than images and labels")
 
 
-def _write(path: Path, contents: Contents) -> None:
+def _write(path: Path, contents: Contents, sha256: str) -> None:
     """Write under another name, then rename: a killed run leaves no half-written cache."""
     partial = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(partial, "wb") as handle:
-                np.savez(handle, **contents._asdict())
+                np.savez(handle, **contents._asdict(), said=_said(contents, sha256))
                 handle.flush()
                 os.fsync(handle.fileno())
             os.replace(partial, path)

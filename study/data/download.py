@@ -11,6 +11,8 @@ import re
 import urllib.request
 from pathlib import Path
 
+from study.machine.folders import no_link
+
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without an answer
 
@@ -126,7 +128,7 @@ def _receive(response, path: Path, size: int, start: int) -> str | None:
     from tqdm import tqdm
 
     bar = tqdm(desc=path.stem, total=size, initial=start, unit="B", unit_scale=True, disable=None)
-    with open(path, "ab" if start else "wb") as handle, bar:
+    with open(path, "ab" if start else "wb", opener=no_link) as handle, bar:
         while handle.tell() <= size:
             try:
                 chunk = response.read(CHUNK)
@@ -157,7 +159,7 @@ def _exclusive(path: Path):
     except ImportError:  # Windows: two downloads at once end in a checksum mismatch, not in wrong data
         yield
         return
-    with open(path, "a") as handle:
+    with open(path, "a", opener=no_link) as handle:
         with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield

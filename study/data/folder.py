@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_SIZE = 32  # pixels a side
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever a file is called: others start a program
 
 
 def load_folder(path: Path) -> Dataset:
@@ -82,7 +83,7 @@ def _decode(file: Path) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             if opened.mode.startswith(("I", "F")):  # converting would clip these to white without a word
                 raise ValueError(f"mode {opened.mode!r} has more than 8 bits a channel; save it as 8-bit RGB or grey")
             image = _upright(opened)

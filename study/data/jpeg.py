@@ -128,7 +128,7 @@ def _decode(path: Path, member: str, data: bytes) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             pixels = np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises a different one for each kind of damage
         raise ValueError(f"{path}: {member} cannot be decoded ({error}); use an intact archive") from error

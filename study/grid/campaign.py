@@ -24,7 +24,7 @@ from typing import Self
 from study import grid
 from study.data import is_here, load
 from study.grid import Run, State
-from study.machine.folders import CHECKPOINT, FAILED, HALVED, WEIGHTS, replacing, work_folder
+from study.machine.folders import CHECKPOINT, FAILED, HALVED, WEIGHTS, no_link, replacing, work_folder
 from study.machine.progress import progress
 from study.plan import arithmetic, catalogue
 
@@ -160,7 +160,7 @@ class Log:
     def __call__(self, line: str) -> None:
         line = f"{time.monotonic() - self.begin:6.1f} s  {line}"
         print(line, flush=True)
-        with open(self.path, "a") as file:
+        with open(self.path, "a", opener=no_link) as file:
             file.write(line + "\n")
 
 

@@ -77,6 +77,7 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # what somebody put there may be a link to another file
         yield partial
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError, in words of its own
@@ -86,6 +87,16 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def no_link(path: str, flags: int) -> int:
+    """An opener for :func:`open`: a link in the place of a file to be written is refused, and what it names stays."""
+    try:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a link stands where a file belongs: remove it", path) from error
+        raise
 
 
 @contextmanager
@@ -147,7 +158,7 @@ def alone(lock: Path, *, wait: bool = False, what: str = "this run") -> Iterator
         yield
         return
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "w") as file:
+    with open(lock, "a", opener=no_link) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:

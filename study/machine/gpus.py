@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from study.machine.folders import no_link
+
 GPUS, PER_GPU = "ADVLIB_GPUS", "ADVLIB_JOBS_PER_GPU"
 POLL = 0.2  # seconds between looks at the locks
 
@@ -43,7 +45,8 @@ def _wait_for(places: list[tuple[str, int]], folder: Path):
 
     while True:
         for name, place in sorted(places, key=lambda place: (place[1], random.random())):  # the emptier GPU first
-            file = open(folder / f"gpu-{name}-{place}.lock", "w")  # noqa: SIM115 - the lock is held while it is open
+            lock = folder / f"gpu-{name}-{place}.lock"
+            file = open(lock, "a", opener=no_link)  # noqa: SIM115 - the lock is held while it is open
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -73,8 +73,12 @@ class Beside:
         return None
 
     def write(self, root: Path, record: Record) -> Path:
-        """Write it beside its record below ``root``, atomically. Raises ValueError, and writes nothing, if foreign."""
+        """Write it beside its record below ``root``, atomically.
+
+        Raises ValueError, and writes nothing, if it is foreign, or of weights for which nobody would read it.
+        """
         self.check()
+        refuse_unpublished(root, record, self.weights)
         if why := self.foreign(record):
             raise ValueError(f"what was measured does not belong to {record.where} ({why}): nothing was written")
         path = Path(root) / self.record / self.FILE
@@ -124,19 +128,31 @@ class Beside:
         """
         paths = [(record, Path(root) / record.where / cls.FILE) for record in group]
         return {
-            record.where: cls.read(path, record, _published(Path(root).parent / "models", record))
-            for record, path in paths
-            if path.is_file()
+            record.where: cls.read(path, record, published(root, record)) for record, path in paths if path.is_file()
         }
 
 
-def _published(models: Path, record: Record) -> str | None:
-    """The digest of the record's weights in ``models``; None if there are none, or another run's.
+def refuse_unpublished(root: Path, record: Record, weights: str) -> None:
+    """Raises ValueError, with the remedy, if the record has published weights, and these are others."""
+    there = published(root, record)
+    if weights and there and weights != there:
+        raise ValueError(
+            f"{_models(root)} has the weights of {record.where}, and these are others: measure those (leave --weights "
+            "out), or move them away first; nothing was written"
+        )
+
+
+def _models(root: Path) -> Path:
+    return Path(root).parent / "models"
+
+
+def published(root: Path, record: Record) -> str | None:
+    """The digest of the record's weights in ``models`` beside ``root``; None if there are none, or another run's.
 
     Whose they are, a file of safetensors says itself: its first eight bytes are the length of a header in JSON. Raises
     ValueError, with the remedy, where they are not.
     """
-    path = models / f"{record.key}.safetensors"
+    path = _models(root) / f"{record.key}.safetensors"
     if not path.is_file():
         return None
     content = path.read_bytes()

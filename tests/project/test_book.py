@@ -300,6 +300,25 @@ def test_a_browser_typesets_every_formula(book, page):
     assert 'mathcolor="red"' not in shown, "a macro that MathJax does not know is set in red"
 
 
+GUARDED = """<!DOCTYPE html><html><head><meta charset="utf-8" /><script>window.theme = 1</script></head><body><article>
+<script>window.record = 1</script><img src="x" onerror="window.record = 2" /><svg onload="window.record = 3"></svg>
+<script src="data:,window.record=4"></script></article><script>window.record = 5</script>
+<script>document.write(`<button class="btn">Search</button>`)</script><script src="own.js"></script></body></html>"""
+
+
+@pytest.mark.skipif(not browser.find(), reason="no Chromium here (apt-get install chromium)")
+def test_what_a_record_or_a_notebook_writes_into_a_page_never_runs_and_the_books_scripts_do(tmp_path):
+    page, asked = (
+        tmp_path / "page.html",
+        "answer([window.theme, window.own, document.body.innerText.trim(), window.record]);",
+    )
+    (tmp_path / "own.js").write_text("window.own = 1")
+    page.write_text(GUARDED)
+    assert browser.ask(page, asked)[-1] is not None, "without a policy it runs"
+    build_book.tidy(tmp_path)
+    assert browser.ask(page, asked) == [1, 1, "Search", None]
+
+
 def test_a_second_build_in_one_folder_is_refused_and_deletes_nothing(tmp_path, capsys):
     (tmp_path / "_build").mkdir()
     with alone(tmp_path / "checkpoints" / "book.lock"):

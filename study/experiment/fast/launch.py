@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from study.machine.folders import PROCESSES, replacing
+from study.machine.folders import PROCESSES, no_link, replacing
 from study.machine.interrupt import Interrupted, on_request
 
 NPROC = "ADVLIB_NPROC"  # how many processes train one run, if set
@@ -69,7 +69,7 @@ def _start_and_wait(words: Path, log: Path, processes: int, threads: int, asked)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command += ["-m", "study.experiment.fast.worker", str(words)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    with open(log, "w") as output:
+    with open(log, "w", opener=no_link) as output:
         agent = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment
         )

@@ -1,5 +1,6 @@
 """study.data: every dataset from a small archive in its original format, every bad input with its error and remedy."""
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -416,7 +417,7 @@ def test_a_dataset_is_here_while_its_archive_or_its_decoded_images_are(tmp_path,
     assert is_here("cifar10-jpeg") and not is_here("cifar10")
     (tmp_path / "archives" / "cifar10-jpeg.tar.gz").unlink()
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / f"cifar10-jpeg-{jpeg.CIFAR10_JPEG.sha256[:16]}-v1.npz").write_bytes(b"")
+    (tmp_path / "cache" / f"cifar10-jpeg-{jpeg.CIFAR10_JPEG.sha256[:16]}-v2.npz").write_bytes(b"")
     assert is_here("cifar10-jpeg")
     with pytest.raises(ValueError, match="unknown dataset"):
         is_here("cifar11")
@@ -525,6 +526,17 @@ def photos(folder: Path, counts: dict[str, int], order=None) -> Path:
         image = np.random.default_rng([number, *os.fsencode(name)]).integers(0, 256, (3, 32, 32), dtype=np.uint8)
         draw(folder / name / f"{number:03d}.png", image)
     return folder
+
+
+def test_a_page_description_that_is_named_as_an_image_starts_no_program(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    folder = photos(tmp_path / "pets", {"cat": 5, "dog": 5})
+    page = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
+    (folder / "cat" / "evil.png").write_text(page)
+    with pytest.raises(ValueError, match="evil.png.*Repair or remove it"):
+        load(f"folder:{folder}")
 
 
 def test_a_folder_of_classes_is_split_80_to_20_in_each_class(tmp_path):
@@ -1092,8 +1104,8 @@ def test_a_full_disk_during_a_download_says_so_and_keeps_what_arrived(tmp_path, 
     server = serve({f"/{NAME}": CONTENT})
     put(tmp_path, {f"{NAME}.part": CONTENT[:1000]})
 
-    def open_on_a_full_disk(path, mode="r"):
-        handle = open(path, mode)  # noqa: SIM115
+    def open_on_a_full_disk(path, mode="r", **more):
+        handle = open(path, mode, **more)  # noqa: SIM115
         if mode.startswith("a") and str(path).endswith(".part"):
             handle.close()
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -1103,6 +1115,19 @@ def test_a_full_disk_during_a_download_says_so_and_keeps_what_arrived(tmp_path, 
     with pytest.raises(OSError, match="cannot write .*No space left on device.*ADVLIB_DATA"):
         fetch_archive(tmp_path, [f"{server.url}/{NAME}"])
     assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:1000]
+
+
+@pytest.mark.parametrize("name", [f"{NAME}.part", f"{NAME}.part.new", f"{NAME}.lock"])
+def test_a_download_writes_through_no_link(tmp_path, serve, name):
+    server, precious = serve({f"/{NAME}": CONTENT}), tmp_path / "precious.txt"
+    precious.write_text("precious")
+    (tmp_path / name).symlink_to(precious)
+    if name.endswith(".new"):  # where the bytes go that do not continue those at hand
+        put(tmp_path, {f"{NAME}.part": CONTENT[:1000]})
+        server.ranges = False
+    with contextlib.suppress(OSError):
+        fetch_archive(tmp_path, [f"{server.url}/{NAME}"])
+    assert precious.read_text() == "precious"
 
 
 def test_an_unwritable_folder_for_a_download_says_so(tmp_path, serve):
@@ -1172,8 +1197,27 @@ def mislabelled(_):
     return buffer.getvalue()
 
 
+def altered(content, **changes):
+    """As somebody alters a file by hand: whole, with check sums that are right."""
+    arrays, buffer = dict(np.load(io.BytesIO(content))), io.BytesIO()
+    np.savez(buffer, **arrays | {name: change(arrays[name]) for name, change in changes.items()})
+    return buffer.getvalue()
+
+
+BY_HAND = {
+    "labels reversed": {"train_labels": lambda labels: 9 - labels},
+    "black images": {"test_images": np.zeros_like},
+    "names exchanged": {"classes": lambda names: names[::-1]},
+    "of another archive": {"said": lambda said: np.array(str(said).replace(str(said)[:64], "0" * 64))},
+}
+
+
 @pytest.mark.parametrize(
-    "damage", [flip, lambda c: c[:-500], lambda c: b"", lambda c: b"junk" * 99, foreign, mislabelled]
+    "damage",
+    [
+        *(flip, lambda c: c[:-500], lambda c: b"", lambda c: b"junk" * 99, foreign, mislabelled),
+        *(functools.partial(altered, **changes) for changes in BY_HAND.values()),
+    ],
 )
 def test_a_damaged_cache_is_deleted_and_rebuilt_with_a_warning(jpeg_archive, monkeypatch, damage):
     path, data, cached = jpeg_archive

@@ -338,6 +338,17 @@ def test_published_weights_that_are_the_records_have_to_be_those_that_were_measu
         assert kind.collect(tmp_path / "results", [of]) == {of.where: found}
 
 
+@KINDS
+def test_what_was_measured_of_other_weights_than_the_published_ones_is_not_written_over_what_is_there(kind, tmp_path):
+    of, model = record(), tmp_path / "models" / "sat-advprop.safetensors"
+    save_weights(nn.Linear(2, 2), model, of)
+    good = made(kind, of, sha256(model.read_bytes()).hexdigest())
+    path = good.write(tmp_path / "results", of)
+    with pytest.raises(ValueError, match="leave --weights out.*nothing was written"):
+        made(kind, of, "x" * 64).write(tmp_path / "results", of)
+    assert kind.read(path, of, good.weights) == good
+
+
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs", b"\2\0\0\0\0\0\0\0[]", b"\xff" * 40])
 def test_published_weights_that_are_damaged_are_named_with_the_remedy(content, tmp_path):
     of, model = record(), tmp_path / "models" / "sat-advprop.safetensors"
