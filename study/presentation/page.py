@@ -26,9 +26,10 @@ def show(figure: Figure, name: str, *, caption: str, alt: str) -> Markup:
     width, height = (round(144 * size) for size in figure.get_size_inches())
     address = f"{'../' * len(Path.cwd().relative_to(project.resolve()).parts)}_static/figures/{name}.svg"
     image = element("img", src=address, alt=alt, width=width, height=height, loading="lazy")
+    scrolls = element("div", image, class_="scrolls", tabindex=0, role="region", aria_label=caption.split(".")[0])
     file = element("a", "SVG", href=address, download=f"{name}.svg", class_="files")
     about = element("figcaption", caption, " ", file)
-    return element("figure", image, about, class_="drawn", id=name)
+    return element("figure", scrolls, about, class_="drawn", id=name)
 
 
 def html(*parts: str) -> None:

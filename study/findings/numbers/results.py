@@ -46,7 +46,7 @@ def headline(group: Group) -> str:
         if any(measured):
             body.append(row(paper.label, [f"{paper.published['clean']:.1f}", *map(accuracy, measured)]))
     return table(
-        ["Method", "Clean, the paper", "Clean, here", f"{HEADINGS[STRONG]}, here"],
+        ["Method", "Clean: paper", "here", "PGD-20: here"],
         body,
         "Accuracy in percent, corrected protocol, with 95 % intervals. The attack is stronger than the paper's.",
     )
