@@ -239,6 +239,16 @@ def test_a_damaged_part_is_named_and_the_others_are_unpacked(tmp_path, monkeypat
     assert os.listdir(tmp_path / "there") == ["b"]
 
 
+def test_what_came_as_a_record_and_is_none_for_other_readers_is_named_and_left_out(tmp_path):
+    (tmp_path / "out").mkdir()
+    short = fake.record("als", drop=["corrected:clean"])
+    for record in (fake.record("sat"), short):
+        Parts(tmp_path / "out").add({f"results/{record.where}/record.json": records.to_json(record).encode()})
+    with pytest.raises(ValueError, match=f"{short.where}/record.json is not a record .*all else is unpacked"):
+        unpack(tmp_path / "out", tmp_path / "there")
+    assert records.collect(tmp_path / "there") == [fake.record("sat")]
+
+
 def test_a_folder_without_parts_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="give the folder that came back"):
         unpack(tmp_path, tmp_path / "there")
