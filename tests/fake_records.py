@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from study import records
-from study.experiment.evaluate import Attack, evaluate, suite
+from study.experiment.evaluate import evaluate
 from study.experiment.provenance import describe_data
 from study.plan import catalogue
+from study.plan.attacks import Attack, suite
 from study.records import Measurement, Record
 from study.records.beside import Beside
 from study.records.packing import pack_mask
@@ -31,20 +32,14 @@ def mask(accuracy: float, n: int) -> str:
 
 
 def measurement(attack: Attack, accuracy: float, n: int = IMAGES) -> Measurement:
-    specification = {name: value for name, value in dataclasses.asdict(attack).items() if name != "also_after"}
-    return Measurement(attack.name, attack.column, specification, n, mask(accuracy, n))
+    return Measurement(attack.name, attack.column, attack.specification, n, mask(accuracy, n))
 
 
 def attacks(key: str) -> list[Attack]:
     """The whole suite of a row, with one attack for each number of steps."""
     config = catalogue.config(key)
-    surrogate = config.activation == "surrogate-relu"
-    found = []
-    for attack in suite(dual=config.norm != "shared", surrogate=surrogate):
-        columns = [f"steps-{k}" for k in attack.also_after]
-        found += [dataclasses.replace(attack, column=column, also_after=()) for column in columns]
-        found.append(dataclasses.replace(attack, also_after=()))
-    return found
+    whole = suite(dual=config.norm != "shared", surrogate=config.activation == "surrogate-relu")
+    return [one for attack in whole for one in attack.reported]
 
 
 def record(
@@ -68,12 +63,12 @@ def record(
         measurement(
             attack,
             accuracies.get(attack.name, max(0.0, level - 0.12 * k % 0.6)),
-            SWEEP if attack.images == "sweep" else IMAGES,
+            min(SWEEP, config["sweep_size"]) if attack.images == "sweep" else IMAGES,
         )
         for k, attack in enumerate(attacks(key))
         if attack.name not in drop
     ]
-    epoch = {"loss": 1.5, "clean_accuracy": 0.5, "seconds": 1.5}
+    epoch = {"lr": 0.1, "loss": 1.5, "clean_accuracy": 0.5, "seconds": 1.5}
     if config["adversarial"]:
         epoch["adversarial_accuracy"] = 0.3
     return Record(
@@ -141,10 +136,17 @@ def beside(found: Beside, results: Path) -> Path:
 def trained(key: str, config, models: dict, dataset, names=("corrected:clean",)) -> Record:
     """The record, of budget smoke, of a network that a test trained: what it really gets right under a few attacks.
 
-    models: as :func:`evaluate.evaluate` has them. names: of the attacks.
+    models: as :func:`evaluate.evaluate` has them. names: of these attacks; of all others half is right.
     """
-    attacks = [attack for attack in suite(dual=True, surrogate=True) if attack.name in names]
+    whole = suite(dual=config.norm != "shared", surrogate=config.activation == "surrogate-relu")
     images, labels = dataset.test_images, dataset.test_labels
-    measured = evaluate(models, images, labels, attacks, sweep_size=len(images))
-    about = {"config": config.to_dict(), "data": describe_data(dataset), "measurements": tuple(measured)}
+    sweep = min(config.sweep_size, len(images))
+    asked = [attack for attack in whole if attack.name in names]
+    measured = {m.name: m for m in evaluate(models, images, labels, asked, sweep_size=sweep)}
+    measurements = [
+        measured.get(one.name) or measurement(one, 0.5, sweep if one.images == "sweep" else len(images))
+        for attack in whole
+        for one in attack.reported
+    ]
+    about = {"config": config.to_dict(), "data": describe_data(dataset), "measurements": tuple(measurements)}
     return dataclasses.replace(record(key), budget="smoke", **about)

@@ -9,9 +9,10 @@ from advlib.attacks import eval_mode
 from study.data.pixels import to_pixels
 from study.evidence.comparisons import HEADINGS
 from study.evidence.estimates import wilson
-from study.experiment.evaluate import PAPER_COLUMNS, PGD_20, Attack, make_images
+from study.experiment.evaluate import make_images
 from study.experiment.precision import float32
 from study.experiment.run import Experiment
+from study.plan.attacks import PAPER_COLUMNS, PGD_20, Attack
 from study.plan.catalogue import rule
 from study.presentation.figures import PALETTE, picture, style
 from study.records import Record

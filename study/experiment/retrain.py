@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from study.data import Dataset, load
-from study.experiment.evaluate import evaluate, suite
+from study.experiment.evaluate import evaluate
 from study.experiment.run import Learned, learn
 from study.machine.folders import WEIGHTS
+from study.plan.attacks import suite
 from study.records import Record
 
 OF_THE_MACHINE = "seconds"  # of an epoch's line in a curve: what it took, not what it computed

@@ -12,7 +12,7 @@ from study.data import Dataset, load
 from study.experiment import training
 from study.experiment.augment import AUGMENTATIONS
 from study.experiment.build import LOSSES, build_model, device_or_best, gradients, training_attack, training_step
-from study.experiment.evaluate import evaluate, suite
+from study.experiment.evaluate import evaluate
 from study.experiment.fast import launch
 from study.experiment.fast.parallel import ALONE, Team
 from study.experiment.precision import training_dtype
@@ -21,6 +21,7 @@ from study.experiment.unfinished import Unfinished, digest, set_aside_foreign
 from study.experiment.weights import save_weights
 from study.machine.folders import CHECKPOINT, CHECKPOINT_LOCK, HALVED, MEASURED, PROCESSES, WEIGHTS, alone
 from study.machine.interrupt import Interrupted, on_request
+from study.plan.attacks import suite
 from study.plan.config import Config
 from study.records import SCIENCE_VERSION, Measurement, Record
 

@@ -202,12 +202,9 @@ def strays(root: Path, budget: str) -> list[tuple[Path, str]]:
     found = []
     for path in sorted(root.glob(f"{budget}/*/*/*/seed*/record.json")):
         try:
-            where = records.read(path).where
+            records.read(path)
         except ValueError as error:
             found.append((path, str(error)))
-            continue
-        if path.parent != root / where:
-            found.append((path, f"it is the record of {where}: move it there, or delete it"))
     return found
 
 

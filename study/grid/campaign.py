@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
-from study import grid
+from study import grid, records
 from study.data import is_here, load
 from study.grid import Run, State
 from study.machine.folders import CHECKPOINT, FAILED, HALVED, WEIGHTS, no_link, replacing, work_folder
@@ -385,6 +385,8 @@ def unpack(folder: Path, root: Path) -> list[Path]:
         for name in sorted(members, key=lambda name: name.endswith("record.json")):  # a record comes when all is there
             if piece := re.fullmatch(r"(.+)\.(\d+)of(\d+)", name):
                 pieces.setdefault((piece[1], int(piece[3])), {})[int(piece[2])] = members[name]
+            elif why := _no_record(name, members[name], root):
+                wrong.append(f"{part.name} ({why})")
             else:
                 put += _put(name, members[name], root)
                 if name.endswith("/record.json") and _place(name, root).read_bytes() != members[name]:
@@ -395,7 +397,7 @@ def unpack(folder: Path, root: Path) -> list[Path]:
         else:
             print(f"{name}: {len(found)} of its {count} pieces came back, so it is left out", file=sys.stderr)
     if wrong:
-        raise ValueError(f"{', '.join(wrong)}: damaged, copy it again; the other parts are unpacked")
+        raise ValueError(f"{', '.join(wrong)}: damaged, copy it again; all else is unpacked")
     if others:
         raise ValueError(
             f"{', '.join(others)}: another one is there, and stays; move it away and unpack again. The rest is unpacked"
@@ -422,6 +424,16 @@ def _read(part: Path, root: Path) -> dict[str, bytes]:
 
 def _home(kind: str, root: Path) -> Path:
     return root if kind == "results" else work_folder("")
+
+
+def _no_record(name: str, content: bytes, root: Path) -> str | None:
+    """Why a file that came as a record is none, for any reader; None if it is one, or came as something else."""
+    if name.endswith("/record.json"):
+        try:
+            records.parse(content.decode(), _place(name, root))
+        except ValueError as error:
+            return str(error)
+    return None
 
 
 def _place(name: str, root: Path) -> Path:

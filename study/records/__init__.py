@@ -1,22 +1,27 @@
 """What a run leaves behind: one JSON file that says what was measured, on what, by what. No torch here.
 
 A record holds, for every attack, its full specification and which images were classified correctly, so any table can
-be recomputed from it. It is stale when its config, its data or the science version is no longer today's.
+be recomputed from it. It is stale when its config, its data or the science version is no longer today's. What it may
+hold is said by the annotations of its class, and every reader reads it by :func:`read`.
 """
 
 import hashlib
 import json
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from study.machine.folders import replacing
+from study.plan.attacks import Attack, suite
 from study.plan.config import SINCE, Config
 from study.records.packing import unpack_mask
+from study.records.strict import Amount, Share, Some, Whole, converted, parsed, text_of, written
 
 SCHEMA = 1  # of the file
 PUBLISHED_BATCH = 256  # test images, in canonical order, whose own statistics the released code normalises by
@@ -31,8 +36,8 @@ class Measurement:
 
     name: str  # unique in a record, e.g. "corrected:fgsm-0.1"
     column: str  # of a table or sweep, e.g. "fgsm-0.1"
-    attack: dict  # full specification, see study.experiment.evaluate.Attack
-    n: int  # images
+    attack: dict  # full specification, see study.plan.attacks.Attack
+    n: Some  # images
     correct: str  # the mask, packed by pack_mask
 
     @property
@@ -46,6 +51,59 @@ class Measurement:
         return float(self.mask.mean())
 
 
+class Data(TypedDict):
+    """Which images."""
+
+    name: str
+    title: str
+    checksum: str
+    classes: list[str]
+    train_images: Some
+    test_images: Some
+
+
+class Provenance(TypedDict):
+    """What made it."""
+
+    commit: str | None
+    dirty: bool | None
+    versions: dict[str, str | None]
+    device: str
+    threads: Some
+    precision: str
+    started: str
+    halved: NotRequired[bool]
+    processes: NotRequired[Some]
+
+
+class Passes(TypedDict):
+    """Of batches, in a step of training."""
+
+    forward: Some
+    backward: Some
+
+
+class Cost(TypedDict):
+    """What it took."""
+
+    passes_per_step: Passes
+    steps: Whole
+    training_seconds: Amount
+    evaluation_seconds: Amount
+    training_images_per_second: Amount
+
+
+class Epoch(TypedDict):
+    """What the training said after an epoch."""
+
+    epoch: Some
+    lr: Amount
+    loss: float
+    clean_accuracy: Share
+    adversarial_accuracy: NotRequired[Share]
+    seconds: Amount
+
+
 @dataclass(frozen=True)
 class Record:
     """One run: ``key`` under ``protocol`` at ``budget`` with ``seed``."""
@@ -55,10 +113,10 @@ class Record:
     budget: str
     seed: int
     config: dict
-    data: dict  # name, title, checksum, classes, sizes
-    provenance: dict  # commit, versions, device, precision, start
-    cost: dict  # seconds, passes, images per second
-    curve: list  # one entry an epoch
+    data: Data
+    provenance: Provenance
+    cost: Cost
+    curve: list[Epoch]
     measurements: tuple[Measurement, ...]
     science_version: int = SCIENCE_VERSION
     schema: int = SCHEMA
@@ -109,9 +167,9 @@ class Record:
             return f"science version {self.science_version}, now {SCIENCE_VERSION}"
         now = config.to_dict()
         then = SINCE | self.config
-        changed = [name for name in now if then.get(name) != now[name]]
+        changed = [name for name in now | then if then.get(name) != now.get(name)]
         if changed:
-            return "config: " + ", ".join(f"{name} {then.get(name)!r}, now {now[name]!r}" for name in changed)
+            return "config: " + ", ".join(f"{name} {then.get(name)!r}, now {now.get(name)!r}" for name in changed)
         if checksum is not None and self.data["checksum"] != checksum:
             return "data: another checksum"
         return None
@@ -137,7 +195,7 @@ def write(record: Record, path: Path) -> Path:
 def to_json(record: Record) -> str:
     """The file's text."""
     raw = asdict(record)
-    return as_lines({name: raw[name] for name in _written(Record)})
+    return as_lines({name: raw[name] for name in written(Record)})
 
 
 def as_lines(raw: dict) -> str:
@@ -155,13 +213,24 @@ def digest(record: Record) -> str:
 
 
 def read(path: Path) -> Record:
-    """The record at ``path``. Raises ValueError if it is damaged, foreign, or of another schema; says what to do."""
-    path = Path(path)
+    """The record at ``path``, a run's place: of its fields, types and ranges, and with every attack of the suite.
+
+    Raises ValueError if it is damaged, foreign, of another schema, or another run's; says what to do.
+    """
     try:
-        raw = json.loads(path.read_text())
+        text = text_of(path)
     except (IsADirectoryError, PermissionError) as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): move it away, or make it readable") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it with git, or delete it and run again") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Record:
+    """The record in ``text``, which is or shall be the file at ``path``. Errors as for :func:`read`."""
+    try:
+        raw = parsed(text)
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): restore it with git, or delete it and run again") from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         found = raw.get("schema") if isinstance(raw, dict) else None
@@ -169,14 +238,12 @@ def read(path: Path) -> Record:
             f"{path} has schema {found}, this study reads {SCHEMA}: run again, or use the version that wrote it"
         )
     try:
-        refuse_other_fields(raw, Record)
-        for measurement in raw["measurements"]:
-            refuse_other_fields(measurement, Measurement)
-        raw["measurements"] = tuple(Measurement(**measurement) for measurement in raw["measurements"])
-        record = Record(**raw)
+        record = converted(Record, raw)
         _check_contents(record)
-    except (TypeError, KeyError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not a record of this project ({error}): move it away, or run again") from error
+    if os.path.abspath(path).split(os.sep)[:-1][-5:] != record.where.split("/"):
+        raise ValueError(f"{path} is the record of {record.where}: move it there, or delete it")
     return record
 
 
@@ -185,32 +252,63 @@ def collect(root: Path, *, budget: str | None = None) -> list[Record]:
     records = []
     for path in sorted(Path(root).glob("*/*/*/*/seed*/record.json")):
         record = read(path)
-        if path.parent != Path(root) / record.where:
-            raise ValueError(f"{path} is the record of {record.where}: move it there, or delete it")
         if budget in (None, record.budget):
             records.append(record)
     return records
 
 
 def _check_contents(record: Record) -> None:
-    if not isinstance(record.config, dict) or "dataset" not in record.config:
+    """Raises ValueError where the record contradicts itself, or has not been through the whole suite."""
+    types = {field.name: field.type for field in fields(Config)}
+    for name, value in record.config.items():
+        try:
+            converted(types.get(name, type(value)), value)
+        except ValueError as error:
+            raise ValueError(f"config: {name}: {error}") from error
+    if "dataset" not in record.config:
         raise ValueError("its config names no dataset")
-    names = [measurement.name for measurement in record.measurements]
+    if record.config.get("seed") != record.seed:
+        raise ValueError(f"its seed is {record.seed}, and {record.config.get('seed')} in its config")
+    check_masks(record.measurements)
+    if record.science_version == SCIENCE_VERSION:
+        try:
+            config = Config(**record.config)
+        except (TypeError, ValueError):  # what there is no more: the record is stale
+            return
+        _check_suite(record, config)
+
+
+def check_masks(measurements: Sequence[Measurement]) -> None:
+    """Raises ValueError unless each has a name of its own and a mask of its number of images."""
+    names = [measurement.name for measurement in measurements]
     if len(set(names)) < len(names):
         raise ValueError("two of its measurements have one name")
-    for measurement in record.measurements:
+    for measurement in measurements:
         unpack_mask(measurement.correct, measurement.n)
 
 
-def refuse_other_fields(raw: dict, kind: type) -> None:
-    """Raises ValueError unless ``raw`` has the fields of the dataclass ``kind``, and no other."""
-    names = set(_written(kind))
-    if not isinstance(raw, dict) or set(raw) != names:
-        raise ValueError(
-            f"{kind.__name__}: unknown fields {sorted(set(raw) - names)}, missing {sorted(names - set(raw))}"
-        )
+def _check_suite(record: Record, config: Config) -> None:
+    """Raises ValueError unless the measurements are the suite's attacks, each on as many images as the config says."""
+    images = record.data["test_images"]
+    expected = _reported(config.norm != "shared", config.activation == "surrogate-relu")
+    found = {measurement.name: measurement for measurement in record.measurements}
+    if set(found) != set(expected):
+        absent, more = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+        raise ValueError(f"its attacks are not those of the suite: it lacks {absent[:3]}, and has {more[:3]} besides")
+    most = {"all": images, "strong": min(config.strong_size or images, images), "sweep": min(config.sweep_size, images)}
+    seen = {"all": images}
+    for name, attack in expected.items():
+        one, kind = found[name], attack.images
+        # in older records the strong attacks are said to be of "all" images, and are
+        kinds = {kind, "all"} if kind == "strong" and one.n == images else {kind}
+        alike = any(one.attack == attack.specification | {"images": other} for other in kinds)
+        if not alike or one.column != attack.column:
+            raise ValueError(f"{name} is not the suite's attack of that name")
+        if one.n > most[kind] or one.n != seen.setdefault(kind, one.n):
+            raise ValueError(f"{name} is of {one.n} images, not of {seen.get(kind, most[kind])}")
 
 
-def _written(kind: type) -> list[str]:
-    """The fields of a dataclass that its file has."""
-    return [field.name for field in fields(kind) if field.metadata.get("written", True)]
+@cache
+def _reported(dual: bool, surrogate: bool) -> dict[str, Attack]:
+    """By name, the attacks that a record of such a network has."""
+    return {one.name: one for attack in suite(dual=dual, surrogate=surrogate) for one in attack.reported}

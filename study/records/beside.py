@@ -14,8 +14,8 @@ from typing import ClassVar, Self
 import numpy as np
 
 from study.machine.folders import replacing
-from study.records import Measurement, Record, as_lines, digest, refuse_other_fields
-from study.records.packing import unpack_mask
+from study.records import Measurement, Record, as_lines, check_masks, digest
+from study.records.strict import Some, converted, parsed, text_of
 
 SCHEMA = 2  # of all these files
 SAME_NETWORK = 0.98  # of clean predictions: weights in 16 bits or another device flip one or two, another training many
@@ -33,7 +33,7 @@ class Beside:
     record_digest: str  # SHA-256 of what that record says
     weights: str  # SHA-256 of the file of weights; "" where the network was trained once more
     provenance: dict  # as a record has it
-    images: int
+    images: Some
     measurements: tuple[Measurement, ...]
     schema: int = SCHEMA
 
@@ -47,11 +47,8 @@ class Beside:
 
     def check(self) -> None:
         """Raises ValueError or KeyError where the file contradicts itself. A kind adds what its own fields must say."""
-        names = [measurement.name for measurement in self.measurements]
-        if len(set(names)) < len(names):
-            raise ValueError("two of its measurements have one name")
+        check_masks(self.measurements)
         for measurement in self.measurements:
-            unpack_mask(measurement.correct, self.images)
             if measurement.n != self.images:
                 raise ValueError(f"{measurement.name} is of {measurement.n} images, and the file of {self.images}")
 
@@ -68,7 +65,7 @@ class Beside:
             if len(there) < self.images and not self.BEYOND:
                 return f"it is of {self.images} images, and the record of {len(there)}"
             agreement = (self.mask(ours)[: len(there)] == there).mean()
-            if not agreement >= SAME_NETWORK:  # nor where there is no image to agree on
+            if agreement < SAME_NETWORK:
                 return f"they agree on {agreement:.1%} of images only, {theirs}"
         return None
 
@@ -99,7 +96,11 @@ class Beside:
         """
         again = f"measure again: {cls.command(record)} --anew"
         try:
-            found = cls._parse(json.loads(Path(path).read_text()))
+            raw = parsed(text_of(path))
+            if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+                found = raw.get("schema") if isinstance(raw, dict) else None
+                raise ValueError(f"schema {found}, this study reads {SCHEMA}")
+            found = converted(cls, raw)
             found.check()
             foreign = found.foreign(record, weights)
         except FileNotFoundError as error:
@@ -109,16 +110,6 @@ class Beside:
         if foreign:
             raise ValueError(f"{path} does not belong to {record.where} ({foreign}): {again}")
         return found
-
-    @classmethod
-    def _parse(cls, raw: dict) -> Self:
-        schema = raw.get("schema") if isinstance(raw, dict) else None
-        if schema != SCHEMA:
-            raise ValueError(f"schema {schema}, this study reads {SCHEMA}")
-        refuse_other_fields(raw, cls)
-        for measurement in raw["measurements"]:
-            refuse_other_fields(measurement, Measurement)
-        return cls(**raw | {"measurements": tuple(Measurement(**measurement) for measurement in raw["measurements"])})
 
     @classmethod
     def collect(cls, root: Path, group: Iterable[Record]) -> dict[str, Self]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from study.machine.folders import replacing
+from study.records.strict import parsed, text_of
 
 
 def pack_mask(mask: np.ndarray) -> str:
@@ -19,10 +21,8 @@ def pack_mask(mask: np.ndarray) -> str:
 
 def unpack_mask(text: str, n: int) -> np.ndarray:
     """The mask of ``n`` images that :func:`pack_mask` was given. ValueError where the text is damaged or of others."""
-    bits = np.frombuffer(_inflated(base64.b85decode(text)), np.uint8)
-    if len(bits) != (n + 7) // 8:
-        raise ValueError(f"a mask of {len(bits)} bytes cannot hold {n} images")
-    return np.unpackbits(bits, count=n).astype(bool)
+    bits = _inflated(base64.b85decode(text), (n + 7) // 8, f"{n} images")
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(bool)
 
 
 def pack(array: np.ndarray) -> str:
@@ -34,21 +34,27 @@ def pack(array: np.ndarray) -> str:
 
 def unpack(text: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     """The array that :func:`pack` was given. ValueError where the text is damaged or holds another number of bytes."""
-    return np.frombuffer(_inflated(base64.b64decode(text)), dtype).reshape(shape)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.frombuffer(_inflated(base64.b64decode(text), size, f"shape {shape}"), dtype).reshape(shape)
 
 
-def _inflated(packed: bytes) -> bytes:
+def _inflated(packed: bytes, size: int, what: str) -> bytes:
+    """The bytes that were deflated. ValueError unless they are ``size``; more than those are never unpacked."""
+    stream = zlib.decompressobj()
     try:
-        return zlib.decompress(packed)
+        found = stream.decompress(packed, size + 1)
     except zlib.error as error:  # which is no ValueError
         raise ValueError(str(error)) from error
+    if len(found) != size or not stream.eof or stream.unused_data:
+        raise ValueError(f"what is packed is not of {size} bytes, so it cannot hold {what}")
+    return found
 
 
 @contextmanager
 def reading(path: Path, remedy: str) -> Iterator[dict]:
     """The contents of a data file. What is found to be wrong with them is raised as ValueError, with the remedy."""
     try:
-        yield json.loads(Path(path).read_text())
+        yield parsed(text_of(path))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
 

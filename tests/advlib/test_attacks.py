@@ -23,9 +23,10 @@ from advlib.attacks import (
     uniform_noise,
 )
 from advlib.resnet import Standardise
-from study.experiment.evaluate import evaluate, suite
+from study.experiment.evaluate import evaluate
 from study.experiment.precision import log_odds
 from study.findings.masking import measure
+from study.plan.attacks import suite
 
 # Every kind of attack: the settings, and the radius of the ball in its norm. Those with a generator need a fresh one.
 ATTACKS = {

@@ -11,8 +11,9 @@ import torch
 
 from advlib import train
 from study.experiment import build, run
-from study.experiment.evaluate import CLAMP_ALONE, evaluate, make_images, suite
+from study.experiment.evaluate import evaluate, make_images
 from study.plan import catalogue
+from study.plan.attacks import CLAMP_ALONE, suite
 
 ROWS = ("traditional", "adversarial", "als", "sat", "advprop", "als-sat-advprop")
 BATCHES = (8, 8, 4)  # 18: the last one is kept

@@ -136,7 +136,7 @@ def test_a_removed_record_a_missing_number_a_missing_reference_and_a_false_findi
     """Each alone: beside it the page is that of the test above."""
     for place, code, prose, said in (
         ("record", SMOKE, "Nothing.", "no smoke record of row 'als'"),
-        ("number", TABLE, "Nothing.", "has no measurement 'corrected:fgsm-0.5'"),
+        ("number", TABLE, "Nothing.", "it lacks ['corrected:fgsm-0.5']"),
         ("reference", "1", "See {eq}`eq-that-nobody-wrote`.", "eq-that-nobody-wrote"),
         ("finding", FINDING, "Nothing.", "the conclusion 'planted' does not hold"),
     ):

@@ -16,8 +16,9 @@ from advlib.attacks import predictions
 from advlib.losses import als, cross_entropy, label_smoothing
 from advlib.resnet import CIFAR10_MEAN, CIFAR10_STD
 from study.drawings import diagrams, toy, two_norms
-from study.experiment.evaluate import CLAMP_ALONE, Attack, make_images
+from study.experiment.evaluate import make_images
 from study.experiment.weights import load_model
+from study.plan.attacks import CLAMP_ALONE, Attack
 
 CHAPTERS = sorted((ROOT / "book" / "theory").glob("*.md"))
 PAGES = sorted((ROOT / "book").rglob("*.md"))

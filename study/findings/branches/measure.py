@@ -24,10 +24,11 @@ from advlib.norm import BRANCHES
 from advlib.resnet import resnet18
 from advlib.train import craft
 from study.data.pixels import to_pixels
-from study.experiment.evaluate import PAPER_COLUMNS, PGD_20, Attack, evaluate
+from study.experiment.evaluate import evaluate
 from study.experiment.network import Network
 from study.experiment.precision import float32
 from study.findings.branches.judge import COLUMNS, KEPT, PAIRS, WAYS, Combinations, measurement
+from study.plan.attacks import PAPER_COLUMNS, PGD_20, Attack
 from study.plan.config import Config
 from study.records import Record
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from torch import nn
 
 from study.data.pixels import to_pixels
-from study.experiment.evaluate import PAPER_COLUMNS, Attack, evaluate, suite
+from study.experiment.evaluate import evaluate
 from study.experiment.network import Network, images_of
 from study.experiment.precision import float32
 from study.findings.branches.measure import measure_statistics
 from study.machine.progress import progress
+from study.plan.attacks import PAPER_COLUMNS, Attack, suite
 from study.records.columns import RECALIBRATED, Columns
 
 TRAINING_IMAGES = 5_000

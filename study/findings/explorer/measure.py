@@ -19,12 +19,13 @@ from advlib.norm import BRANCHES
 from study import records
 from study.data import Dataset
 from study.data.pixels import to_pixels
-from study.experiment.evaluate import PIXEL, SWEEP_EPS, Attack, make_images, suite
+from study.experiment.evaluate import make_images
 from study.experiment.network import Network
 from study.experiment.precision import float32
 from study.experiment.weights import load_model
 from study.findings.explorer import report
 from study.machine.progress import progress
+from study.plan.attacks import PIXEL, SWEEP_EPS, Attack, suite
 from study.records import Record, packing
 
 AGREEMENT = 0.9  # below it, a model's file is hardly that of its record: 16-bit weights flip a verdict here and there

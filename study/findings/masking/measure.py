@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from advlib.attacks import eval_mode, first_success, pgd, predictions, require_finite, uniform_noise
 from advlib.losses import als_targets
 from study.data.pixels import to_pixels
-from study.experiment.evaluate import PGD_20, PIXEL, Attack, evaluate
+from study.experiment.evaluate import evaluate
 from study.experiment.network import Network
 from study.experiment.precision import float32
 from study.findings.masking.probes import Probe, with_transferred
+from study.plan.attacks import PGD_20, PIXEL, Attack
 from study.records import Measurement, Record
 from study.records.packing import pack_mask
 

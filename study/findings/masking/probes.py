@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -51,12 +50,6 @@ class Probe(Beside):
         super().check()
         for packed in (self.zero_gradient, self.vanishing_gradient):
             unpack_mask(packed, self.images)
-
-    @classmethod
-    def _parse(cls, raw: dict) -> Self:
-        found = super()._parse(raw)
-        low, high = found.last_step
-        return replace(found, last_step=(low, high))
 
 
 def transfers(

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from advlib.attacks import eval_mode, predictions
 from study.data.pixels import to_pixels
 from study.evidence.comparisons import STRONG
-from study.experiment.evaluate import PGD_20, make_images
+from study.experiment.evaluate import make_images
 from study.experiment.network import Network
 from study.experiment.precision import float32
 from study.findings.masking.probes import FROM, Probe
 from study.machine.progress import progress
+from study.plan.attacks import PGD_20
 from study.records import Measurement
 from study.records.packing import pack_mask
 

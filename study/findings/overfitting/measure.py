@@ -9,13 +9,14 @@ from torch import nn
 from study import records
 from study.data import Dataset
 from study.experiment.build import device_or_best, gradients
-from study.experiment.evaluate import evaluate, suite
+from study.experiment.evaluate import evaluate
 from study.experiment.network import Network
 from study.experiment.provenance import provenance
 from study.experiment.retrain import retrain
 from study.findings.overfitting import judge
 from study.findings.overfitting.judge import Watched
 from study.machine.folders import work_folder
+from study.plan.attacks import suite
 from study.plan.config import Config
 from study.records import Measurement, Record
 

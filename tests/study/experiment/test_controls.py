@@ -13,9 +13,10 @@ from advlib.losses import cross_entropy
 from advlib.resnet import resnet18
 from study.experiment import build
 from study.experiment.controls import BOTH, NORMS, JointBatchNorm2d, one_forward_step
-from study.experiment.evaluate import evaluate, suite
+from study.experiment.evaluate import evaluate
 from study.experiment.weights import load_model, save_weights
 from study.plan import catalogue
+from study.plan.attacks import suite
 from study.plan.config import Config
 
 ONE_FORWARD = {"adversarial": True, "update": "one-forward"}

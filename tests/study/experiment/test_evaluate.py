@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 from study.data.pixels import to_pixels
 from study.experiment import build
-from study.experiment.evaluate import CLAMP_ALONE, PAPER_COLUMNS, PGD_20, STEPS, Attack, evaluate, make_images, suite
+from study.experiment.evaluate import evaluate, make_images
 from study.plan import catalogue
+from study.plan.attacks import CLAMP_ALONE, PAPER_COLUMNS, PGD_20, STEPS, Attack, suite
 
 MEAN, STD = torch.tensor((0.45, 0.44, 0.43)).view(1, 3, 1, 1), torch.tensor((0.20, 0.21, 0.22)).view(1, 3, 1, 1)
 DETERMINISTIC = [*PAPER_COLUMNS, STEPS]

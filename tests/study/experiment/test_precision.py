@@ -10,7 +10,7 @@ import torch
 from advlib import train
 from study.data import pixels as data_pixels
 from study.experiment import build, precision
-from study.experiment.evaluate import PAPER_COLUMNS, evaluate, suite
+from study.experiment.evaluate import evaluate
 from study.experiment.precision import float32
 from study.findings.autoattack import measure as autoattack
 from study.findings.branches import measure as recombine
@@ -18,6 +18,7 @@ from study.findings.corruptions import measure as corrupt
 from study.findings.explorer import measure as explore
 from study.findings.masking import measure as probe
 from study.findings.masking import transfer
+from study.plan.attacks import PAPER_COLUMNS, suite
 
 B = torch.backends
 

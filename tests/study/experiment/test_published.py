@@ -13,8 +13,8 @@ import torch.nn.functional as F
 
 from advlib import train
 from study.experiment import build, run
-from study.experiment.evaluate import suite
 from study.plan import catalogue
+from study.plan.attacks import suite
 
 SWITCHES = {  # field of training -> (published, corrected)
     "attack_space": ("standardised", "pixels"),

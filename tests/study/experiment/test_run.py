@@ -16,12 +16,12 @@ from advlib.attacks import cross_entropy
 from study import records
 from study.drawings import portrait
 from study.experiment import build, evaluate, provenance, run, training
-from study.experiment.evaluate import suite
 from study.experiment.precision import log_odds
 from study.experiment.unfinished import Unfinished
 from study.experiment.weights import load_weights, save_weights
 from study.machine.folders import MEASURED
 from study.plan import arithmetic, catalogue
+from study.plan.attacks import suite
 from study.plan.config import CHOICES
 from study.records import packing
 from study.records.packing import pack_mask
@@ -94,7 +94,7 @@ def test_a_run_becomes_a_record_of_its_config_data_cost_and_every_attack(whole, 
 
 def test_the_record_comes_back_from_its_file(whole, tmp_path):
     record = whole[0].record
-    assert records.read(records.write(record, tmp_path / "record.json")) == record
+    assert records.read(records.write(record, tmp_path / record.where / "record.json")) == record
 
 
 def test_the_suite_is_that_of_the_models_branches_and_gradients(data, few_attacks):

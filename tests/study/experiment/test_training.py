@@ -16,10 +16,11 @@ from advlib.losses import als, cross_entropy
 from advlib.resnet import resnet18
 from study.data import pixels
 from study.experiment import build, training
-from study.experiment.evaluate import PAPER_COLUMNS, PGD_20, evaluate
+from study.experiment.evaluate import evaluate
 from study.experiment.fast.parallel import ALONE, INIT_SCALE, Scaler
 from study.machine.interrupt import Interrupted
 from study.plan import catalogue
+from study.plan.attacks import PAPER_COLUMNS, PGD_20
 from study.plan.config import CHOICES
 
 EPS, STEP_SIZE = 0.1, 0.03

@@ -6,10 +6,10 @@ import fake_records as fake
 import pytest
 from places import ROOT
 
-from study.experiment.evaluate import suite
 from study.findings.as_published import points, report
 from study.findings.as_published.points import COMPARISONS
 from study.plan import catalogue
+from study.plan.attacks import suite
 
 PAGE = (ROOT / "book" / "as-published.md").read_text()
 MEASURED = [point for point in points.POINTS if point.switch or point.comparisons]
@@ -100,7 +100,7 @@ def test_a_switch_that_was_run_fills_its_table(results):
 
 def test_a_record_that_lacks_what_is_compared_fails(results):
     fake.put(fake.record("advprop", "published", drop=["published:clamp-alone"]), results)
-    with pytest.raises(KeyError, match="clamp-alone"):
+    with pytest.raises(ValueError, match="it lacks .'published:clamp-alone'."):
         report.comparison(results, "clamp")
 
 

@@ -79,7 +79,7 @@ def test_the_file_repeats_the_record_on_its_images_and_goes_on_to_all_that_there
     assert f"of {THERE} images right, corrected:clean" in capsys.readouterr().out
     found = Columns.read(tmp_path / record.where / Columns.FILE, record)
     own = [m for m in found.measurements if m.name.startswith("corrected:")]
-    assert {m.name for m in own} == {m.name for m in record.measurements} and len(own) == 5 + 5 + 4 + 4
+    assert {m.name for m in own} < {m.name for m in record.measurements} and len(own) == 5 + 5 + 4 + 4
     for measurement in own:
         there = record.measurement(measurement.name)
         assert (measurement.mask[:TESTED] == there.mask).all() and measurement.attack == there.attack

@@ -22,15 +22,16 @@ from study import records
 from study.__main__ import main
 from study.evidence.estimates import wilson
 from study.experiment import network, weights
-from study.experiment.evaluate import evaluate, suite
 from study.findings.explorer import gallery, measure, report
+from study.plan import catalogue
+from study.plan.attacks import suite
 from study.records import packing
 
 sys.path.insert(0, str(ROOT / "tools"))
 import browser
 
 PROBES = [attack for attack in suite(dual=True, surrogate=False) if attack.rule == "corrected"]
-DATA = miniature.dataset()
+DATA = miniature.dataset(test_size=60)  # more than the sweeps have
 KEYS = {"traditional": {}, "advprop": {"norm": "dual"}, "sat": {"activation": "surrogate-relu"}}
 
 
@@ -58,11 +59,8 @@ class World:
 
 def measured(key: str, network) -> records.Record:
     """The record of a network that nobody trained: what the page reads is measured, the rest made up."""
-    attacks = [attack for attack in PROBES if attack.branch == "main" or key == "advprop"]
-    found = evaluate({"true": network}, DATA.test_images, DATA.test_labels, attacks, sweep_size=30)
-    record = fake.record(key, budget="smoke")
-    about = record.data | {"checksum": DATA.checksum, "classes": list(DATA.classes), "title": DATA.title}
-    return dataclasses.replace(record, data=about, measurements=tuple(found))
+    names = {attack.name for attack in PROBES}
+    return fake.trained(key, catalogue.config(key, budget="smoke"), {"true": network}, DATA, names)
 
 
 @pytest.fixture(scope="module")
@@ -200,9 +198,10 @@ def test_data_that_belong_to_their_records_are_read(first_world):
 
 
 def replaced(world, **changes):
-    """The record of the first row, written again with changes."""
+    """The record of the first row, written again with changes; those of a part of it as a dict."""
     record = records.read(world.results / next(iter(world.places())) / "record.json")
-    fake.put(dataclasses.replace(record, **changes), world.results)
+    whole = {name: getattr(record, name) | new if isinstance(new, dict) else new for name, new in changes.items()}
+    fake.put(dataclasses.replace(record, **whole), world.results)
 
 
 @pytest.mark.parametrize(
@@ -266,12 +265,12 @@ def test_every_point_of_a_curve_is_over_the_same_images_and_has_its_wilson_inter
     assert [point["eps"] for point in found["main"]["pgd-10"]] == [0, *eps]
     assert [point["eps"] for point in found["main"]["fgsm"]] == [0, *eps, 25.5]
     assert [point["eps"] for point in found["main"]["noise"]] == [0, 8, 25.5]
-    assert {point["n"] for at in found.values() for listed in at.values() for point in listed} == {30}
+    assert {point["n"] for at in found.values() for listed in at.values() for point in listed} == {50}
     correct = int(record.measurement("corrected:pgd-10-4/255").mask.sum())
     point = found["main"]["pgd-10"][3]
-    assert point["accuracy"] == round(100 * correct / 30, 2)
-    assert (point["low"], point["high"]) == tuple(round(100 * bound, 2) for bound in wilson(correct, 30))
-    assert record.measurement("corrected:clean").n == 40, "longer than the sweeps, and cut to their images"
+    assert point["accuracy"] == round(100 * correct / 50, 2)
+    assert (point["low"], point["high"]) == tuple(round(100 * bound, 2) for bound in wilson(correct, 50))
+    assert record.measurement("corrected:clean").n == 60, "longer than the sweeps, and cut to their images"
 
 
 def test_a_stronger_attack_than_the_pictures_is_named_as_such(first_world):

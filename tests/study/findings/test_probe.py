@@ -16,9 +16,10 @@ from study.__main__ import main
 from study.data import load
 from study.data.pixels import to_pixels
 from study.experiment import run
-from study.experiment.evaluate import PIXEL, evaluate, suite
+from study.experiment.evaluate import evaluate
 from study.experiment.weights import save_weights
 from study.findings.masking import checks, judge, measure, probes
+from study.plan.attacks import PIXEL, suite
 from study.plan.catalogue import config
 
 IMAGES = 24

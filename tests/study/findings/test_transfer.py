@@ -12,18 +12,17 @@ import pytest
 import torch
 from test_probe import Stopped
 
-from advlib.attacks import predictions
 from advlib.losses import als
 from study import records
 from study.__main__ import main
 from study.data.pixels import to_pixels
 from study.experiment import run
-from study.experiment.evaluate import PIXEL
 from study.experiment.weights import save_weights
 from study.findings.masking import checks, judge, measure, probes, report, transfer
 from study.findings.masking.probes import Probe
 from study.machine.folders import MARKS
 from study.plan import catalogue
+from study.plan.attacks import PIXEL
 from study.plan.catalogue import config
 from study.records import Measurement
 from study.records.packing import pack_mask
@@ -230,15 +229,9 @@ def project(learned, tmp_path_factory):
     """The folder of a project with two rows that were run and probed."""
     folder = tmp_path_factory.mktemp("project")
     for key, found in learned.items():
-        record = fake.record(key, budget="smoke")
         images, labels = found.dataset.test_images[:20], found.dataset.test_labels[:20]
-        right = (predictions(found.model, to_pixels(images)) == labels).numpy()
-        clean = dataclasses.replace(record.measurement("corrected:clean"), n=20, correct=pack_mask(right))
-        record = dataclasses.replace(
-            record,
-            data=record.data | {"checksum": found.dataset.checksum, "classes": list(found.dataset.classes)},
-            measurements=(clean, *(m for m in record.measurements if m.name != "corrected:clean")),
-        )
+        few = dataclasses.replace(found.dataset, test_images=images, test_labels=labels)
+        record = fake.trained(key, config(key, budget="smoke"), {"true": found.model}, few)
         fake.put(record, folder / "results")
         weights = save_weights(found.model, folder / "models" / f"{key}.safetensors", record)
         about = fake.about(record, 20, sha256(weights.read_bytes()).hexdigest())

@@ -196,13 +196,13 @@ def test_what_is_there_already_is_not_overwritten(tmp_path):
 
 def test_another_record_in_the_place_of_one_that_came_back_stays_and_is_named(tmp_path):
     (tmp_path / "out").mkdir()
-    Parts(tmp_path / "out").add({"results/a/record.json": b"theirs", "results/b/record.json": b"new"})
-    (tmp_path / "there" / "a").mkdir(parents=True)
-    (tmp_path / "there" / "a" / "record.json").write_bytes(b"mine")
-    with pytest.raises(ValueError, match="a/record.json: another one is there, and stays"):
+    mine, theirs, new = fake.record("als"), fake.record("als", **{"corrected:clean": 0.9}), fake.record("sat")
+    came = {f"results/{record.where}/record.json": records.to_json(record).encode() for record in (theirs, new)}
+    Parts(tmp_path / "out").add(came)
+    fake.put(mine, tmp_path / "there")
+    with pytest.raises(ValueError, match=f"{mine.where}/record.json: another one is there, and stays"):
         unpack(tmp_path / "out", tmp_path / "there")
-    assert (tmp_path / "there" / "a" / "record.json").read_bytes() == b"mine"
-    assert (tmp_path / "there" / "b" / "record.json").read_bytes() == b"new"
+    assert {record.key: record for record in records.collect(tmp_path / "there")} == {"als": mine, "sat": new}
 
 
 def test_weights_that_cannot_be_packed_cost_no_record(tmp_path):
@@ -253,6 +253,16 @@ def test_a_damaged_part_is_named_and_the_others_are_unpacked(tmp_path, damage):
     with pytest.raises(ValueError, match=f"{first.name}.*copy it again"):
         unpack(tmp_path / "out", tmp_path / "there")
     assert os.listdir(tmp_path / "there") == ["b"]
+
+
+def test_what_came_as_a_record_and_is_none_for_other_readers_is_named_and_left_out(tmp_path):
+    (tmp_path / "out").mkdir()
+    short = fake.record("als", drop=["corrected:clean"])
+    for record in (fake.record("sat"), short):
+        Parts(tmp_path / "out").add({f"results/{record.where}/record.json": records.to_json(record).encode()})
+    with pytest.raises(ValueError, match=f"{short.where}/record.json is not a record .*all else is unpacked"):
+        unpack(tmp_path / "out", tmp_path / "there")
+    assert records.collect(tmp_path / "there") == [fake.record("sat")]
 
 
 def test_a_folder_without_parts_is_refused_with_the_remedy(tmp_path):

@@ -1,8 +1,11 @@
 """Claims about what a run leaves behind: it comes back exactly, is never half there, knows when it is out of date."""
 
+import base64
 import dataclasses
 import json
 import os
+import tracemalloc
+import zlib
 
 import fake_records
 import numpy as np
@@ -23,6 +26,9 @@ def record():
 @pytest.fixture
 def path(tmp_path, record):
     return records.write(record, tmp_path / record.where / "record.json")
+
+
+BOMB = zlib.compress(bytes(10**7), 9)  # ten kilobytes
 
 
 def rewrite(path, change):
@@ -78,7 +84,7 @@ def test_a_measurement_is_found_by_name_and_a_missing_one_is_named_with_those_th
 @pytest.mark.parametrize("where", ["open", "write", "replace"])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_full_disk_leaves_what_was_there_and_nothing_partial(tmp_path, monkeypatch, record, where, exists):
-    path = tmp_path / "run" / "record.json"
+    path = tmp_path / record.where / "record.json"
     if exists:
         records.write(record, path)
     before = path.read_text() if exists else None
@@ -86,7 +92,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_partial(tmp_path, monkeyp
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    newer = dataclasses.replace(record, seed=9)
+    newer = dataclasses.replace(record, cost=record.cost | {"steps": 99})
     with monkeypatch.context() as patch:
         if where == "open":
             patch.setattr("builtins.open", full)
@@ -147,7 +153,61 @@ NOT_A_RECORD = {
     "one name twice": (lambda raw: raw["measurements"].append(raw["measurements"][0]), "one name"),
     "a config that is none": (lambda raw: raw.update(config=[1]), "config"),
     "a config without a dataset": (lambda raw: raw["config"].pop("dataset") and None, "dataset"),
+    "another seed in its config": (lambda raw: raw["config"].update(seed=1), "seed is 0, and 1 in its config"),
+    "a config's field of another type": (lambda raw: raw["config"].update(width="16"), "config: width: it is str"),
+    "no measurement": (lambda raw: raw.update(measurements=[]), "not those of the suite: it lacks .'corrected:clean'"),
+    "a measurement less": (lambda raw: raw["measurements"].pop(3) and None, "lacks .'corrected:fgsm-0.5'."),
+    "a measurement of no image": (lambda raw: raw["measurements"][1].update(n=0), "n: 0 is not from 1"),
+    "an attack by another name": (lambda raw: raw["measurements"][1].update(name="x"), "and has .'x'. besides"),
+    "another attack of that name": (
+        lambda raw: raw["measurements"][1]["attack"].update(eps=0.05),
+        "corrected:fgsm-0.1 is not the suite's attack",
+    ),
+    "fewer images than were tested": (
+        lambda raw: raw["measurements"][1].update(n=8, correct=pack_mask(np.ones(8, bool))),
+        "corrected:fgsm-0.1 is of 8 images, not of 200",
+    ),
+    "a mask that unpacks to very much": (
+        lambda raw: raw["measurements"][1].update(correct=base64.b85encode(BOMB).decode()),
+        "so it cannot hold 200 images",
+    ),
+    "an accuracy beyond 1": (lambda raw: raw["curve"][0].update(clean_accuracy=1.5), "1.5 is not from 0 to 1"),
+    "a number that is a truth": (lambda raw: raw["data"].update(test_images=True), "it is bool, not int"),
+    "a duration without an end": (lambda raw: raw["cost"].update(training_seconds=10**400), "it is int, not float"),
+    "a text that no page can show": (lambda raw: raw["data"].update(title="\ud800"), "title: .*surrogates not allowed"),
 }
+
+
+DAMAGED = {
+    "a field twice": (lambda text: text.replace("{", '{"seed": 1,', 1), "is there twice"),
+    "a number that is none": (lambda text: text.replace('"seed": 0', '"seed": NaN', 1), "NaN is no number"),
+    "nested without an end": (lambda text: "[" * 100_000, "nested too deeply"),
+    "a number of many digits": (lambda text: text.replace('"seed": 0', f'"seed": {"9" * 5000}', 1), "limit"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_what_json_allows_and_no_record_says_is_damage(path, what):
+    change, reason = DAMAGED[what]
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=f"is damaged .*{reason}.*restore it with git") as error:
+        records.read(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(path):
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=f"{path} is damaged .it is no regular file"):
+        records.read(path)
+
+
+def test_a_mask_that_would_unpack_to_very_much_is_not_unpacked():
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="cannot hold 200 images"):
+        unpack_mask(base64.b85encode(BOMB).decode(), 200)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("what", NOT_A_RECORD)
