@@ -68,7 +68,7 @@ STATIC = (
     "vendor/fontawesome/*/webfonts/*.ttf",
     "sphinx-thebe.js",
 )
-DEAD = [*(f"_static/{pattern}" for pattern in STATIC), "_sources/book/**/*"]  # what no page loads or links to
+DEAD = [*(f"_static/{pattern}" for pattern in STATIC), "_sources/**/*"]  # what no page loads or links to
 COLOURS = 4096  # a drawing has fewer, a photograph more
 
 

@@ -1,10 +1,13 @@
 """A Sphinx extension: the pages of runs are evidence to link to, and no chapters.
 
 They are built without standing in the table of contents, and stay out of Next and Previous and of the search. Each
-leads back to the list of all runs. Sources to download are those of the lessons alone.
+shows what its notebook printed and drew, without the code, which is the same for all, and leads back to the list of all
+runs.
 """
 
 import re
+
+from docutils import nodes
 
 RUN = re.compile(r"results/.+/run(\.ipynb)?")
 
@@ -17,11 +20,12 @@ def keep_pages(app, config):
 def mark(app, doctree):
     if RUN.fullmatch(app.env.docname):
         app.env.metadata[app.env.docname] |= {"orphan": True, "nosearch": True}
+        for node in [node for node in doctree.findall(nodes.container) if "cell_input" in node["classes"]]:
+            node.parent.remove(node)
 
 
 def lead_back(app, pagename, templatename, context, doctree):
-    if not pagename.startswith("notebooks/"):
-        context["sourcename"] = ""  # no copy of the source, and no button to download it
+    context["sourcename"] = ""  # no copy of a page's source, and no button to download it
     if RUN.fullmatch(pagename):
         context["prev"] = {"link": context["pathto"]("book/runs"), "title": "All runs"}
 

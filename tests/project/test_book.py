@@ -245,12 +245,13 @@ def test_a_button_opens_colab_on_the_notebooks_and_on_no_other_page(book):
 
 def test_a_run_is_evidence_to_link_to_and_no_chapter(book):
     runs = [path.relative_to(book) for path in (book / "results").rglob("run.html")]
-    assert runs and not list((book / "_sources").rglob("run.*"))
+    assert runs and not [path for path in (book / "_sources").rglob("*") if path.is_file()]
     listed = {str(run) for run in runs}
     for name in build_book.pages(ROOT):
         turned = re.findall(r'<a class="(?:left|right)-(?:prev|next)"\s+href="([^"]*)"', text(book, name))
         assert not any("results/" in address for address in turned), name
     assert not any(run.removesuffix(".html") in (book / "searchindex.js").read_text() for run in listed)
+    assert "cell_output" in (book / runs[0]).read_text() and "cell_input" not in (book / runs[0]).read_text()
     back = re.findall(r'<a class="left-prev"\s+href="([^"]*)"', (book / runs[0]).read_text())
     assert [address.rpartition("../")[2] for address in back] == ["book/runs.html"]
 
