@@ -91,10 +91,8 @@ address:  ## Set the repository's address everywhere: make address REPO=owner/na
 
 lock: $(ENV)  ## Rewrite requirements.lock from requirements.txt, keeping what still fits (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/ (or: $(PY) -m pip install uv)"; exit 1; }
-	@sed -i.old '/^-e /d' requirements.lock && rm requirements.lock.old
 	@uv pip compile requirements.txt --universal --python-version 3.11 --no-annotate --no-emit-index-url --quiet \
-	    --custom-compile-command "make lock" --output-file requirements.lock
-	@echo "-e .[study]" >> requirements.lock
+	    --generate-hashes --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:  ## Remove the built book (records and .venv stay)
 	rm -rf _build
@@ -108,7 +106,8 @@ $(ENV): requirements.lock pyproject.toml
 	    $(PYTHON) -m venv --clear .venv; \
 	fi
 	@echo "Installing requirements.lock into .venv (the first time two or three minutes, and about 6 GB on Linux)"
-	@$(PIP) install --requirement requirements.lock
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --editable .
 	@touch $@
 
 # Such a machine as gpu-rehearsal plays: Python 3.12 with torch, and without all that makes a notebook run.
@@ -120,9 +119,9 @@ $(ENV): requirements.lock pyproject.toml
 	@touch $@
 
 $(GRID): requirements-grid.lock $(ENV)
-	@$(PIP) install --no-deps --requirement requirements-grid.lock
+	@$(PIP) install --no-deps --require-hashes --requirement requirements-grid.lock
 	@touch $@
 
 $(PEERS): requirements-peers.lock $(ENV)
-	@$(PIP) install --no-deps --requirement requirements-peers.lock
+	@$(PIP) install --no-deps --require-hashes --requirement requirements-peers.lock
 	@touch $@

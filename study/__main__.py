@@ -495,6 +495,7 @@ def _networks(options, root: Path) -> list:
     if options.kind != "overfitting":  # which trains them itself
         for network in found:
             network.refuse_missing()
+        for network in found:
             refuse_unpublished(root, network.record, network.digest)
     return found
 

@@ -118,8 +118,9 @@ def checksum(name: str) -> str | None:
 
             return array_checksum(folder.read(Path(path)))
         from .archive import sha256_of
+        from .places import own
 
-        return f"sha256:{sha256_of(Path(path).expanduser())}"
+        return f"sha256:{sha256_of(own(Path(path)))}"
     except OSError:
         return None
 

@@ -17,6 +17,7 @@ import numpy as np
 from . import cache
 from .dataset import Contents, Dataset, array_checksum, from_contents
 from .listing import Listing, list_images, readable
+from .places import own
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,9 +43,12 @@ def load_folder(path: Path) -> Dataset:
 
 def read(path: Path) -> Contents:
     """The images of a folder as arrays, without torch; errors as for `load_folder`."""
-    folder = path.expanduser()
+    folder = own(path)
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; give one that holds a folder of images for each class")
+        raise FileNotFoundError(
+            f"there is no folder {folder}; give one that holds a folder of images for each class, or put it, or a link "
+            "to it, into data/"
+        )
     classes, train, test = list_images(folder)
     return cache.remember(
         "folder",

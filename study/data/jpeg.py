@@ -22,6 +22,7 @@ from .archive import Archive, sha256_of
 from .cifar import CIFAR10_MEAN, CIFAR10_STD
 from .dataset import Contents, Dataset, from_contents
 from .listing import SUFFIXES, readable
+from .places import own
 from .source import Source
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -33,14 +34,14 @@ def load_jpeg_archive(path: Path) -> Dataset:
 
     Raises FileNotFoundError for no such file, ValueError for one that is damaged or of another layout.
     """
-    path = path.expanduser()
+    given, path = path, own(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no archive {path}; give the path of a cifar10-jpeg.tar.gz after the colon")
     sha256 = sha256_of(path)
     title = CIFAR10_JPEG.title if sha256 == CIFAR10_JPEG.sha256 else f"{CIFAR10_JPEG.title} (another: {sha256[:12]})"
     return from_contents(
         cache.remember(CIFAR10_JPEG.name, sha256, lambda: read((path,))),
-        name=f"{CIFAR10_JPEG.name}:{path}",
+        name=f"{CIFAR10_JPEG.name}:{given}",
         title=title,
         checksum=f"sha256:{sha256}",
         mean=CIFAR10_MEAN,

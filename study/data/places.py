@@ -22,6 +22,15 @@ def search_folders(root: Path | None) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(folder for folder in (*named, *standard) if folder is not None))
 
 
+def own(path: Path) -> Path:
+    """Where a user's own images are: a path that is not here is looked for where archives are.
+
+    So a record that names a folder without its place finds it again.
+    """
+    places = [folder / path.expanduser() for folder in (Path(), *search_folders(None))]
+    return next((place for place in places if place.exists()), places[0])
+
+
 def download_folder(root: Path | None) -> Path:
     """The folder that receives downloads: root, else `$ADVLIB_DATA`, else the checkout's data/, else a user folder."""
     project = checkout()

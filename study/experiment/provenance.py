@@ -11,7 +11,7 @@ import torch
 
 from study.data import Dataset
 from study.plan.arithmetic import passes
-from study.plan.config import Config
+from study.plan.config import Config, public
 from study.records import versions
 
 CODE = ("advlib", "study", "notebooks")  # what a record's numbers come from
@@ -20,7 +20,7 @@ CODE = ("advlib", "study", "notebooks")  # what a record's numbers come from
 def describe_data(dataset: Dataset) -> dict:
     """What a record says of its images: which they are, how many, and the checksum of their source."""
     return {
-        "name": dataset.name,
+        "name": public(dataset.name),
         "title": dataset.title,
         "checksum": dataset.checksum,
         "classes": list(dataset.classes),

@@ -160,7 +160,7 @@ def run(
         protocol=protocol,
         budget=budget,
         seed=config.seed,
-        config=config.to_dict(),
+        config=config.to_record(),
         data=describe_data(learned.dataset),
         provenance=origin | _marks(work),
         cost=cost(config, len(learned.dataset.train_images), learned.curve, seconds),

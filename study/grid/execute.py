@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from study import records
 from study.data import checksum
@@ -42,7 +42,7 @@ from study.machine.gpus import GPUS, one_of_them
 from study.machine.interrupt import ASKED, Interrupted
 from study.machine.progress import TERMINAL, terminal_name
 from study.plan import arithmetic, catalogue
-from study.plan.config import Config
+from study.plan.config import Config, public
 from study.records import versions
 from study.records.passport import stamp
 
@@ -157,9 +157,9 @@ def _deliver(made: Path, folder: Path, config: Config, title: str, work: Path) -
     """Put a run that was made in its place: "done", or "done by another" where the same run came first."""
     try:
         with writing(folder):
-            anonymise(made / NOTEBOOK, title)
+            anonymise(made / NOTEBOOK, title, dataset=config.dataset)
             record = records.read(made / RECORD)
-            if record.config != config.to_dict():
+            if record.config != config.to_record():
                 raise RunFailed(f"{record.where}: the notebook ran another config than asked; see its parameters cell")
             stamp(made / NOTEBOOK, record)
             _swap(made, folder)
@@ -295,11 +295,15 @@ def _failed(why: str, notebook: Path, work: Path) -> RunFailed:
     return RunFailed(f"{why}\n{kept}")
 
 
-def anonymise(path: Path, title: str | None = None) -> None:
-    """Take times and paths of this machine out of an executed notebook, and give it a title of its own."""
+def anonymise(path: Path, title: str | None = None, dataset: str = "") -> None:
+    """Take times and paths of this machine out of an executed notebook, and give it a title of its own.
+
+    Of a ``dataset`` that is named by a path the name stays, also where it is a parameter.
+    """
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.from_dict(_without_paths(notebook, _places(dataset)))
     for name in ("papermill", "executed"):
         notebook.metadata.pop(name, None)
     for cell in notebook.cells:
@@ -310,6 +314,25 @@ def anonymise(path: Path, title: str | None = None) -> None:
         notebook.cells[0].source = f"# {title}\n{rest}"
     notebook.metadata["advlib"] = {"papermill": version("papermill")}
     nbformat.write(notebook, path)
+
+
+def _without_paths(value, places: dict[str, str]):
+    """JSON whose texts have the names of ``places`` in their stead; what an image is, is no text."""
+    if isinstance(value, dict):
+        return {k: item if k.startswith("image/") else _without_paths(item, places) for k, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item, places) for item in value]
+    for place in sorted(places, key=len, reverse=True) if isinstance(value, str) else ():
+        value = re.sub(rf"(?<![\w.-]){re.escape(place)}(?![\w.-])", lambda _, place=place: places[place], value)
+    return value
+
+
+def _places(dataset: str) -> dict[str, str]:
+    """Folders of this machine that a notebook may show, in a parameter or a warning -> what it shows instead."""
+    (given, name) = (told.partition(":")[2] for told in (dataset, public(dataset)))
+    places = {given: name} if given != name else {}
+    places |= {sys.prefix: "python", str(Path.cwd()): ".", tempfile.gettempdir(): "tmp", str(Path.home()): "~"}
+    return {place: name for place, name in places.items() if PurePath(place).name}
 
 
 def _swap(new: Path, folder: Path) -> None:

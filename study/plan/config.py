@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePath
 
 CHOICES = {
     "activation": ("relu", "surrogate-relu", "parametric-softplus", "silu", "gelu"),
@@ -163,10 +164,20 @@ class Config:
     def to_dict(self) -> dict:
         return asdict(self)
 
+    def to_record(self) -> dict:
+        """As a record has it, which goes to others."""
+        return asdict(self) | {"dataset": public(self.dataset)}
+
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any field; :data:`SINCE` keeps those of older records."""
         told = {name: value for name, value in asdict(self).items() if name not in SINCE or value != SINCE[name]}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def public(dataset: str) -> str:
+    """A data set's name without a path of this machine: of one from the root, or from a home, the last part stays."""
+    kind, _, path = dataset.partition(":")
+    return f"{kind}:{PurePath(path).name}" if path.startswith("~") or PurePath(path).is_absolute() else dataset
 
 
 def did_you_mean(value, choices) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from study.machine.folders import replacing
 from study.plan.attacks import Attack, suite
-from study.plan.config import SINCE, Config
+from study.plan.config import SINCE, Config, public
 from study.records.packing import unpack_mask
 from study.records.strict import Amount, Share, Some, Whole, converted, parsed, text_of, written
 
@@ -165,7 +165,7 @@ class Record:
         """Why this record no longer answers for ``config`` (and data of ``checksum``), or None if it does."""
         if self.science_version != SCIENCE_VERSION:
             return f"science version {self.science_version}, now {SCIENCE_VERSION}"
-        now = config.to_dict()
+        now = config.to_record()
         then = SINCE | self.config
         changed = [name for name in now | then if then.get(name) != now.get(name)]
         if changed:
@@ -177,6 +177,7 @@ class Record:
 
 def run_folder(budget: str, dataset: str, protocol: str, key: str, seed: int) -> str:
     """budget/dataset/protocol/key/seed; a data set named by a path becomes one folder name, of that path alone."""
+    dataset = public(dataset)
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset)
     if name != dataset:
         name += "-" + hashlib.sha256(dataset.encode()).hexdigest()[:8]

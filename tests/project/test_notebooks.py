@@ -157,7 +157,7 @@ def test_what_is_compared_is_the_same_on_every_machine(name):
 
 def test_a_figure_is_shown_also_where_the_machine_draws_to_no_screen(tmp_path, home):
     """As on a cluster or in CI, which set the backend; what the lessons draw is committed with them."""
-    draw = "from study.presentation.figures import style\nimport matplotlib.pyplot as plt\nfigure = plt.figure()"
+    draw = "from study.presentation.figures import style\nimport matplotlib.pyplot as plt\nfigure, _ = plt.subplots()"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(draw)]), tmp_path / "draw.ipynb")
     script = (
         "import papermill; papermill.execute_notebook('draw.ipynb', 'done.ipynb', kernel_name='python3', "

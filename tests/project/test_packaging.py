@@ -24,9 +24,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def requirements(path: str) -> dict[str, list[Requirement]]:
     """name -> its lines (a universal lock may have one for each Python)."""
     found: dict[str, list[Requirement]] = {}
-    for line in (ROOT / path).read_text().splitlines():
-        line = line.split("#")[0].strip()
-        if line and not line.startswith("-e"):
+    for line in re.sub(r"\s*\\\n\s*--hash=\S+", "", (ROOT / path).read_text()).splitlines():
+        if line := line.split("#")[0].strip():
             requirement = Requirement(line)
             found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
     return found
@@ -160,7 +159,25 @@ def test_the_locks_name_no_index_and_no_path():
     for path in ("requirements.lock", "requirements-peers.lock", "requirements-grid.lock", "requirements.txt"):
         text = "\n".join(line.split("#")[0] for line in (ROOT / path).read_text().splitlines())
         assert not re.search(r"https?://|file:|--index|--find-links|(^|\s)/", text), path
-    assert (ROOT / "requirements.lock").read_text().rstrip().endswith("-e .[study]")
+
+
+LOCKS = sorted(path.name for path in ROOT.glob("requirements*.lock"))
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_of_every_package_that_is_locked_the_files_are_known_by_their_hashes(lock):
+    pins = re.findall(r"^\w.*==(?:.*\\\n)*.*$", (ROOT / lock).read_text(), re.MULTILINE)
+    assert len(pins) == sum(map(len, requirements(lock).values())) > 10
+    assert [pin for pin in pins if not re.search(r" \\\n    --hash=sha256:[0-9a-f]{64}$", pin)] == []
+
+
+def test_make_installs_nothing_that_is_not_in_a_lock_and_builds_by_one_version_of_the_backend():
+    makefile = (ROOT / "Makefile").read_text()
+    ours = makefile[makefile.index("$(ENV): requirements.lock") :]
+    installed = re.findall(r"\$\(PIP\) install (.*)", ours)
+    assert [line for line in installed if "--require-hashes" not in line] == ["--no-deps --editable ."]
+    (backend,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert str(Requirement(backend).specifier).startswith("==")
 
 
 def test_the_peers_are_locked_within_the_bounds_of_the_extra():
@@ -203,6 +220,7 @@ def test_every_workflow_is_valid_and_runs_targets_that_the_makefile_has():
         assert workflow["permissions"] == {"contents": "read"}, f"{path.name}: a job that needs more says so itself"
         for job in workflow["jobs"].values():
             for step in job["steps"]:
+                assert re.search(r"@[0-9a-f]{40}$", step.get("uses", f"@{'0' * 40}")), "a tag can be moved"
                 assert ("uses" in step) != ("run" in step), path.name
                 called |= set(re.findall(r"^make ([a-z-]+)", step.get("run", "")))
     assert called <= set(phony)

@@ -3,10 +3,12 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import fake_records as fake
 import nbformat
@@ -18,6 +20,7 @@ from small_notebook import SMALL, environment
 
 from study import records
 from study.__main__ import main
+from study.data import load
 from study.experiment.training import SAVE_EVERY
 from study.grid.execute import RunFailed, _swap, check_parameters, execute, experiment_notebook
 from study.plan import catalogue
@@ -284,8 +287,10 @@ def not_locked(path) -> bool:
     return True
 
 
-def test_a_data_set_named_by_a_path_is_found_from_where_the_command_was_given(tmp_path, monkeypatch):
-    """And two paths that look alike as folder names do not share a run's folder."""
+@pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.parametrize("named", ["folder:my/images", "folder:{}/my/images"])
+def test_a_data_set_named_by_a_path_is_found_from_where_the_command_was_given(tmp_path, monkeypatch, named):
+    """A path from the root goes into no record and no notebook. What it leaves is found again where archives are."""
     monkeypatch.chdir(tmp_path)
     for part, n in (("train", 12), ("test", 6)):
         for c, kind in enumerate(("dark", "light")):
@@ -293,9 +298,20 @@ def test_a_data_set_named_by_a_path_is_found_from_where_the_command_was_given(tm
             folder.mkdir(parents=True)
             for k in range(n):
                 Image.new("RGB", (32, 32), (60 + 120 * c + k,) * 3).save(folder / f"{k}.png")
+            (folder / "notes.txt").write_text("left out, with a warning that names the folder")
     small = {"epochs": 1, "train_size": 0, "test_size": 0, "sweep_size": 4, "batch_size": 8}
-    path, _ = execute("traditional", dataset="folder:my/images", overrides=small, results=tmp_path / "results")
-    assert records.read(path).data["train_images"] == 24
+    asked = {"dataset": named.format(tmp_path), "overrides": small, "results": tmp_path / "results"}
+    path, _ = execute("traditional", **asked)
+    record = records.read(path)
+    assert record.data["train_images"] == 24 and execute("traditional", **asked)[1] == "already done"
+    for file in path.parent.iterdir():
+        assert not re.search(f"{tmp_path}|{sys.prefix}|{Path.home()}", file.read_text()), file.name
+    monkeypatch.setenv("ADVLIB_DATA", str(tmp_path / ("my" if "{" in named else "")))
+    monkeypatch.chdir("/")
+    assert load(record.config["dataset"]).checksum == record.data["checksum"]
+
+
+def test_two_paths_that_look_alike_as_folder_names_do_not_share_a_runs_folder():
     ours, theirs = (
         records.run_folder("smoke", f"folder:{name}", "corrected", "als", 0) for name in ("my/images", "my-images")
     )
