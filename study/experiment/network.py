@@ -6,7 +6,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from advlib.resnet import resnet18
@@ -15,7 +14,7 @@ from study.data import Dataset, load
 from study.experiment.build import device_or_best
 from study.experiment.controls import NORMS
 from study.experiment.provenance import provenance
-from study.experiment.weights import load_weights, reading
+from study.experiment.weights import described, load_weights
 from study.machine.folders import work_folder
 from study.records import Record
 
@@ -63,9 +62,8 @@ class Network:
         return {"true": self.model} | ({"surrogate": self._loaded(own)} if own == "surrogate-relu" else {})
 
     def _loaded(self, activation: str) -> nn.Module:
-        with reading(self.weights), safe_open(self.weights, framework="pt") as file:
-            of = (file.metadata() or {}).get("record", self.record.where)
-            channels = file.get_slice("standardise.mean").get_shape()[1]
+        about, channels = described(self.weights)
+        of = about.get("record", self.record.where)
         if of != self.record.where:
             raise ValueError(f"{self.weights} has the weights of {of}: {self._remedy}")
         config = self.record.as_config()

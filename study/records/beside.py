@@ -4,7 +4,6 @@ One class reads, checks, writes and finds such files. A kind of measurement is a
 own fields, and says what must agree in them.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -132,7 +131,7 @@ def _published(models: Path, record: Record) -> str | None:
         return None
     content = path.read_bytes()
     try:
-        of = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {}).get("record")
+        of = parsed(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {}).get("record")
     except (AttributeError, ValueError) as error:
         raise ValueError(f"{path} is no file of weights ({error}): fetch it again, or move it away") from error
     return sha256(content).hexdigest() if of == record.where else None
