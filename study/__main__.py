@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from study import grid, records
@@ -19,7 +20,7 @@ from study.findings.autoattack.judge import ATTACKS
 from study.findings.corruptions.judge import KINDS
 from study.findings.explorer.report import KEYS as EXPLORED
 from study.findings.masking.probes import Probe
-from study.machine.folders import project_folder, results_folder
+from study.machine.folders import alone, project_folder, results_folder
 from study.machine.interrupt import ASKED
 from study.plan import catalogue
 
@@ -417,8 +418,9 @@ def _measure(commands: Commands) -> None:
 def measure(options) -> int:
     """Measure something on networks that were trained, and leave what is found beside their records."""
     root = options.results or results_folder()
-    for line in _lines(options, root):
-        print(line, flush=True)
+    with ExitStack() as options.held:
+        for line in _lines(options, root):
+            print(line, flush=True)
     return 0
 
 
@@ -426,7 +428,7 @@ def _lines(options, root: Path) -> Iterator[str]:
     if options.kind == "masking":
         from study.findings.masking.measure import measure
 
-        return measure(_networks(options, root), root, options.images)
+        return measure(_networks(options, root), root, options.images, anew=options.anew)
     if options.kind == "transfer":
         from study.findings.masking.transfer import measure
 
@@ -449,7 +451,7 @@ def _lines(options, root: Path) -> Iterator[str]:
     if options.kind == "branches":
         from study.findings.branches.measure import measure
 
-        return measure(_networks(options, root), root, options.images)
+        return measure(_networks(options, root), root, options.images, anew=options.anew)
     if options.kind == "columns":
         from study.findings.columns.measure import measure
 
@@ -457,7 +459,7 @@ def _lines(options, root: Path) -> Iterator[str]:
     if options.kind == "overfitting":
         from study.findings.overfitting.measure import measure
 
-        return measure(_networks(options, root), root, options.images)
+        return measure(_networks(options, root), root, options.images, anew=options.anew)
     from study.findings.explorer.measure import measure
 
     options.keys = options.keys or EXPLORED
@@ -491,6 +493,9 @@ def _networks(options, root: Path) -> list:
         Network(_record(options, root, key), weights if weights.is_file() else weights / f"{key}.safetensors")
         for key in keys
     ]
+    for network in found:  # two at once would each write a file without what the other has measured
+        where = network.record.where
+        options.held.enter_context(alone(root / where, what=f"measuring the network of {where}"))
     if options.kind != "overfitting":  # which trains them itself
         for network in found:
             network.refuse_missing()

@@ -107,6 +107,23 @@ class Beside:
         return found
 
     @classmethod
+    def begun(cls, root: Path, record: Record, weights: str | None, images: int | None, anew: bool) -> Self | None:
+        """What is there already; None if nothing is, or all is to be made ``anew``. Errors as for :meth:`read`.
+
+        Raises ValueError, too, if it is of another number of images than is asked for: more are never lost to fewer.
+        """
+        path = Path(root) / record.where / cls.FILE
+        if anew or not path.is_file():
+            return None
+        there = cls.read(path, record, weights)
+        if images not in (None, there.images):
+            raise ValueError(
+                f"{path} is of {there.images} images, not of {images}: ask for --images {there.images}, or begin again "
+                "with --anew"
+            )
+        return there
+
+    @classmethod
     def collect(cls, root: Path, group: Iterable[Record]) -> dict[str, Self]:
         """The files beside the records of ``group``, by the record's place; errors as for :meth:`read`.
 
