@@ -32,6 +32,13 @@ class Network:
         if not Path(self.weights).is_file():
             raise ValueError(f"{self.weights} is not there: {self._remedy}")
 
+    def refuse_others(self) -> int:
+        """How many channels its images have. ValueError, with the remedy, if the weights there are not the record's."""
+        about, channels = described(self.weights)
+        if (of := about.get("record", self.record.where)) != self.record.where:
+            raise ValueError(f"{self.weights} has the weights of {of}: {self._remedy}")
+        return channels
+
     @property
     def _remedy(self) -> str:
         own = work_folder(self.record.where) / "model.safetensors"
@@ -62,10 +69,7 @@ class Network:
         return {"true": self.model} | ({"surrogate": self._loaded(own)} if own == "surrogate-relu" else {})
 
     def _loaded(self, activation: str) -> nn.Module:
-        about, channels = described(self.weights)
-        of = about.get("record", self.record.where)
-        if of != self.record.where:
-            raise ValueError(f"{self.weights} has the weights of {of}: {self._remedy}")
+        channels = self.refuse_others()
         config = self.record.as_config()
         classes, alpha = len(self.record.data["classes"]), config.activation_alpha
         model = resnet18(classes, config.width, activation, NORMS[config.norm], channels, activation_alpha=alpha)
