@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from study import grid, records
@@ -19,7 +20,7 @@ from study.findings.autoattack.judge import ATTACKS
 from study.findings.corruptions.judge import KINDS
 from study.findings.explorer.report import KEYS as EXPLORED
 from study.findings.masking.probes import Probe
-from study.machine.folders import project_folder, results_folder
+from study.machine.folders import alone, project_folder, results_folder
 from study.machine.interrupt import ASKED
 from study.plan import catalogue
 
@@ -84,9 +85,37 @@ def _place(parser) -> None:
     parser.add_argument("--results", type=Path, help="the folder of records (default: the project's results)")
 
 
+def _root(options) -> Path:
+    """The folder of records. Raises ValueError if something else is there."""
+    root = options.results or results_folder()
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"{root} is no folder: give the one that has the records with --results")
+    return root
+
+
+def _from(least: float, kind: type = int, most: float = 2**63 - 1) -> Callable[[str], float]:
+    """The type of an option that is a number from ``least`` to ``most``."""
+
+    def number(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+        return value
+
+    return number
+
+
+SEED = _from(0)  # what torch's generators take
+COUNT = _from(1, most=10**6)
+DURATION = _from(0, float, most=10**6)
+
+
 def _many_runs(parser) -> None:
     """Which runs of a budget."""
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=SEED, nargs="+", default=[0])
     parser.add_argument("--keys", nargs="+", help="these rows only")
     parser.add_argument("--protocols", nargs="+", help="these protocols only")
     parser.add_argument("--dissection", action="store_true", help="the steps between published and corrected")
@@ -109,7 +138,7 @@ def _run(commands: Commands) -> None:
     command.add_argument(
         "--protocol", default="corrected", help="published, corrected, or a step between: published-space"
     )
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=SEED, default=0)
     command.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the config"
     )
@@ -140,7 +169,7 @@ def run(options) -> int:
         seed=options.seed,
         dataset=options.dataset,
         overrides=overrides,
-        results=options.results or results_folder(),
+        results=_root(options),
         force=options.force,
         nproc=options.nproc,
         wait=options.wait,
@@ -165,7 +194,7 @@ def _say_if_it_takes_days(options, overrides: dict) -> None:
     chosen = {"protocol": options.protocol, "budget": options.budget, "seed": options.seed, "dataset": options.dataset}
     config = catalogue.config(options.key, **chosen, **overrides)
     where = records.run_folder(options.budget, config.dataset, options.protocol, options.key, options.seed)
-    if torch.cuda.is_available() or not why_missing((options.results or results_folder()) / where, config):
+    if torch.cuda.is_available() or not why_missing((_root(options)) / where, config):
         return
     from study.grid.gate import Pace
     from study.plan.catalogue import CIFAR_TRAINING
@@ -186,6 +215,8 @@ def _assignment(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set {text}: write FIELD=VALUE, such as --set epochs=2")
+    if name in ("seed", "dataset"):  # they name the run, and its folder
+        raise ValueError(f"--set {text}: write --{name} {value}")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -196,9 +227,9 @@ def _status(commands: Commands) -> None:
     command = _command(
         commands, "status", status, "which runs of a budget are done, missing or stale", _many_runs, _place
     )
-    command.add_argument("--watch", type=int, nargs="?", const=10, metavar="SECONDS", help="again and again")
+    command.add_argument("--watch", type=COUNT, nargs="?", const=10, metavar="SECONDS", help="again and again")
     command.add_argument(
-        "--needs", type=int, metavar="JOBS", help="fail if memory or disk are short for so many at once"
+        "--needs", type=COUNT, metavar="JOBS", help="fail if memory or disk are short for so many at once"
     )
     command.add_argument("--json", action="store_true", help="also with the path of each record")
     command.add_argument("--commands", action="store_true", help="a command for each run that is not done, and no more")
@@ -219,7 +250,7 @@ def status(options) -> int:
 
 
 def _as_text(options) -> str:
-    root = options.results or results_folder()
+    root = _root(options)
     states = [grid.state(run, root) for run in _runs(options, root)]
     if options.needs:
         grid.needs(states, options.needs).refuse_if_short(root)
@@ -248,7 +279,7 @@ def _runs(options, root: Path) -> list[grid.Run]:
     return [
         run
         for dataset in ([options.dataset] if options.dataset else grid.datasets(options.budget, root))
-        for run in grid.runs(options.budget, options.seeds, dataset=dataset, **chosen)
+        for run in grid.runs(options.budget, dict.fromkeys(options.seeds), dataset=dataset, **chosen)
     ]
 
 
@@ -328,7 +359,7 @@ def table(options) -> int:
 
 
 def _group(options) -> selection.Group:
-    root = options.results or results_folder()
+    root = _root(options)
     for group in selection.groups(root):
         if options.budget in (None, group[0].budget) and options.dataset in (None, group[0].config["dataset"]):
             return group
@@ -346,9 +377,9 @@ def claims(options) -> int:
     from study.findings.claims import judge, report
     from study.findings.masking import probes
 
-    group, evidence = _group(options), judge.evidence(options.results or results_folder())
+    group, evidence = _group(options), judge.evidence(_root(options))
     if options.budget or options.dataset or not selection.of_the_paper(group):
-        evidence = judge.Evidence([group], probes.probes(options.results or results_folder(), group))
+        evidence = judge.Evidence([group], probes.probes(_root(options), group))
     if not selection.of_the_paper(group):
         print("These are not the paper's data: the verdicts say whether its claims hold on others.\n", file=sys.stderr)
     return _show(options, evidence.groups, report.as_json(evidence.rulings), report.text(evidence.rulings))
@@ -375,7 +406,7 @@ def verdicts(options) -> int:
     from study.findings.masking import judge, probes, report
 
     group = _group(options)
-    judged = judge.verdicts(group, probes.probes(options.results or results_folder(), group))
+    judged = judge.verdicts(group, probes.probes(_root(options), group))
     return _show(options, [group], report.as_json(judged, group), report.text(judged))
 
 
@@ -391,7 +422,7 @@ def _measure(commands: Commands) -> None:
         command = _command(kinds, name, measure, help, _place)
         command.add_argument("keys", nargs=keys, metavar="key", help="rows of the paper that have been run")
         command.add_argument("--protocol", default="corrected")
-        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--seed", type=SEED, default=0)
         command.add_argument(
             "--weights", type=Path, help="of that run, or a folder of KEY.safetensors (default: the project's models)"
         )
@@ -416,9 +447,10 @@ def _measure(commands: Commands) -> None:
 
 def measure(options) -> int:
     """Measure something on networks that were trained, and leave what is found beside their records."""
-    root = options.results or results_folder()
-    for line in _lines(options, root):
-        print(line, flush=True)
+    root = _root(options)
+    with ExitStack() as options.held:
+        for line in _lines(options, root):
+            print(line, flush=True)
     return 0
 
 
@@ -426,7 +458,7 @@ def _lines(options, root: Path) -> Iterator[str]:
     if options.kind == "masking":
         from study.findings.masking.measure import measure
 
-        return measure(_networks(options, root), root, options.images)
+        return measure(_networks(options, root), root, options.images, anew=options.anew)
     if options.kind == "transfer":
         from study.findings.masking.transfer import measure
 
@@ -449,7 +481,7 @@ def _lines(options, root: Path) -> Iterator[str]:
     if options.kind == "branches":
         from study.findings.branches.measure import measure
 
-        return measure(_networks(options, root), root, options.images)
+        return measure(_networks(options, root), root, options.images, anew=options.anew)
     if options.kind == "columns":
         from study.findings.columns.measure import measure
 
@@ -457,7 +489,7 @@ def _lines(options, root: Path) -> Iterator[str]:
     if options.kind == "overfitting":
         from study.findings.overfitting.measure import measure
 
-        return measure(_networks(options, root), root, options.images)
+        return measure(_networks(options, root), root, options.images, anew=options.anew)
     from study.findings.explorer.measure import measure
 
     options.keys = options.keys or EXPLORED
@@ -492,10 +524,14 @@ def _networks(options, root: Path) -> list:
         Network(_record(options, root, key), weights if weights.is_file() else weights / f"{key}.safetensors")
         for key in keys
     ]
+    for network in found:  # two at once would each write a file without what the other has measured
+        where = network.record.where
+        options.held.enter_context(alone(root / where, what=f"measuring the network of {where}"))
     if options.kind != "overfitting":  # which trains them itself
         for network in found:
             network.refuse_missing()
         for network in found:
+            network.refuse_others()
             refuse_unpublished(root, network.record, network.digest)
     return found
 
@@ -515,12 +551,15 @@ def _record(options, root: Path, key: str) -> records.Record:
 def _campaign(commands: Commands) -> None:
     help = "on a borrowed machine: run what tells most until the time is over"
     command = _command(commands, "campaign", campaign, help, _many_runs, _place)
-    command.add_argument("--minutes", type=float, required=True, help="that the machine is ours, saving included")
+    command.add_argument("--minutes", type=DURATION, required=True, help="that the machine is ours, saving included")
     command.add_argument("--out", type=Path, required=True, help="the folder for the packed parts")
     command.add_argument("--start-from", type=Path, metavar="DIR", help="parts of an earlier campaign to go on from")
-    command.add_argument("--jobs", type=int, help="runs at a time (default: as many as the gate finds worth it)")
+    command.add_argument("--jobs", type=COUNT, help="runs at a time (default: as many as the gate finds worth it)")
     command.add_argument(
-        "--gate-seconds", type=float, default=90, help="that the gate may take; 0 leaves it out (default: 90)"
+        "--gate-seconds",
+        type=DURATION,
+        default=90,
+        help="that the gate may take; 0 leaves it out (default: 90)",
     )
     command.add_argument(
         "--carry", action="store_true", help="begin also what cannot finish, and bring checkpoints instead of networks"
@@ -532,7 +571,7 @@ def campaign(options) -> int:
     from study.grid.campaign import LOG, campaign, data_at_hand, parts_of
 
     options.dataset = options.dataset or data_at_hand(options.budget)
-    root = options.results or results_folder()
+    root = _root(options)
     try:
         campaign(
             _runs(options, root),
@@ -554,7 +593,7 @@ def campaign(options) -> int:
 def _gate(commands: Commands) -> None:
     command = _command(commands, "gate", gate, "does this machine compute what it should, and how fast?")
     command.add_argument("--budget", default="smoke", help=", ".join(catalogue.BUDGETS))
-    command.add_argument("--seconds", type=float, default=90, help="that it may take, about (default: 90)")
+    command.add_argument("--seconds", type=DURATION, default=90, help="that it may take, about (default: 90)")
     command.add_argument("--json", type=Path, metavar="FILE", help="write what was found there")
     command.add_argument("--log", type=Path, metavar="FILE", help="add what is said to it")
 
@@ -594,7 +633,7 @@ def unpack(options) -> int:
     """Put what a campaign brought back in its places."""
     from study.grid.campaign import unpack as put_in_place
 
-    put = put_in_place(options.folder, options.results or results_folder())
+    put = put_in_place(options.folder, _root(options))
     for path in put:
         print(path)
     print(f"{len(put)} files put in their places; what was there already has stayed")

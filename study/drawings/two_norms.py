@@ -1,4 +1,4 @@
-"""AdvProp's two sets of batch-norm statistics, read from a trained network's file. No torch."""
+"""AdvProp's two sets of batch-norm statistics, read from a trained network's file.."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from safetensors.numpy import load_file
 
+from study.experiment.weights import contents
 from study.presentation.figures import PALETTE, style
 
 BRANCHES = ("main", "aux")  # as in advlib.norm, which needs torch
@@ -40,14 +40,14 @@ class DualLayer:
 def read(path: Path) -> list[DualLayer]:
     """The dual batch norms of a file of :mod:`experiment.weights`, in the order of the network.
 
-    Raises ValueError if the file has none: the network was trained without AdvProp.
+    Raises ValueError if the file has none: the network was trained without AdvProp; and what reading it raises.
     """
-    state = load_file(path)
+    state = {name: t.double().numpy() for name, t in contents(path).items()}
     names = [name.removesuffix(".main.weight") for name in state if name.endswith(".main.weight")]
     if not names:
         raise ValueError(f"{path} has no dual batch norm: choose a network with AdvProp, such as advprop.safetensors")
     return [
-        DualLayer(name, *({key: state[f"{name}.{branch}.{key}"].astype(float) for key in STATE} for branch in BRANCHES))
+        DualLayer(name, *({key: state[f"{name}.{branch}.{key}"] for key in STATE} for branch in BRANCHES))
         for name in sorted(names, key=lambda name: (name != "stem_norm", name))
     ]
 

@@ -6,7 +6,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from advlib.resnet import resnet18
@@ -15,7 +14,7 @@ from study.data import Dataset, load
 from study.experiment.build import device_or_best
 from study.experiment.controls import NORMS
 from study.experiment.provenance import provenance
-from study.experiment.weights import load_weights, reading
+from study.experiment.weights import described, load_weights
 from study.machine.folders import work_folder
 from study.records import Record
 
@@ -32,6 +31,13 @@ class Network:
         """Raises ValueError, with the remedy, unless the file of weights is there."""
         if not Path(self.weights).is_file():
             raise ValueError(f"{self.weights} is not there: {self._remedy}")
+
+    def refuse_others(self) -> int:
+        """How many channels its images have. ValueError, with the remedy, if the weights there are not the record's."""
+        about, channels = described(self.weights)
+        if (of := about.get("record", self.record.where)) != self.record.where:
+            raise ValueError(f"{self.weights} has the weights of {of}: {self._remedy}")
+        return channels
 
     @property
     def _remedy(self) -> str:
@@ -63,11 +69,7 @@ class Network:
         return {"true": self.model} | ({"surrogate": self._loaded(own)} if own == "surrogate-relu" else {})
 
     def _loaded(self, activation: str) -> nn.Module:
-        with reading(self.weights), safe_open(self.weights, framework="pt") as file:
-            of = (file.metadata() or {}).get("record", self.record.where)
-            channels = file.get_slice("standardise.mean").get_shape()[1]
-        if of != self.record.where:
-            raise ValueError(f"{self.weights} has the weights of {of}: {self._remedy}")
+        channels = self.refuse_others()
         config = self.record.as_config()
         classes, alpha = len(self.record.data["classes"]), config.activation_alpha
         model = resnet18(classes, config.width, activation, NORMS[config.norm], channels, activation_alpha=alpha)

@@ -90,6 +90,8 @@ def train_network(
 ) -> tuple[nn.Module, Dataset, list[dict]]:
     """The config's network, trained by this process or by the ``team`` that it is one of; its data; its curve."""
     dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
+    if len(dataset.test_images) < 2:  # found out by the evaluation, a whole training would be lost
+        raise ValueError(f"{config.dataset}: a test image alone has no statistics of its own: give two or more")
     model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
     generator = torch.Generator(device).manual_seed(config.seed)
     dtype = training_dtype(config.precision, device)

@@ -57,19 +57,38 @@ def narrowed(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """What safetensors says of a file that it cannot read is raised as ValueError, with the remedy."""
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a file of weights is raised as ValueError, with the remedy."""
     try:
         yield
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no file of a network's weights ({error}): fetch it or make it again") from error
+    except (SafetensorError, RuntimeError, ValueError, TypeError, LookupError) as error:
+        why = " ".join(str(error).split())  # torch says it in many lines
+        raise ValueError(f"{path} is no file of a network's weights ({why}): fetch it or make it again") from error
+
+
+def described(path: Path) -> tuple[dict[str, str], int]:
+    """What a file says of itself, and of how many channels its images are. Errors as for :func:`contents`."""
+    with _reading(path), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}, file.get_slice("standardise.mean").get_shape()[1]
+
+
+def contents(path: Path) -> dict[str, torch.Tensor]:
+    """The weights and statistics of a file, in float32. ValueError, with the remedy, if no network can have them."""
+    with _reading(path):
+        kept = {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}
+        for name, t in kept.items():
+            if not t.isfinite().all():
+                raise ValueError(f"{name} has numbers that are not finite")
+            if (name.endswith("running_var") and (t < 0).any()) or (name == "standardise.std" and (t <= 0).any()):
+                raise ValueError(f"{name} is of numbers that are too small")
+        return kept
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Weights from :func:`save_weights` into a model of the same config; returned in evaluation mode."""
-    with reading(path):
-        kept = load_file(path)
-    bare(model).load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in kept.items()})
+    kept = contents(path)
+    with _reading(path):
+        bare(model).load_state_dict(kept)
     return model.eval()
 
 
@@ -79,18 +98,11 @@ def load_model(path: Path, activation: str | None = None) -> nn.Module:
     ``activation="relu"`` gives a network with surrogate gradients its true ones. Raises ValueError on a file that is
     damaged or without a record's description.
     """
-    with reading(path), safe_open(path, framework="pt") as file:
-        about = file.metadata() or {}
-        channels = file.get_slice("standardise.mean").get_shape()[1]
+    about, channels = described(path)
     if "config" not in about:
         raise ValueError(f"{path} does not say what it is: use load_weights with a model of its config")
-    config = Config(**json.loads(about["config"]))
-    model = resnet18(
-        len(json.loads(about["classes"])),
-        config.width,
-        activation or config.activation,
-        NORMS[config.norm],
-        channels,
-        activation_alpha=config.activation_alpha,
-    )
+    with _reading(path):
+        config, classes = Config(**json.loads(about["config"])), len(json.loads(about["classes"]))
+    norm, alpha = NORMS[config.norm], config.activation_alpha
+    model = resnet18(classes, config.width, activation or config.activation, norm, channels, activation_alpha=alpha)
     return load_weights(model, path)

@@ -64,7 +64,7 @@ class State:
 
 def runs(
     budget: str,
-    seeds: Sequence[int],
+    seeds: Iterable[int],
     *,
     dataset: str | None = None,
     keys: Iterable[str] | None = None,
@@ -80,7 +80,7 @@ def runs(
     found = [
         Run(key, protocol, budget, dataset, seed)
         for key in keys or catalogue.experiments()
-        for protocol, seed in product(protocols or protocols_of(key, dissection, budget), seeds)
+        for protocol, seed in product(protocols or protocols_of(key, dissection, budget), [*seeds])
     ]
     for run in found:
         run.config  # noqa: B018 - unknown names are refused before anything starts

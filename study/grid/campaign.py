@@ -24,7 +24,7 @@ from typing import Self
 from study import grid, records
 from study.data import is_here, load
 from study.grid import Run, State
-from study.machine.folders import CHECKPOINT, FAILED, HALVED, WEIGHTS, no_link, replacing, work_folder
+from study.machine.folders import CHECKPOINT, FAILED, HALVED, WEIGHTS, no_link, replacing, work_folder, writing
 from study.machine.progress import progress
 from study.plan import arithmetic, catalogue
 
@@ -154,7 +154,8 @@ class Log:
     """What happened when, on the screen and in a file that comes back with the parts."""
 
     def __init__(self, out: Path):
-        out.mkdir(parents=True, exist_ok=True)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
         self.path, self.begin = out / LOG, time.monotonic()
 
     def __call__(self, line: str) -> None:

@@ -149,8 +149,8 @@ def held(lock: Path) -> bool:
 def alone(lock: Path, *, wait: bool = False, what: str = "this run") -> Iterator[None]:
     """Hold a lock file, so that two processes never share a checkpoint; the system frees it when a process ends.
 
-    Raises RuntimeError, which says ``what`` is under way, if another process holds it, or waits for that process with
-    ``wait``; OSError where the file system keeps no locks.
+    A folder that is there can be the lock as well. Raises RuntimeError, which says ``what`` is under way, if another
+    process holds it, or waits for that process with ``wait``; OSError where the file system keeps no locks.
     """
     try:
         import fcntl
@@ -158,11 +158,14 @@ def alone(lock: Path, *, wait: bool = False, what: str = "this run") -> Iterator
         yield
         return
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a", opener=no_link) as file:
+    handle = no_link(lock, os.O_RDONLY if lock.is_dir() else os.O_WRONLY | os.O_CREAT)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise RuntimeError(f"{what} is under way in another process ({lock} is held): wait for it") from error
         except OSError as error:  # some network file systems
             raise OSError(f"the file system of {lock} keeps no locks ({error.strerror}): {ANOTHER}") from error
         yield
+    finally:
+        os.close(handle)

@@ -94,6 +94,7 @@ class Config:
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in ("train_eps", "train_step_size", "weight_decay"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("seed", self.seed < 2**63, "less than 2^63, as torch's generators take it")
         for name in ("lr", "activation_alpha"):
             self._require(name, getattr(self, name) > 0, "more than 0")
         self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")

@@ -4,7 +4,6 @@ One class reads, checks, writes and finds such files. A kind of measurement is a
 own fields, and says what must agree in them.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -112,6 +111,23 @@ class Beside:
         return found
 
     @classmethod
+    def begun(cls, root: Path, record: Record, weights: str | None, images: int | None, anew: bool) -> Self | None:
+        """What is there already; None if nothing is, or all is to be made ``anew``. Errors as for :meth:`read`.
+
+        Raises ValueError, too, if it is of another number of images than is asked for: more are never lost to fewer.
+        """
+        path = Path(root) / record.where / cls.FILE
+        if anew or not path.is_file():
+            return None
+        there = cls.read(path, record, weights)
+        if images not in (None, there.images):
+            raise ValueError(
+                f"{path} is of {there.images} images, not of {images}: ask for --images {there.images}, or begin again "
+                "with --anew"
+            )
+        return there
+
+    @classmethod
     def collect(cls, root: Path, group: Iterable[Record]) -> dict[str, Self]:
         """The files beside the records of ``group``, by the record's place; errors as for :meth:`read`.
 
@@ -148,7 +164,7 @@ def published(root: Path, record: Record) -> str | None:
         return None
     content = path.read_bytes()
     try:
-        of = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {}).get("record")
+        of = parsed(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {}).get("record")
     except (AttributeError, ValueError) as error:
         raise ValueError(f"{path} is no file of weights ({error}): fetch it again, or move it away") from error
     return sha256(content).hexdigest() if of == record.where else None

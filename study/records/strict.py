@@ -36,7 +36,7 @@ def text_of(path: Path) -> str:
     return Path(path).read_text(encoding="utf-8")
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str | bytes) -> Any:
     """What a text in JSON says. ValueError if it is none: a name twice in one object, NaN, nested without an end."""
     try:
         return json.loads(text, object_pairs_hook=_each_once, parse_constant=_no_number)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import fake_records as fake
 import pytest
+import torch
 from places import ROOT
+from safetensors.torch import save_file
 
 from study import data, grid
 from study.__main__ import _parser, main
@@ -171,6 +173,14 @@ def test_without_its_weights_nothing_is_measured_and_their_place_is_said(
     assert f"{absent} is not there: {remedy}" in said
 
 
+def test_the_weights_of_another_run_are_named_before_what_is_on_file_is_blamed(capsys):
+    """The file is of the right weights, and must not be thrown away."""
+    place = ["--budget", "lite", "--dataset", "cifar10-jpeg", "--results", str(ROOT / "results")]
+    weights = ROOT / "models" / "sat.safetensors"
+    assert main(["measure", "autoattack", "advprop", *place, "--weights", str(weights)]) == 2
+    assert f"{weights} has the weights of lite/cifar10-jpeg/corrected/sat/seed0: name" in capsys.readouterr().err
+
+
 def test_one_file_of_weights_is_of_one_row(tmp_path, capsys):
     weights = tmp_path / "als.safetensors"
     weights.write_text("weights")
@@ -181,7 +191,7 @@ def test_one_file_of_weights_is_of_one_row(tmp_path, capsys):
 def test_rows_without_advprop_have_no_branches_and_none_is_measured_before_they_are_named(tmp_path, capsys):
     for key in ("advprop", "als", "sat"):
         fake.put(fake.record(key, budget="smoke"), tmp_path / "results")
-        (tmp_path / f"{key}.safetensors").write_text("nobody reads them")
+        save_file({"standardise.mean": torch.zeros(1, 3, 1, 1)}, tmp_path / f"{key}.safetensors")
     before = sorted(tmp_path.rglob("*"))
     said = refused(
         capsys, "branches", "advprop", "als", "sat", "--weights", tmp_path, "--results", tmp_path / "results"
@@ -198,7 +208,7 @@ def test_an_unknown_row_is_refused_with_the_nearest_name(tmp_path, capsys):
 def test_no_image_or_more_than_there_are_are_refused(images, tmp_path, capsys):
     record = fake.record("als", budget="smoke")
     fake.put(record, tmp_path)
-    (tmp_path / "als.safetensors").write_text("nobody reads them")
+    save_file({"standardise.mean": torch.zeros(1, 3, 1, 1)}, tmp_path / "als.safetensors")
     said = refused(capsys, "autoattack", "als", "--images", images, "--weights", tmp_path, "--results", tmp_path)
     assert f"{images} images are asked for, and {record.where} was tested on 200: ask for 1 to 200" in said
 
@@ -287,3 +297,44 @@ def test_ctrl_c_ends_a_command_with_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(grid, "state", lambda *_: signal.raise_signal(signal.SIGINT))
     assert main(["status", "--results", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "study: ended by Ctrl-C; the same command goes on from what is saved\n"
+
+
+# numbers that are none
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "status --needs -1",
+        "status --watch 0",
+        "status --seeds 0 -1",
+        "run als --seed 100000000000000000000000",
+        "measure masking als --seed -1",
+        "campaign --out x --minutes nan",
+        "campaign --out x --minutes 5 --jobs 0",
+        "campaign --out x --minutes 5 --gate-seconds inf",
+    ],
+)
+def test_a_number_that_no_command_can_take_is_refused_with_its_range(asked, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(asked.split())
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and f"'{asked.split()[-1]}' is not a number from" in said
+
+
+@pytest.mark.parametrize("asked", ["--set seed=5", "--set dataset=digits"])
+def test_what_names_a_run_is_no_field_to_set(asked, tmp_path, capsys):
+    assert main(["run", "als", *asked.split(), "--results", str(tmp_path)]) == 2
+    assert f"study: {asked}: write --" in capsys.readouterr().err
+
+
+def test_a_seed_asked_for_twice_is_one_run(tmp_path, capsys):
+    text = printed(capsys, "status", "--seeds", "0", "0", "--keys", "als", "--results", str(tmp_path))
+    assert "2 missing of 2" in text
+
+
+@pytest.mark.parametrize("command", ["status", "claims", "measure masking als"])
+def test_a_file_in_the_place_of_the_results_is_named(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([*command.split(), "--results", str(tmp_path / "file")]) == 2
+    assert f"{tmp_path / 'file'} is no folder" in capsys.readouterr().err

@@ -28,7 +28,9 @@ def test_training_and_evaluation_give_what_they_gave(key, protocol):
     assert then["config"] == now["config"], "the config of this run is another: run python tests/golden.py"
     changed = golden.differences(then, now, strict=then["arithmetic"] == now["arithmetic"])
     assert not changed, "\n".join([MEANT.format(version=records.SCIENCE_VERSION), *changed])
-    assert set(then["masks"]) == set(now["masks"]), "the suite has other attacks: run python tests/golden.py"
+    assert set(then["masks"]) == set(now["masks"]), "the suite has other attacks: " + MEANT.format(
+        version=records.SCIENCE_VERSION
+    )
 
 
 def test_the_golden_runs_tell_something():

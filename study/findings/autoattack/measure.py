@@ -55,9 +55,7 @@ def measure(
     for network in networks:
         record = network.record
         path = Path(results) / record.where / AutoAttack.FILE
-        before = AutoAttack.read(path, record, network.digest) if path.is_file() and not anew else None
-        if before and images not in (None, before.images):
-            raise ValueError(f"{path} is of {before.images} images, not of {images}: begin again with --anew")
+        before = AutoAttack.begun(results, record, network.digest, images, anew)
         shown, labels = network.first(before.images if before else images, IMAGES)
         found = attack(
             network.model,

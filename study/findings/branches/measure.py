@@ -115,7 +115,9 @@ def attacks(surrogate: bool) -> list[Attack]:
     return chosen + [replace(a, gradient="surrogate") for a in chosen if surrogate and a.method != "none"]
 
 
-def measure(networks: Sequence[Network], results: Path, images: int | None = None) -> Iterator[str]:
+def measure(
+    networks: Sequence[Network], results: Path, images: int | None = None, *, anew: bool = False
+) -> Iterator[str]:
     """Attack the four networks inside each on its test images, or the first ``images``, and say what was found.
 
     Raises ValueError where one has no second batch norm, before any is attacked, and what :class:`Network` raises.
@@ -123,7 +125,8 @@ def measure(networks: Sequence[Network], results: Path, images: int | None = Non
     if single := [one.record.key for one in networks if one.record.config["norm"] in ("shared", "dual-affine")]:
         raise ValueError(f"trained without AdvProp, with one batch norm a layer: {', '.join(single)}: leave them out")
     for network in networks:
-        found = crossed(network, images)
+        there = Combinations.begun(results, network.record, network.digest, images, anew)
+        found = crossed(network, there.images if there else images)
         path = found.write(results, network.record)
         rates = ", ".join(f"{m.name} {100 * m.accuracy:.1f} %" for m in found.measurements)
         yield f"{path}: of {found.images} images right, statistics+affine: {rates}"

@@ -77,13 +77,10 @@ def measure(
 
 def _begun(network: Network, results: Path, images: int | None, anew: bool) -> Columns:
     """What there is of a network already, or a beginning without a measurement. ValueError if it is of other images."""
-    path, record = Path(results) / network.record.where / Columns.FILE, network.record
+    record = network.record
     most = len(network.dataset.test_images)
     n = images_of(images, most, f"there are {most}") or most
-    if path.is_file() and not anew:
-        there = Columns.read(path, record, network.digest)
-        if images not in (None, there.images):
-            raise ValueError(f"{path} is of {there.images} images, not of {images}: begin again with --anew")
+    if there := Columns.begun(results, record, network.digest, images, anew):
         return there
     trained = min(record.config["train_size"] or len(network.dataset.train_images), TRAINING_IMAGES)
     return Columns(**network.about(n), measurements=(), training_images=trained)

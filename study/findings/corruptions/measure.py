@@ -55,7 +55,9 @@ def measure(
     kinds, spoil = judge.check_kinds(kinds), library()
     if len(names := sorted({one.record.config["dataset"] for one in networks})) != 1:
         raise ValueError(f"records of {len(names)} data sets ({', '.join(names)}): give those of one at a time")
-    found = [_begun(one, results, len(one.first(images, IMAGES)[1]), anew) for one in networks]
+    found = [_begun(one, results, images, anew) for one in networks]
+    if len(sizes := sorted({one.images for one in found})) != 1:
+        raise ValueError(f"files of {' and '.join(map(str, sizes))} images: ask for --images, and --anew where need be")
     clean, _ = networks[0].first(found[0].images, 0)
     for kind in progress(kinds, desc="corruptions"):
         missing = [k for k, one in enumerate(found) if kind not in one.pixels]
@@ -73,25 +75,19 @@ def measure(
         )
 
 
-def _begun(network: Network, results: Path, images: int, anew: bool) -> Corruptions:
+def _begun(network: Network, results: Path, images: int | None, anew: bool) -> Corruptions:
     """What there is of a network already, or a beginning.
 
     Raises ValueError if what there is was measured by other libraries, with other weights or on other images.
     """
     made_by = {name: version(name) for name in LIBRARIES}
-    path = Path(results) / network.record.where / Corruptions.FILE
-    if path.is_file() and not anew:
-        there = Corruptions.read(path, network.record, network.digest)
-        if there.images != images:
-            raise ValueError(
-                f"{path} is of {there.images} images, not of {images}: ask for --images {there.images}, or begin again "
-                "with --anew"
-            )
+    if there := Corruptions.begun(results, network.record, network.digest, images, anew):
         if there.made_by != made_by:
+            path = Path(results) / there.record / there.FILE
             raise ValueError(f"{path} was made by other versions of {', '.join(made_by)}: begin again with --anew")
         return there
-    clean = _measurement("clean", {"method": "none"}, network, network.first(images, 0)[0].cpu().numpy())
-    return Corruptions(**network.about(images), measurements=(clean,), made_by=made_by, pixels={})
+    clean = _measurement("clean", {"method": "none"}, network, network.first(images, IMAGES)[0].cpu().numpy())
+    return Corruptions(**network.about(clean.n), measurements=(clean,), made_by=made_by, pixels={})
 
 
 def _with(found: Corruptions, network: Network, kind: str, spoilt: Mapping[int, np.ndarray]) -> Corruptions:

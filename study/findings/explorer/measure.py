@@ -7,6 +7,7 @@ minute or two on a CPU; the same inputs give the same file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,9 +35,19 @@ AGREEMENT = 0.9  # below it, a model's file is hardly that of its record: 16-bit
 def measure(networks: Sequence[Network], results: Path) -> Iterator[str]:
     """Write the page's data from networks of one budget and data set, and say where. Errors as for :func:`explore`."""
     place = Path(networks[0].record.where).parts[:2]
-    models = {one.record.where: Path(one.weights) for one in networks}
-    path = packing.write(explore(models, networks[0].dataset, results), Path(results, *place, report.NAME))
+    models, path = {one.record.where: Path(one.weights) for one in networks}, Path(results, *place, report.NAME)
+    _refuse_fewer(path, [one.record.key for one in networks])
+    packing.write(explore(models, networks[0].dataset, results), path)
     yield f"{path}: {len(models)} models, {path.stat().st_size / 1e6:.2f} MB"
+
+
+def _refuse_fewer(path: Path, keys: Sequence[str]) -> None:
+    """Raises ValueError if the file there shows more rows than these; one that is damaged shows none."""
+    shown = []
+    with suppress(OSError, ValueError), packing.reading(path, "make it again") as data:
+        shown = [row["key"] for row in data["rows"]]
+    if not set(shown) <= set(keys):
+        raise ValueError(f"{path} shows {', '.join(shown)}: name all of them, or move it away first")
 
 
 @float32()

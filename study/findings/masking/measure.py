@@ -36,7 +36,9 @@ STARTS = 3  # of the unbounded attack: the image, and noise of 8/255 around it
 SQUARE = {"column": "square-8/255", "method": "square", "eps": 8 * PIXEL, "norm": "linf", "restarts": 1}
 
 
-def measure(networks: Iterable[Network], results: Path, images: int | None = None) -> Iterator[str]:
+def measure(
+    networks: Iterable[Network], results: Path, images: int | None = None, *, anew: bool = False
+) -> Iterator[str]:
     """Probe each network on the first ``images`` of its test set, and say what was found.
 
     What images from other rows did is kept while the weights are the same. Raises what :class:`Network` raises, and
@@ -44,7 +46,8 @@ def measure(networks: Iterable[Network], results: Path, images: int | None = Non
     """
     _square()  # before anything is measured
     for network in networks:
-        shown, labels = network.first(images, IMAGES)
+        there = Probe.begun(results, network.record, network.digest, images, anew)
+        shown, labels = network.first(there.images if there else images, IMAGES)
         found = probe(network.model, shown, labels, record=network.record, about=network.about(len(shown)))
         path = with_transferred(found, results, network.record).write(results, network.record)
         rates = ", ".join(f"{m.column} {100 * m.accuracy:.1f} %" for m in found.measurements)

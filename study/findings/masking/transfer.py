@@ -30,7 +30,7 @@ SENT = replace(PGD_20, rule="probe", restarts=1, stop="last-step")
 
 
 def measure(networks: Sequence[Network], results: Path) -> Iterator[str]:
-    """Add to each network's probe what it makes of the images of all others, in the place of what was there of such.
+    """Add to each network's probe what it makes of the images of all others, in the place of what they had of these.
 
     The images are the first that every probe has. Raises ValueError unless all were probed, on the same images and with
     the weights that are here.
@@ -54,8 +54,9 @@ def measure(networks: Sequence[Network], results: Path) -> Iterator[str]:
     for target, probe in zip(networks, probes, strict=True):
         others = [one for one in networks if one is not target]
         seen = {one: right[one.record.where, target.record.where] for one in others}
-        kept = tuple(measurement for measurement in probe.measurements if FROM not in measurement.name)
-        probe = replace(probe, measurements=kept + tuple(_measurement(*one) for one in seen.items()))
+        made = {measurement.name: measurement for measurement in (_measurement(*one) for one in seen.items())}
+        kept = tuple(measurement for measurement in probe.measurements if measurement.name not in made)
+        probe = replace(probe, measurements=(*kept, *made.values()))
         probe.write(results, target.record)
         yield _said(target.record.key, probe, {one.record.key: mask.cpu().numpy() for one, mask in seen.items()})
 

@@ -23,11 +23,14 @@ from study.records import Measurement, Record
 IMAGES = 200  # of the test set
 
 
-def measure(networks: Iterable[Network], results: Path, images: int | None = None) -> Iterator[str]:
+def measure(
+    networks: Iterable[Network], results: Path, images: int | None = None, *, anew: bool = False
+) -> Iterator[str]:
     """Train each network once more, see what it does after every epoch, write it beside its record, and say it."""
     for network in networks:
         record = network.record
-        n = network.count(images, IMAGES)
+        there = Watched.begun(results, record, None, images, anew)
+        n = network.count(there.images if there else images, IMAGES)
         found = watch(record, images=n, work=work_folder(record.where), data_root=network.data_root)
         path = found.write(results, record)
         epochs = range(1, len(found.epochs) + 1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from places import ROOT
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from advlib.resnet import resnet18
@@ -67,6 +67,57 @@ def test_a_file_with_its_record_is_a_whole_model_and_one_without_is_refused(tmp_
         assert torch.equal(load_model(path, activation="relu")(x, branch), model(x, branch))
     with pytest.raises(ValueError, match="does not say what it is"):
         load_model(save_weights(model, tmp_path / "bare.safetensors"))
+
+
+def _changed(**of_tensors):
+    """A file with tensors changed, by the end of their names; those that become None are left out."""
+
+    def change(path, about, state):
+        for ending, new in of_tensors.items():
+            for name in [name for name in state if name.endswith(ending)]:
+                state[name] = new(state[name])
+        save_file({name: t.contiguous() for name, t in state.items() if t is not None}, path, metadata=about)
+
+    return change
+
+
+def _said(**what):
+    """A file that says other things of itself."""
+    return lambda path, about, state: save_file(state, path, metadata=about | what)
+
+
+NO_WEIGHTS = {
+    "empty": lambda path, about, state: path.write_bytes(b""),
+    "cut": lambda path, about, state: path.write_bytes(path.read_bytes()[:9000]),
+    "with a header of 4 EB": lambda path, about, state: path.write_bytes((2**62).to_bytes(8, "little") + b"{}"),
+    "with a header without an end": lambda path, about, state: path.write_bytes(
+        (10**5).to_bytes(8, "little") + 10**5 * b"["
+    ),
+    "not a number": _changed(**{"stem.weight": lambda t: t * float("nan")}),
+    "a deviation of 0": _changed(std=torch.zeros_like),
+    "a negative variance": _changed(running_var=lambda t: t - 9),
+    "a mean of another shape": _changed(mean=torch.flatten),
+    "a layer less": _changed(**{"stem.weight": lambda t: None}),
+    "a layer of another shape": _changed(**{"stem.weight": lambda t: t[:1]}),
+    "a config that is no JSON": _said(config="{"),
+    "a config that is none": _said(config="[1]"),
+    "a config of tomorrow": _said(config='{"width": 7}'),
+    "classes that are none": _said(classes="3"),
+}
+
+
+@pytest.mark.parametrize("what", NO_WEIGHTS)
+def test_what_no_network_can_have_is_refused_with_the_file_and_the_remedy(what, tmp_path):
+    data, config = miniature.dataset(), miniature.config()
+    record = records.Record(
+        "traditional", "corrected", "smoke", 0, config.to_dict(), provenance.describe_data(data), {}, {}, [], ()
+    )
+    path = save_weights(build.build_model(config, data), tmp_path / "w.safetensors", record)
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    NO_WEIGHTS[what](path, about, load_file(path))
+    with pytest.raises(ValueError, match=f"{path} is no file of a network's weights .*: fetch it or make it again"):
+        load_model(path)
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)

@@ -443,7 +443,7 @@ def test_the_command_writes_continues_and_refuses(library, tmp_path, capsys, mon
     stamp = path.read_bytes()
     assert main(asked) == 0 and path.read_bytes() == stamp, "nothing is missing: nothing is done"
     assert main([*asked, "--images", "20"]) == 2
-    assert "is of 12 images, not of 20: begin again with --anew" in capsys.readouterr().err
+    assert "is of 12 images, not of 20: ask for --images 12, or begin again with --anew" in capsys.readouterr().err
     save_weights(learnt.model, weights, record, dtype=torch.float16)
     assert main(asked) == 2
     assert "the weights have changed since" in capsys.readouterr().err

@@ -340,3 +340,6 @@ def test_the_command_attacks_all_four_and_leaves_a_file_beside_the_record(tmp_pa
     for pair, mark in ((MAIN, ""), (AUX, ":aux")):
         assert (found.right(KEPT, pair, "clean") == record.measurement(f"corrected:clean{mark}").mask[:12]).all()
     assert found.training_images == 64 and set(found.provenance) >= {"commit", "versions", "device"}
+    command[command.index("12")] = "4"
+    assert main([*command, "--weights", str(weights)]) == 2
+    assert "is of 12 images, not of 4: ask for --images 12" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_what_a_file_has_is_kept_and_a_broken_off_one_is_gone_on_from(trained, t
     assert asked == [m.name for m in whole.measurements[3:]] and Columns.read(path, record) == whole
     capsys.readouterr()
     assert main(command(weights, tmp_path, "--images", "12")) == 2
-    assert "is of 24 images, not of 12: begin again with --anew" in capsys.readouterr().err
+    assert "is of 24 images, not of 12: ask for --images 24, or begin again with --anew" in capsys.readouterr().err
     assert main(command(weights, tmp_path, "--images", "41")) == 2
     assert "41 images are asked for, and there are 40: ask for 1 to 40" in capsys.readouterr().err
     assert main(command(weights, tmp_path, "--images", "12", "--anew")) == 0

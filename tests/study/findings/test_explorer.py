@@ -197,6 +197,14 @@ def test_data_that_belong_to_their_records_are_read(first_world):
     assert list(found) == [row["key"] for row in data["rows"]] == list(KEYS)
 
 
+def test_data_of_more_rows_are_not_replaced_by_those_of_fewer(world):
+    record = records.read(next(world.results.rglob("sat/seed0/record.json")))
+    before, one = world.file.read_bytes(), network.Network(record, world.models / "sat.safetensors")
+    with pytest.raises(ValueError, match=f"{world.file} shows traditional, advprop, sat: name all of them"):
+        next(measure.measure([one], world.results))
+    assert world.file.read_bytes() == before
+
+
 def replaced(world, **changes):
     """The record of the first row, written again with changes; those of a part of it as a dict."""
     record = records.read(world.results / next(iter(world.places())) / "record.json")

@@ -125,8 +125,10 @@ def test_the_command_leaves_a_file_beside_the_record_and_says_what_it_saw(finish
     assert "the record repeats; pgd-10-8/255" in capsys.readouterr().out
     found = Watched.read(path.with_name(Watched.FILE), record)
     assert found.images == 10 and found.provenance["versions"] and found.weights == ""
+    assert main([*asked, "--images", "4"]) == 2
+    assert "is of 10 images, not of 4: ask for --images 10" in capsys.readouterr().err
     for images in ("25", "0"):
-        assert main([*asked, "--images", images]) == 2
+        assert main([*asked, "--images", images, "--anew"]) == 2
         assert f"{images} images are asked for, and {record.where} was tested on 24" in capsys.readouterr().err
     assert Watched.read(path.with_name(Watched.FILE), record) == found
 

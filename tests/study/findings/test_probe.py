@@ -19,6 +19,7 @@ from study.experiment import run
 from study.experiment.evaluate import evaluate
 from study.experiment.weights import save_weights
 from study.findings.masking import checks, judge, measure, probes
+from study.machine.folders import alone
 from study.plan.attacks import PIXEL, suite
 from study.plan.catalogue import config
 
@@ -281,6 +282,13 @@ def test_the_command_leaves_a_probe_beside_the_record(honest, tmp_path, capsys, 
     (found,) = probes.probes(tmp_path, [record]).values()
     assert found.images == 12 and found.weights == sha256(weights.read_bytes()).hexdigest()
     assert (found.mask("clean") == record.measurement("corrected:clean").mask[:12]).all()
+    before = (folder / "probe.json").read_bytes()
+    assert main([*asked, "--images", "4", "--weights", str(weights)]) == 2
+    assert "is of 12 images, not of 4: ask for --images 12, or begin again with --anew" in capsys.readouterr().err
+    with alone(folder):
+        assert main([*asked, "--weights", str(weights)]) == 2
+    assert f"measuring the network of {record.where} is under way in another process" in capsys.readouterr().err
+    assert (folder / "probe.json").read_bytes() == before
 
 
 def test_the_sizes_are_those_of_the_records():

@@ -277,6 +277,15 @@ def test_the_command_adds_to_every_probe_what_the_other_rows_images_do(probed, l
     assert len(json.loads(path.read_text())["measurements"]) == 5
 
 
+def test_fewer_rows_than_before_leave_what_others_did(probed):
+    _, record, found = on_file(probed, "traditional")
+    others = [dataclasses.replace(found.measurements[0], name=f"probe:{probes.FROM}smoke/digits/corrected/sat/seed0")]
+    dataclasses.replace(found, measurements=(*found.measurements, *others)).write(probed, record)
+    assert command("als", "traditional") == 0
+    names = [m.name for m in on_file(probed, "traditional")[2].measurements if probes.FROM in m.name]
+    assert names == [others[0].name, FROM_ALS]
+
+
 def test_a_probe_of_other_weights_is_refused_with_the_remedy(probed, capsys):
     path, *_ = on_file(probed, "als")
     path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
