@@ -36,6 +36,8 @@ def project(folder: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
+    config = folder / "_config.yml"
+    config.write_text(config.read_text().replace("OWNER", "somebody"))  # a book with an address
     ids = [entry["id"] for entry in tomllib.loads((ROOT / CONCLUSIONS).read_text())["conclusion"]]
     (folder / CONCLUSIONS).write_text("".join(map(WAITING.format, ids)))
     (folder / "models").mkdir()

@@ -74,6 +74,13 @@ COLOURS = 4096  # a drawing has fewer, a photograph more
 
 # Colab runs the notebooks of this name alone: it opens no Markdown, and of a run it has no data.
 LAUNCH = re.compile(r'<div class="dropdown dropdown-launch-buttons">.*?</ul>\s*</div>\s*', re.DOTALL)
+# What leads to a repository that has no address yet: `make address` gives it one.
+NOWHERE = r'href="https://[^"]*\bOWNER\b[^"]*"[^>]*>'
+BUTTONS = re.compile(
+    rf'<div class="dropdown dropdown-(?:launch|source)-buttons">(?:(?!</ul>).)*?{NOWHERE}.*?</ul>\s*</div>\s*',
+    re.DOTALL,
+)
+LINK = re.compile(rf'<link rel="canonical" {NOWHERE}\s*|<a\b[^>]*{NOWHERE}(?P<text>.*?)</a>', re.DOTALL)
 
 
 CHARSET = '<meta charset="utf-8" />'
@@ -110,6 +117,7 @@ def tidy(html: Path) -> None:
     for page in html.rglob("*.html"):
         text = UNUSED.sub("", page.read_text(encoding="utf-8"))
         text = text if page.parent == html / "notebooks" else LAUNCH.sub("", text)
+        text = LINK.sub(lambda found: found["text"] or "", BUTTONS.sub("", text))
         text = text if 'class="math' in text else MATHJAX.sub("", text)
         text = PICTURE.sub(lambda found: smaller[found.group()], text)
         guard = f'<meta http-equiv="Content-Security-Policy" content="{policy(text)}" />'

@@ -238,6 +238,20 @@ def test_headings_descend_one_level_at_a_time(book):
         assert all(after <= before + 1 for before, after in pairwise(levels)), name
 
 
+def test_a_book_without_an_address_links_to_none_and_keeps_the_words(tmp_path):
+    page = """<html><head><link rel="canonical" href="https://{0}.github.io/x/page.html" /></head><body>
+<div class="dropdown dropdown-source-buttons"><ul><li><a href="https://github.com/{0}/x">Repository</a></li></ul></div>
+<p>Open it in <a class="reference" href="https://colab.research.google.com/github/{0}/x">Colab</a>, or clone
+<code>https://github.com/{0}/x</code>. <a href="other.html">Other</a></p></body></html>"""
+    for owner in ("OWNER", "somebody"):
+        (tmp_path / f"{owner}.html").write_text(page.format(owner))
+    build_book.tidy(tmp_path)
+    unset, known = ((tmp_path / f"{owner}.html").read_text() for owner in ("OWNER", "somebody"))
+    assert re.findall('href="([^"]*)"', unset) == ["other.html"] and "dropdown" not in unset
+    assert "Open it in Colab, or clone" in unset
+    assert len(re.findall('href="([^"]*)"', known)) == 4
+
+
 def test_a_button_opens_colab_on_the_notebooks_and_on_no_other_page(book):
     launching = {path.relative_to(book) for path in pages(book) if "dropdown-launch-buttons" in path.read_text()}
     assert launching == {Path("notebooks", f"{path.stem}.html") for path in (ROOT / "notebooks").glob("*.ipynb")}
