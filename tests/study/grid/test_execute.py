@@ -306,6 +306,7 @@ def test_a_data_set_named_by_a_path_is_found_from_where_the_command_was_given(tm
     assert record.data["train_images"] == 24 and execute("traditional", **asked)[1] == "already done"
     for file in path.parent.iterdir():
         assert not re.search(f"{tmp_path}|{sys.prefix}|{Path.home()}", file.read_text()), file.name
+    assert record.config["dataset"] + '\\"' in (path.parent / "run.ipynb").read_text(), "a parameter"
     monkeypatch.setenv("ADVLIB_DATA", str(tmp_path / ("my" if "{" in named else "")))
     monkeypatch.chdir("/")
     assert load(record.config["dataset"]).checksum == record.data["checksum"]

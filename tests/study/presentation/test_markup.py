@@ -16,7 +16,7 @@ from study import records
 from study.findings.explorer import report as explorer
 from study.findings.runs import report
 from study.presentation import markup
-from study.presentation.page import html
+from study.presentation.page import html, say
 from study.records import passport
 from study.records.literal import code, literal
 
@@ -105,7 +105,7 @@ def test_a_string_of_a_record_reads_in_markdown_as_it_is(text):
 
 def test_a_passport_shows_every_string_of_its_record_as_text():
     record = dataclasses.replace(hostile(), budget=MARK, protocol=MARK)
-    record.config.update(dataset=f"folder:{MARK}\n\n```\n{IMAGE}", activation=MARK)
+    record.config.update(dataset=f"folder:{MARK}\n\n# {IMAGE}\n\n```\n{IMAGE}", activation=MARK)
     shown = rendered(passport.markdown(record))
     assert set(shown.tags) <= {"table", "thead", "tbody", "tr", "th", "td", "p", "pre", "code", "details", "summary"}
     assert shown.text.count(MARK) >= 12
@@ -115,6 +115,8 @@ def test_what_is_no_markup_is_text_wherever_html_is_made(monkeypatch):
     shown = []
     monkeypatch.setattr("study.presentation.page.display", lambda one: shown.append(one.data))
     line = markup.row(IMAGE, [IMAGE, Markup("<b>1</b>")], IMAGE)
+    say(f"Sentences have no HTML: {IMAGE}")
+    assert "<" not in shown.pop()
     html(IMAGE, markup.table([IMAGE], [line, markup.group_title(IMAGE, 2)], IMAGE, IMAGE))
     assert IMAGE not in "".join(shown) and "<td><b>1</b></td>" in shown[1]
     assert "img" not in Elements("".join(shown)).tags
