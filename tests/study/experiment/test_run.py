@@ -210,6 +210,12 @@ def test_a_half_measured_run_of_other_data_is_set_aside_and_not_finished_with_th
     assert masks(again.record) == masks(go(**FULL_MIX).record)
 
 
+def test_one_test_image_is_refused_before_the_training_that_its_evaluation_would_lose(monkeypatch):
+    monkeypatch.setattr(run, "load", lambda name, root=None: miniature.dataset(test_size=1))
+    with pytest.raises(ValueError, match="tiny: a test image alone has no statistics of its own: give two or more"):
+        run.learn(miniature.config())
+
+
 def test_an_evaluation_of_the_same_network_on_other_data_begins_anew(tmp_path):
     origin = {"config": {}, "weights": "0", "data": "sha256:then"}
     one = Unfinished(tmp_path / MEASURED, origin)
