@@ -27,7 +27,7 @@ def status(root: Path) -> str:
     if found := selection.groups(root):
         return (
             f"**There is no result on the paper's data yet**, so the paper is not judged. Runs on other data are here: "
-            f"{named(found)}; [the numbers](numbers.md) have their numbers."
+            f"{named(found)}; [the numbers](numbers.html) have their numbers."
         )
     if stale := selection.stale(root):
         return f"**There is no result yet.** {len(stale)} recorded runs are stale: today the code makes other ones."

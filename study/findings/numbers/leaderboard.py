@@ -130,7 +130,7 @@ def stronger_attack(tested: int = 0) -> str:
     return (
         f"On the {len(gaps)} networks of this table that were tested both ways, AutoAttack leaves {min(gaps):.1f} to "
         f"{max(gaps):.1f} points less than {' or '.join(sorted(weaker))}. Ours stand here by PGD-20. "
-        + (f"[AutoAttack](trust.md) was run on {tested} of them." if tested else "AutoAttack was run on none.")
+        + (f"[AutoAttack](trust.html) was run on {tested} of them." if tested else "AutoAttack was run on none.")
     )
 
 
