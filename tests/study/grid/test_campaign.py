@@ -1,5 +1,6 @@
 """A campaign: the most telling run first, in time, each record in hand when it is finished, and nothing else put."""
 
+import dataclasses
 import io
 import os
 import sys
@@ -196,13 +197,15 @@ def test_what_is_there_already_is_not_overwritten(tmp_path):
 
 def test_another_record_in_the_place_of_one_that_came_back_stays_and_is_named(tmp_path):
     (tmp_path / "out").mkdir()
-    Parts(tmp_path / "out").add({"results/a/record.json": b"theirs", "results/b/record.json": b"new"})
-    (tmp_path / "there" / "a").mkdir(parents=True)
-    (tmp_path / "there" / "a" / "record.json").write_bytes(b"mine")
-    with pytest.raises(ValueError, match="a/record.json: another one is there, and stays"):
+    theirs, new = fake.record("als"), fake.record("sat")
+    mine = dataclasses.replace(theirs, cost=theirs.cost | {"steps": 99})
+    fake.put(mine, tmp_path / "there")
+    Parts(tmp_path / "out").add(
+        {f"results/{one.where}/record.json": records.to_json(one).encode() for one in (theirs, new)}
+    )
+    with pytest.raises(ValueError, match="als/seed0/record.json: another one is there, and stays"):
         unpack(tmp_path / "out", tmp_path / "there")
-    assert (tmp_path / "there" / "a" / "record.json").read_bytes() == b"mine"
-    assert (tmp_path / "there" / "b" / "record.json").read_bytes() == b"new"
+    assert records.collect(tmp_path / "there") == [mine, new]
 
 
 def test_weights_that_cannot_be_packed_cost_no_record(tmp_path):
