@@ -63,7 +63,7 @@ def places(tmp_path, monkeypatch):
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
     """``notebook(line, ...)``: these lines are the experiment; {made!r} in them is a finished record."""
-    made = tmp_path / "made.json"
+    made = tmp_path / "made" / RUN.where / "record.json"
     records.write(fake.record(RUN.key, budget=RUN.budget), made)
 
     def put(*lines: str) -> None:
