@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import errno
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from study.findings.autoattack.judge import ATTACKS
 from study.findings.corruptions.judge import KINDS
 from study.findings.explorer.report import KEYS as EXPLORED
 from study.findings.masking.probes import Probe
-from study.machine.folders import alone, project_folder, results_folder
+from study.machine.folders import REMEDIES, alone, project_folder, results_folder
 from study.machine.interrupt import ASKED
 from study.plan import catalogue
 
@@ -89,7 +90,7 @@ def _root(options) -> Path:
     """The folder of records. Raises ValueError if something else is there."""
     root = options.results or results_folder()
     if root.exists() and not root.is_dir():
-        raise ValueError(f"{root} is no folder: give the one that has the records with --results")
+        raise ValueError(f"{root} is no folder: {REMEDIES[errno.ENOTDIR]}")
     return root
 
 
@@ -262,7 +263,7 @@ def _as_text(options) -> str:
     spent, left = grid.hours(states)
     rest = "nobody knows how long the others take" if left is None else f"{left:.1f} hours left, one after the other"
     shown = {root / found.run.where / "record.json" for found in states}
-    lines += [f"foreign  {path}  ({why})" for path, why in grid.strays(root, options.budget) if path not in shown]
+    lines += [f"foreign  {why}" for path, why in grid.strays(root, options.budget) if path not in shown]
     lines += grid.versions_of(states).splitlines()
     lines.append(f"{grid.summary(states)}; {spent:.1f} hours spent, {rest}")
     if options.needs:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -62,7 +63,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, RuntimeError, ValueError, TypeError, LookupError) as error:
-        why = " ".join(str(error).split())  # torch says it in many lines
+        why = shorten(str(error), 300)  # torch says it in many lines, one for each layer
         raise ValueError(f"{path} is no file of a network's weights ({why}): fetch it or make it again") from error
 
 

@@ -337,4 +337,4 @@ def test_a_seed_asked_for_twice_is_one_run(tmp_path, capsys):
 def test_a_file_in_the_place_of_the_results_is_named(command, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main([*command.split(), "--results", str(tmp_path / "file")]) == 2
-    assert f"{tmp_path / 'file'} is no folder" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is no folder: a file stands where a folder belongs" in capsys.readouterr().err

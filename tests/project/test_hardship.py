@@ -63,7 +63,7 @@ def places(tmp_path, monkeypatch):
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
     """``notebook(line, ...)``: these lines are the experiment; {made!r} in them is a finished record."""
-    made = tmp_path / "made.json"
+    made = tmp_path / "made" / RUN.where / "record.json"
     records.write(fake.record(RUN.key, budget=RUN.budget), made)
 
     def put(*lines: str) -> None:
@@ -190,7 +190,7 @@ def test_a_file_where_a_folder_belongs_is_named(tmp_path, which, capsys, noteboo
     notebook("raise SystemError('it began')")
     (tmp_path / which).write_text("somebody's")
     assert main(["run", RUN.key, "--results", str(tmp_path / "results")]) == 2
-    assert re.search(rf"cannot write {tmp_path / which}.*a file stands where a folder belongs", capsys.readouterr().err)
+    assert re.search(rf"{tmp_path / which}.*a file stands where a folder belongs: move it", capsys.readouterr().err)
     assert (tmp_path / which).read_text() == "somebody's"
 
 
@@ -416,7 +416,7 @@ def test_a_copy_of_a_record_in_a_strangers_place_is_named_with_the_remedy(tmp_pa
     shutil.copytree(folder, folder.with_name("seed0 copy"))
     assert main(["status", "--keys", RUN.key, "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert f"foreign  {folder}{' copy'}/record.json  (it is the record of {RUN.where}: move it there" in printed
+    assert f"foreign  {folder}{' copy'}/record.json is the record of {RUN.where}: move it there" in printed
     assert f"done     {RUN.where}" in printed
 
 

@@ -88,6 +88,8 @@ def said(what, *arguments):
 def use(record) -> None:
     """What is done with a record that counts: its numbers, its page, what a grid says of it."""
     assert all(0 <= m.accuracy <= 1 and len(m.mask) == m.n for m in record.measured)
+    said = [{m.name: (m.column, m.attack, m.n) for m in one.measurements} for one in (record, fake.record(RUN.key))]
+    assert said[0] == said[1], "a mask may be another's, but never of another attack or of other images"
     passport.markdown(record)
     states = [grid.State(RUN, "done", record=record)]
     grid.hours([*states, grid.State(RUN, "missing")])
