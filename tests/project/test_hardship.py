@@ -473,7 +473,7 @@ def test_a_new_version_makes_no_record_stale_and_status_and_the_book_say_that_a_
     assert "made with more than one version of torch 2.11.0 (1), 2.12.0 (2) (how many runs)" in printed
     assert "torch 2.11.0 (1), 2.12.0 (2)" in sentences.several_versions(group) and "numpy" not in printed
     assert "several_versions" in (ROOT / "book" / "runs.md").read_text()
-    assert "several_versions" in (ROOT / "book" / "results.md").read_text()
+    assert "several_versions" in (ROOT / "book" / "numbers.md").read_text()
 
 
 def test_records_of_one_set_of_versions_are_not_remarked_upon(tmp_path, capsys):
