@@ -19,7 +19,17 @@ TITLES = {"digits": "scikit-learn's digits", "cifar10": "CIFAR-10", "cifar10-jpe
 CLASSES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 IMAGES, SWEEP = 200, 100
 NOTEBOOK = {
-    "cells": [{"cell_type": "markdown", "metadata": {}, "id": "a", "source": "# A run"}],
+    "cells": [
+        {"cell_type": "markdown", "metadata": {}, "id": "a", "source": "# A run"},
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "id": "b",
+            "source": "print('one')",
+            "execution_count": 1,
+            "outputs": [{"output_type": "stream", "name": "stdout", "text": "one"}],
+        },
+    ],
     "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
     "nbformat": 4,
     "nbformat_minor": 5,

@@ -53,6 +53,7 @@ def typed_numbers(text: str) -> list[str]:
 UNUSED = re.compile(
     r'<link rel="preload"[^>]*>\s*'  # a font that is read from disk is loaded by its style sheet alone
     r'|<script[^>]*src="[^"]*fontawesome[^"]*"[^>]*></script>\s*'  # the icons are in the font
+    r'|<li><a href="[^"]*_sources/[^"]*".*?</a>\s*</li>\s*'  # a page's source, which is in the repository
     r"|<script>const THEBE_JS_URL = .*?</script>\s*"  # cells that run on a server, declared twice
     r'|<script[^>]*src="[^"]*sphinx-thebe\.js[^"]*"[^>]*></script>\s*'
     r'|<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>\s*'

@@ -84,7 +84,7 @@ def test_the_published_rows_that_are_one_experiment_train_alike_and_are_set_side
 
 def test_the_published_tables_have_the_shorter_attack_stronger_in_most_rows():
     html = report.weaker_and_stronger()
-    assert "in 14 of the 18 published rows (6 of the 9 of Table 1)" in html
+    assert "in 14 of the 18 published methods (6 of the 9 of Table 1)" in html
     assert "Only Adversarial, SAT, ALS + SAT, ALS + Adversarial" in html
 
 
