@@ -10,8 +10,9 @@ import torch
 from places import ROOT
 
 from study.experiment import network
-from study.experiment.evaluate import evaluate, suite
+from study.experiment.evaluate import evaluate
 from study.experiment.weights import load_model, save_weights
+from study.plan.attacks import suite
 
 sys.path.insert(0, str(ROOT / "tools"))
 import publish_models

@@ -62,17 +62,14 @@ def summary(rulings: Sequence[Ruling]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def brief(rulings: Sequence[Ruling], *, target: str = "", words_only: bool = False) -> str:
-    """One line a claim, as HTML: what the paper says, and each trial's verdict. Titles link to ``target``#claim-id.
-
-    ``words_only`` leaves out the numbers behind the verdicts.
-    """
+def brief(rulings: Sequence[Ruling]) -> Markup:
+    """One line a claim, as HTML: what the paper says, and each trial's verdict. Titles link to #claim-id."""
     body = []
     for claim, judged in _by_claim(rulings):
-        head = element("a", claim.title, href=f"{target}#claim-{claim.id}")
+        head = element("a", claim.title, href=f"#claim-{claim.id}")
         published = [100 * c.published for c in claim.comparisons if c.published is not None]
         cells = [_range(published) if published else NO_NUMBER]
-        body.append(row(head, cells + [badge(judged[trial], words_only) for trial in TRIALS]))
+        body.append(row(head, cells + [badge(judged[trial]) for trial in TRIALS]))
     return table(
         ["Claim", "The paper", *map(str.capitalize, TRIALS)],
         body,
@@ -241,13 +238,11 @@ def as_json(rulings: Sequence[Ruling]) -> list[dict]:
     ]
 
 
-def badge(ruling: Ruling, words_only: bool = False) -> Markup:
+def badge(ruling: Ruling) -> Markup:
     """The verdict as a symbol and a word, with its estimate, or with how many of several comparisons came out how."""
     if ruling.verdict == NOT_ASKED:
         return Markup()
     text = span(f"verdict {ruling.verdict.replace(' ', '-')}", f"{SYMBOLS[ruling.verdict]} {ruling.verdict}")
-    if words_only:
-        return text + (span("interval", share) if (share := _share(ruling)) else "")
     if len(ruling.findings) == 1:
         estimate = ruling.findings[0].estimate
         return text + (change(estimate) if estimate else "") + _visible(ruling)
