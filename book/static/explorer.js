@@ -302,10 +302,14 @@
     readAddress();
     build();
     root.hidden = false;
+    const show = () => root.querySelector(".stage").scrollIntoView({ block: "center" }); // what a link has changed
+    const asked = location.hash !== ""; // drawing writes the address
     draw();
+    if (asked) show();
     window.addEventListener("hashchange", () => {
       readAddress();
       draw();
+      show();
     });
   }
 
