@@ -38,5 +38,5 @@ def test_a_notebook_is_stamped_once_below_its_title(tmp_path):
     for _ in range(2):
         passport.stamp(notebook, record)
     cells = nbformat.read(notebook, as_version=4).cells
-    assert [cell.id for cell in cells] == ["a", passport.CELL]
+    assert [cell.id for cell in cells] == ["a", passport.CELL, "b"]
     nbformat.validate(nbformat.read(notebook, as_version=4))
