@@ -195,7 +195,7 @@ def _say_if_it_takes_days(options, overrides: dict) -> None:
     chosen = {"protocol": options.protocol, "budget": options.budget, "seed": options.seed, "dataset": options.dataset}
     config = catalogue.config(options.key, **chosen, **overrides)
     where = records.run_folder(options.budget, config.dataset, options.protocol, options.key, options.seed)
-    if torch.cuda.is_available() or not why_missing((_root(options)) / where, config):
+    if torch.cuda.is_available() or not why_missing(_root(options) / where, config):
         return
     from study.grid.gate import Pace
     from study.plan.catalogue import CIFAR_TRAINING

@@ -267,7 +267,7 @@ def test_a_file_of_no_image_is_refused(kind, tmp_path):
         fake.record("sat-advprop"),
         fake.record("als-0.2", seed=3),
         fake.record("advprop", "published", "full", seed=2, dataset="cifar10"),
-        fake.record("als", "published-loss", dataset="folder:/home/me/my pictures; rm", title="Mine"),
+        fake.record("als", "published-loss", dataset="folder:my pictures; rm", title="Mine"),
         fake.record("sat", budget="smoke"),
     ],
     ids=lambda of: of.where,
