@@ -25,7 +25,6 @@ def mark(app, doctree):
 
 
 def lead_back(app, pagename, templatename, context, doctree):
-    context["sourcename"] = ""  # no copy of a page's source, and no button to download it
     if RUN.fullmatch(pagename):
         context["prev"] = {"link": context["pathto"]("book/runs"), "title": "All runs"}
 
