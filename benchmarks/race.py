@@ -37,17 +37,21 @@ class Contestant:
 
 
 def race(
-    setting: str, contestants: Sequence[Contestant], *, images: int, rounds: int = 3, shortest: float = 3.0
+    setting: str, contestants: Sequence[Contestant], *, images: int, rounds: int = 3, shortest: float | None = None
 ) -> list[dict]:
     """A row for each contestant: seconds of the first round of all and of those that count, images a second, memory.
 
     ``images``: how many one round works on. Where the work returns tensors, a row says how far they are from the first
-    contestant's. ``WARM_UP`` rounds come first. Work shorter than ``shortest`` seconds is done several times in a
-    round: who has waited for others starts with cold caches, which no training does. Raises RuntimeError, with its
-    last words, if a contestant dies.
+    contestant's. ``WARM_UP`` rounds come first. Work shorter than ``shortest`` seconds (None: half a second of a GPU,
+    three of a CPU) is done several times in a round: who has waited for others starts with cold caches, which no
+    training does. Raises RuntimeError, with its last words, if a contestant dies.
     """
+    if shortest is None:
+        shortest = 0.5 if torch.cuda.is_available() else 3.0
     with ExitStack() as stack:
         running = {c.name: stack.enter_context(_Process(c)) for c in contestants}
+        for process in running.values():  # they get ready side by side
+            process.wait()
         seconds: dict[str, list[float]] = {name: [] for name in running}
         order = list(running)
         for _ in tqdm(range(WARM_UP + rounds), desc=setting, unit="round", disable=not sys.stderr.isatty()):
@@ -94,8 +98,10 @@ class _Process:
             stderr=self.words,
             text=True,
         )
-        self._hear()
         return self
+
+    def wait(self) -> None:
+        self._hear()
 
     def go(self, shortest: float) -> float:
         self._say(f"go {shortest}")
