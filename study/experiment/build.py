@@ -12,6 +12,7 @@ from advlib.resnet import resnet18
 from study.data import Dataset
 from study.experiment.controls import NORMS, one_forward_step
 from study.experiment.fast.folded import Folded
+from study.experiment.fast.frozen import frozen
 from study.experiment.fast.products import ProductConv2d
 from study.experiment.precision import log_odds
 from study.plan.config import Config
@@ -43,13 +44,19 @@ def build_model(config: Config, dataset: Dataset, activation: str | None = None)
         )
 
 
+def placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """``model`` on the device, its layers as that one computes them fastest; numbers are the same but for rounding."""
+    model = model.to(device, memory_format=torch.channels_last)
+    return frozen(model) if device.type == "cuda" else model
+
+
 def gradients(model: nn.Module, config: Config, dataset: Dataset) -> dict[str, nn.Module]:
     """The model by the gradient an attack reads: a twin with plain ReLUs gives surrogate activations their true one."""
     if config.activation != "surrogate-relu":
         return {"true": model}
-    twin = build_model(config, dataset, activation="relu").to(next(model.parameters()).device)
+    twin = placed(build_model(config, dataset, activation="relu"), next(model.parameters()).device)
     twin.load_state_dict(model.state_dict())
-    return {"true": twin.to(memory_format=torch.channels_last).eval(), "surrogate": model}
+    return {"true": twin.eval(), "surrogate": model}
 
 
 def training_step(config: Config) -> Callable:

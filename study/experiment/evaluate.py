@@ -1,7 +1,7 @@
 """The attacks of the suite carried out on a trained model.
 
 What is measured is a mask: which test images, in canonical order, were classified correctly; its mean is the accuracy.
-All of it is float32.
+All of it is float32, unless a GPU's convolutions are allowed TensorFloat-32.
 """
 
 import copy
@@ -17,6 +17,7 @@ from advlib.attacks import eval_mode, fgsm, first_success, pgd, predictions, req
 from advlib.train import craft
 from study.data.pixels import to_pixels
 from study.experiment.precision import float32
+from study.experiment.precision import tf32 as rounding
 from study.experiment.unfinished import Unfinished
 from study.machine.progress import progress
 from study.plan.attacks import Attack
@@ -35,22 +36,24 @@ def evaluate(
     strong_size: int = 0,
     seed: int = 0,
     batch_size: int = 256,
+    tf32: bool = False,
     unfinished: Unfinished | None = None,
 ) -> list[Measurement]:
     """Measure every attack on the test images, in canonical order.
 
     models: gradient name -> model; "surrogate" is the same weights with surrogate activations. images: uint8
     (N, C, H, W); labels: (N,). ``strong_size``, ``sweep_size``: how many of them each kind of attack gets at most; of
-    strong ones 0 is all. Models, their modes and statistics, and torch's generators are left as they were: each
-    attack draws from a generator of its own, seeded by ``seed`` and the attack's name. Raises TypeError on images that
-    are not uint8, and what :func:`advlib.attacks.pgd` raises.
+    strong ones 0 is all. ``tf32``: as :func:`precision.tf32`. Models, their modes and statistics, and torch's
+    generators are left as they were: each attack draws from a generator of its own, seeded by ``seed`` and the
+    attack's name. Raises TypeError on images that are not uint8, and what :func:`advlib.attacks.pgd` raises.
     """
     kept = unfinished or Unfinished(None, {})
     sizes = {"all": len(images), "strong": strong_size or len(images), "sweep": sweep_size}
     for attack in progress(attacks, desc="evaluate", unit="attack"):
         if kept.get(attack.name) is None:
             n = min(sizes[attack.images], len(images))
-            outcomes = _measure(models[attack.gradient], images[:n], labels[:n], attack, seed, batch_size)
+            with rounding() if tf32 else nullcontext():
+                outcomes = _measure(models[attack.gradient], images[:n], labels[:n], attack, seed, batch_size)
             kept.add(attack.name, [_measurement(spec, correct, n) for spec, correct in outcomes])
     return [measurement for attack in attacks for measurement in kept.get(attack.name)]
 

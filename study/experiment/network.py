@@ -11,7 +11,7 @@ from torch import nn
 from advlib.resnet import resnet18
 from study import records
 from study.data import Dataset, load
-from study.experiment.build import device_or_best
+from study.experiment.build import device_or_best, placed
 from study.experiment.controls import NORMS
 from study.experiment.provenance import provenance
 from study.experiment.weights import described, load_weights
@@ -73,7 +73,7 @@ class Network:
         config = self.record.as_config()
         classes, alpha = len(self.record.data["classes"]), config.activation_alpha
         model = resnet18(classes, config.width, activation, NORMS[config.norm], channels, activation_alpha=alpha)
-        return load_weights(model, self.weights).to(self.device, memory_format=torch.channels_last)
+        return placed(load_weights(model, self.weights), self.device)
 
     @property
     def dataset(self) -> Dataset:

@@ -37,6 +37,20 @@ def float32() -> Iterator[None]:
                 set_to(value)
 
 
+@contextmanager
+def tf32() -> Iterator[None]:
+    """In :func:`float32`: a GPU's convolutions round what they multiply to 10 bits of mantissa, and add in float32."""
+    cudnn = torch.backends.cudnn
+    newer = hasattr(cudnn, "conv")
+    part, name, loose = (cudnn.conv, "fp32_precision", "tf32") if newer else (cudnn, "allow_tf32", True)
+    strict = getattr(part, name)
+    setattr(part, name, loose)
+    try:
+        yield
+    finally:
+        setattr(part, name, strict)
+
+
 def _settings() -> list[tuple[Callable, Callable, object]]:
     """Where torch lets float32 be less: how to read a setting, how to set it, and its strictest value.
 

@@ -71,7 +71,8 @@ def differences(record: Record, learned: Learned) -> Iterable[str]:
                 yield f"{name} of epoch {then['epoch']} was {then[name]} and is {now[name]}"
     attacks = [attack for attack in suite(dual=False, surrogate=False) if attack.name in WITNESSES]
     images, labels = learned.dataset.test_images, learned.dataset.test_labels
-    seed, sweep_size = record.seed, record.config["sweep_size"]
-    for found in evaluate(learned.models, images, labels, attacks, sweep_size=sweep_size, seed=seed):
+    config = record.as_config()
+    how = {"sweep_size": config.sweep_size, "seed": config.seed, "tf32": config.evaluation == "tf32"}
+    for found in evaluate(learned.models, images, labels, attacks, **how):
         if others := int((found.mask != record.measurement(found.name).mask).sum()):
             yield f"{others} of {found.n} test images are judged otherwise under {found.name}"

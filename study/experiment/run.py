@@ -11,7 +11,15 @@ from torch import nn
 from study.data import Dataset, load
 from study.experiment import training
 from study.experiment.augment import AUGMENTATIONS
-from study.experiment.build import LOSSES, build_model, device_or_best, gradients, training_attack, training_step
+from study.experiment.build import (
+    LOSSES,
+    build_model,
+    device_or_best,
+    gradients,
+    placed,
+    training_attack,
+    training_step,
+)
 from study.experiment.evaluate import evaluate
 from study.experiment.fast import launch
 from study.experiment.fast.parallel import ALONE, Team
@@ -92,7 +100,7 @@ def train_network(
     dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
     if len(dataset.test_images) < 2:  # found out by the evaluation, a whole training would be lost
         raise ValueError(f"{config.dataset}: a test image alone has no statistics of its own: give two or more")
-    model = build_model(config, dataset).to(device, memory_format=torch.channels_last)
+    model = placed(build_model(config, dataset), device)
     generator = torch.Generator(device).manual_seed(config.seed)
     dtype = training_dtype(config.precision, device)
     curve = training.fit(
@@ -190,6 +198,7 @@ def measure(config: Config, learned: Learned, work: Path | None) -> tuple[list[M
         sweep_size=config.sweep_size,
         strong_size=config.strong_size,
         seed=config.seed,
+        tf32=config.evaluation == "tf32",
         unfinished=unfinished,
     )
     return measurements, unfinished.seconds

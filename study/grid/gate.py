@@ -24,7 +24,7 @@ from study.data import Dataset
 from study.data.pixels import to_pixels
 from study.experiment import training
 from study.experiment.augment import AUGMENTATIONS
-from study.experiment.build import LOSSES, build_model, device_or_best, training_attack, training_step
+from study.experiment.build import LOSSES, build_model, device_or_best, placed, training_attack, training_step
 from study.experiment.fast.parallel import ALONE, Scaler
 from study.experiment.precision import autocast, training_dtype
 from study.experiment.provenance import device_name
@@ -166,7 +166,7 @@ def _computed(
 ) -> dict[str, Tensor]:
     """What a new network of ``config`` computes there: logits, ``twins``, and the update by them or those given."""
     data = noise(16)
-    model = build_model(config, data).to(device, wide, memory_format=torch.channels_last)
+    model = placed(build_model(config, data).to(wide), device)
     x, y = to_pixels(data.test_images).to(device, wide), data.test_labels.to(device)
     with autocast(device, half):
         with torch.no_grad():
@@ -225,7 +225,7 @@ class Pace:
         self.config, self.device = config.change(epochs=10**6, schedule="one-cycle"), device
         data = noise(4 * config.batch_size)
         self.data = data.to(device)
-        self.model = build_model(config, data).to(device, memory_format=torch.channels_last)
+        self.model = placed(build_model(config, data), device)
 
     def __call__(self, seconds: float) -> tuple[int, float]:
         """Train for so long, at least a step: clean images learned from, and seconds until the last was."""

@@ -20,9 +20,10 @@ CHOICES = {
     "head_bias": ("zero", "torch"),
     "augmentation": ("crop-flip", "crop", "published", "none"),
     "precision": ("auto", "float32", "bf16", "fp16", "fast"),
+    "evaluation": ("float32", "tf32"),
 }
 # Fields added after the first records, with the value those were made with: what a record without the field had
-SINCE = {"strong_size": 0, "last_batch": "dropped", "head_bias": "zero"}
+SINCE = {"strong_size": 0, "last_batch": "dropped", "head_bias": "zero", "evaluation": "float32"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ class Config:
     head_bias: str = "zero"  # of the linear layer at the start, or as "torch" draws it
     augmentation: str = "crop-flip"
     # of training: "auto" is bf16 where the device computes in it, fp16 on GPUs that have only that, else float32;
-    # "fast" is that, an attack through folded batch norm, and convolutions as products on a CPU. Evaluation is float32
+    # "fast" is that, an attack through folded batch norm, and convolutions as products on a CPU
     precision: str = "auto"
+    # of measuring: "float32", or "tf32", where a GPU's convolutions round what they multiply to 10 bits of mantissa
+    evaluation: str = "float32"
 
     seed: int = 0  # drives initial weights, order, augmentation and random starts
 

@@ -44,6 +44,7 @@ OTHER = {
     "head_bias": "torch",
     "augmentation": "none",
     "precision": "bf16",
+    "evaluation": "tf32",
     "seed": 7,
 }
 WRONG_TYPES = {
