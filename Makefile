@@ -77,8 +77,8 @@ lint: $(ENV)  ## ruff
 	$(BIN)/ruff check .
 
 picture: $(ENV)  ## Draw the picture of the README from the records
-	@$(PY) -c "from study.evidence.selection import best; from study.findings.numbers.results import tradeoff; \
-	    from study.machine.folders import results_folder; tradeoff(best(results_folder())[0]).savefig('book/static/results.png')"
+	@$(PY) -c "from study.evidence.selection import largest; from study.findings.numbers.results import ALONE, tradeoff; \
+	    from study.machine.folders import results_folder; tradeoff(largest(results_folder(), ALONE)[0]).savefig('book/static/results.png')"
 
 explorer: $(ENV)  ## Make the data of the book's explorer page again, from the models and their records (a minute)
 	@$(PY) -m study measure explorer --budget lite --dataset cifar10-jpeg

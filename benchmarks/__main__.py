@@ -5,7 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import crafting, curves, half, machine, training, where
+import torch
+
+from benchmarks import crafting, curves, half, machine, tf32, training, where
 from study.findings.performance import speed
 from study.machine.folders import replacing
 
@@ -18,6 +20,7 @@ QUESTIONS = {
     "start-up": lambda rounds: curves.start_up(repeats=rounds),
     "where": lambda rounds: where.question(steps=rounds),
     "half": lambda rounds: half.question(),
+    "tf32": lambda rounds: tf32.question(),
 }
 RESULTS = Path(__file__).parent / "results"
 
@@ -31,8 +34,8 @@ def main() -> int:
         parser.error(f"unknown question {unknown[0]!r}: choose of {', '.join(QUESTIONS)}")
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: measure at least one")
-    names = options.questions or list(QUESTIONS)
-    said = machine.describe(timed=names != ["half"])
+    names = options.questions or [name for name in QUESTIONS if name != "tf32" or torch.cuda.is_available()]
+    said = machine.describe(timed=not {"half", "tf32"}.issuperset(names))
     path = RESULTS / f"{machine.slug(said)}.json"
     for name in names:
         print(f"{name} ...", file=sys.stderr, flush=True)

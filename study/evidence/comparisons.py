@@ -50,10 +50,15 @@ def difference(group: Group, a: Place, b: Place, confidence: float = 0.95) -> Es
     return estimates.difference(*masks, confidence, between) if masks else None
 
 
-def better_than_guessing(group: Group, masks: Iterable[np.ndarray], confidence: float = 0.95) -> bool:
-    """Whether one network at least is right about more images than a guess would be: else a difference says nothing."""
+def better_than_guessing(
+    group: Group, masks: Iterable[np.ndarray], confidence: float = 0.95, margin: float = 0.0
+) -> bool:
+    """Whether one network at least is right about more images than a guess would be, and by more than the margin.
+
+    Else a difference says nothing.
+    """
     guess = 1 / len(group[0].data["classes"])
-    return any(estimates.accuracy(mask, confidence).low > guess for mask in masks)
+    return any(estimates.accuracy(mask, confidence).low > guess + margin for mask in masks)
 
 
 def spread(group: Iterable[Record], name: str) -> Spread | None:

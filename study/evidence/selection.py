@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def groups(root: Path) -> list[Group]:
 def best(root: Path) -> list[Group]:
     """The group to judge the paper by, alone, or nothing while the paper's data have no result."""
     return [group for group in groups(root)[:1] if of_the_paper(group)]
+
+
+def largest(root: Path, keys: Collection[str]) -> list[Group]:
+    """The largest group on the paper's data with all of these rows under both protocols, alone; else :func:`best`."""
+    whole = {(key, protocol) for key in keys for protocol in catalogue.PROTOCOLS}
+    found = [group for group in by_size(root) if whole <= {(record.key, record.protocol) for record in group}]
+    return found[:1] or best(root)
 
 
 def by_size(root: Path) -> list[Group]:

@@ -43,10 +43,12 @@ def caution(group: Group) -> Markup:
     """What a reader must know before the first number, as HTML: of which size and data the results are."""
     kind, title, said = "note", "The results", describe(group)
     if group[0].budget != "full":
-        full, kind, title = catalogue.config("traditional"), "warning", "A small setting"
+        full, own, kind = catalogue.config("traditional"), group[0].config, "warning"
+        smaller = own["width"] < full.width
+        title = "A small setting" if smaller else "A short training"
         said += (
-            " Such runs can show large effects. They cannot reach the paper's numbers: its networks have width "
-            f"{full.width} and are trained on all images for {full.epochs} epochs."
+            " Such runs can show large effects. They cannot reach the paper's numbers: its networks "
+            f"{f'have width {full.width} and ' if smaller else ''}are trained on all images for {full.epochs} epochs."
         )
     head = element("p", title, class_="admonition-title")
     return element("div", head, element("p", said), class_=f"admonition {kind}")

@@ -26,7 +26,7 @@ from study.plan import catalogue
 TRIALS = ("published", "corrected", "stronger attack")
 REPRODUCED, SMALLER, CONTRADICTED, REFUTED = "reproduced", "smaller", "contradicted", "not reproduced"
 OPEN = "cannot be decided"  # at this size: the interval has room for the claim and for its opposite
-NO_ROOM = "no room"  # neither network is better than guessing
+NO_ROOM = "no room"  # neither network is better than guessing by a point
 SILENT = "no evidence"  # one of them is masked, or has collapsed
 VERDICTS = (REPRODUCED, SMALLER, NO_ROOM, SILENT, OPEN, REFUTED, CONTRADICTED)  # from best to worst
 NOT_RUN, NOT_ASKED = "not run", "not asked"
@@ -287,7 +287,7 @@ def _find(comparison: Comparison, trial: str, claim: Claim, group: Group, eviden
     silent = [why for place in places if place and (why := evidence.silent(group, *place[:2]))]
     if masking.COLLAPSED in silent or (attacked and silent):
         return Finding(comparison, *places, SILENT, **found | {"p": None})
-    if places[1] and not comparisons.better_than_guessing(group, attacked_alone, claim.confidence):
+    if places[1] and not comparisons.better_than_guessing(group, attacked_alone, claim.confidence, MARGIN):
         return Finding(comparison, *places, NO_ROOM, **found | {"p": None})
     # against a stronger attack the size of the published difference says nothing: its sign is what is judged
     published = 0.0 if trial == "stronger attack" else comparison.published or 0.0

@@ -15,7 +15,6 @@ from study.evidence.selection import Group, runs_of
 from study.findings.masking.checks import (
     CHECKS,
     FAILS,
-    MARGIN,
     NOT_ASKED,
     NOT_MEASURED,
     NOTHING_LEFT,
@@ -30,6 +29,7 @@ from study.plan import catalogue
 CLEAR, UNDECIDED, MASKED, COLLAPSED = "no sign of masking", "undecided", "masked", "collapsed"
 VERDICTS = (CLEAR, UNDECIDED, MASKED, COLLAPSED)  # from best to worst
 NEAR_GUESSING = 3  # times as accurate as guessing, without an attack: less, and a network has collapsed
+OVERSHOT = 2  # times as accurate as guessing, under an attack of 0.5, which may overshoot: up to this it is no sign
 
 
 @dataclass(frozen=True)
@@ -130,15 +130,15 @@ def _compared(runs: Group, before: str, after: str, confidence: float, alone: bo
         measured = [(runs, name, read(runs, name)) for name in (before, after) if name]
     except KeyError:
         return Finding(NOT_MEASURED, after, before)
-    guess = 1 / len(runs[0].data["classes"])
+    attack = runs[0].measurement(after).attack
+    guess = (OVERSHOT if attack["eps"] >= 0.5 else 1) / len(runs[0].data["classes"])
     masks = comparisons.same_images(measured)
     if not before:
         return _guessed(after, *masks, confidence, guess)
-    overshoots = runs[0].measurement(after).attack["stop"] == "last-step"
-    return pair(before, after, *masks, confidence, guess if overshoots else 0.0)
+    return pair(before, after, *masks, confidence, guess if attack["stop"] == "last-step" else 0.0)
 
 
 def _guessed(after: str, mask: np.ndarray, confidence: float, guess: float) -> Finding:
-    """``mask`` (S, n) under an attack that leaves a guess if it works."""
+    """``mask`` (S, n) under an attack that leaves a guess, or nearly one, if it works."""
     left = estimates.accuracy(mask, confidence)
-    return Finding(FAILS if left.low > guess and left.value >= guess + MARGIN else PASSES, after, estimate=left)
+    return Finding(FAILS if left.low > guess else PASSES, after, estimate=left)

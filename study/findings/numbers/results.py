@@ -152,8 +152,11 @@ def tradeoff(group: Group, column: str = STRONG) -> Figure:
                 _cross(panel, robust, clean, look(row))
             panel.set(title=f"{protocol} protocol", xlabel=accuracy_under(column))
         panels[0, 0].set_ylabel("clean accuracy (%)")
-        keys = [Line2D([], [], ls="", ms=8, label=row.label, **look(row)) for row in rows.values()]
-        figure.legend(handles=keys, loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.2)
+        shown = rows if printed else rows_run(group)
+        keys = [Line2D([], [], ls="", ms=8, label=row.label, **look(row)) for row in shown.values()]
+        figure.legend(
+            handles=keys, loc="outside lower center", ncols=min(5, len(keys)), columnspacing=1.2, handletextpad=0.2
+        )
     return figure
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from study.machine.folders import project_folder
 from study.plan import arithmetic, catalogue
 from study.presentation.figures import PALETTE, style
-from study.presentation.markup import group_title, row, span, table, together
+from study.presentation.markup import NO_NUMBER, group_title, row, span, table, together
 
 OURS = ("ours, float32", "ours", "ours, fast")
 COMMON = "common practice"
@@ -31,6 +31,7 @@ TITLES = {
     "start-up": "Before anything is trained",
     "where": "Where a training step spends its time",
     "half": "What half precision leaves of the attack's gradient",
+    "tf32": "What TensorFloat-32 changes of an evaluation",
 }
 RACES = ("crafting", "training", "levers", "threads")
 
@@ -215,6 +216,21 @@ def left_of_the_gradient(measured: Measured) -> str:
     )
 
 
+def rounding_changes(measured: Measured) -> str:
+    """How many verdicts of an evaluation TensorFloat-32 changes, in a sentence; empty if it was not asked there."""
+    rows = measured.rows("tf32")
+    if not rows:
+        return ""
+    most = max(rows, key=lambda line: line["changed"] / line["images"])
+    further = max(abs(line["more"]) / line["images"] for line in rows)
+    names = [catalogue.unique_name(key) for key in dict.fromkeys(line["network"] for line in rows)]
+    return (
+        f"Measured on the networks {' and '.join(names)} in both ways, it changes the verdict on at most "
+        f"{most['changed']} of {most['images']:,} images under one attack, and no accuracy by more than "
+        f"{100 * further:.1f} points."
+    )
+
+
 def text(measured: Measured) -> str:
     """For a terminal: every answer, a line a contestant."""
     lines = [measured.device]
@@ -234,6 +250,8 @@ def text(measured: Measured) -> str:
             for line in measured.rows(name):
                 kept = f"{100 * line['zeros']:6.2f} % zeros, {100 * line['signs']:5.1f} % signs"
                 lines.append(f"  {line['network']:20s} x {line['times']:<3d} {line['way']:34s} {kept}")
+        if name == "tf32":
+            lines += textwrap.wrap(rounding_changes(measured), 100, initial_indent="  ", subsequent_indent="  ")
         for setting, race in measured.races(name).items():
             to = fastest_peer(race) if name == "crafting" else next(iter(race))
             lines.append(
@@ -284,6 +302,11 @@ def _columns(measured: Measured, name: str, race: Mapping[str, dict]):
     def rate(line: dict) -> list[str]:
         return [f"{line['images_per_second']:,.0f}", f"{line['peak_memory_gb']:.2f}"]
 
+    def share(line: dict) -> str:
+        """Not of what mixes precisions: on a GPU torch's own float32 is TensorFloat-32, whose peak is not measured."""
+        mixed = line["contestant"] == COMMON and measured.answers[name]["machine"]["device"].startswith("cuda")
+        return NO_NUMBER if mixed else f"{100 * share_of_peak(measured, name, line):.0f}"
+
     rates = ["Images a second", "Peak memory (GB)"]
     spread = "Below each ratio, the smallest and the largest of the rounds."
     if name == "crafting":
@@ -296,7 +319,7 @@ def _columns(measured: Measured, name: str, race: Mapping[str, dict]):
     if name == "training":
         return (
             [f"Times as fast as {COMMON}", *rates, "Share of the matrix peak (%)"],
-            lambda line: [ratio(line, COMMON), *rate(line), f"{100 * share_of_peak(measured, name, line):.0f}"],
+            lambda line: [ratio(line, COMMON), *rate(line), share(line)],
             f"The peak is the device's own matrix product, in float32 for what trains in float32. {spread}",
         )
     first = next(iter(race))

@@ -126,6 +126,17 @@ def test_a_first_full_run_does_not_push_a_whole_table_aside(results):
     assert judged[0].budget == "full"
 
 
+def test_a_larger_size_is_shown_where_it_has_all_that_is_asked_for_and_the_best_one_elsewhere(results):
+    for key in ("traditional", "advprop", "als", "sat"):
+        fake.put(fake.record(key), results)
+    for protocol in ("published", "corrected"):
+        fake.put(fake.record("als", protocol, budget="full"), results)
+    fake.put(fake.record("sat", budget="full"), results)
+    assert [group[0].budget for group in selection.largest(results, ["als"])] == ["full"]
+    assert [group[0].budget for group in selection.largest(results, ["als", "sat"])] == ["lite"], "under one protocol"
+    assert selection.largest(results / "nowhere", ["als"]) == []
+
+
 def test_the_original_images_come_before_a_copy_and_a_copy_of_ones_own_packing_counts(results):
     for dataset in ("cifar10-jpeg:mine.tar.gz", "cifar10-jpeg", "cifar10"):
         fake.put(fake.record("advprop", dataset=dataset, title=dataset), results)

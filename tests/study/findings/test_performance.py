@@ -2,14 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import crafting, half, machine, training, where
+from benchmarks import crafting, half, machine, tf32, training, where
 from benchmarks.race import WARM_UP, Contestant, race
 from study.findings.performance import speed
 from study.findings.performance.speed import Measured, Ratio
 from study.plan import arithmetic, catalogue
+from study.plan.attacks import PAPER_COLUMNS, PGD_20
+from study.records import Measurement
+from study.records.packing import pack_mask
 
 MACHINE = {"device": "cpu: A Processor", "matrix_product_tflops": {"float32": 0.5, "bfloat16": 2.0}}
 
@@ -85,6 +89,7 @@ def test_every_answer_is_printed_and_drawn():
         "start-up": [{"what": "python", "seconds": 0.012}],
         "where": [{"kind": "copies", "share": 0.25}],
         "half": gradients(zeros=0.125, signs=0.5),
+        "tf32": [verdicts("adversarial", images=100, changed=3, more=1)],
     }
     found = measured(**rows)
     printed = speed.text(found)
@@ -99,6 +104,37 @@ def test_every_answer_is_printed_and_drawn():
 def gradients(**shares) -> list[dict]:
     network = {"network": "adversarial", "images": 4}
     return [network | {"way": way, "times": times} | shares for way in half.WAYS for times in half.TIMES]
+
+
+def verdicts(network: str, **counts) -> dict:
+    return {"network": network, "attack": "corrected:fgsm-0.1", **counts}
+
+
+def test_what_is_said_of_tensorfloat_32_is_the_worst_of_all_networks_and_attacks():
+    rows = [verdicts("adversarial", images=200, changed=3, more=-2), verdicts("advprop", images=100, changed=2, more=0)]
+    said = speed.rounding_changes(measured(tf32=rows))
+    assert "Adversarial and AdvProp" in said and "at most 2 of 100 images" in said and "more than 1.0 points" in said
+    assert speed.rounding_changes(measured(half=[])) == ""
+
+
+def test_verdicts_that_rounding_changes_are_counted_image_by_image(tiny, batch, monkeypatch):
+    """Two evaluations that differ in three images, two of them gained: nothing of that may cancel."""
+    x, y = batch
+    masks = {False: [True, True, False, False, True], True: [True, False, True, True, True]}
+
+    def evaluate(models, images, labels, attacks, *, tf32, **how):
+        return [Measurement(a.name, a.column, a.specification, 5, pack_mask(np.array(masks[tf32]))) for a in attacks]
+
+    monkeypatch.setattr(tf32, "evaluate", evaluate)
+    (line,) = tf32.changed(tiny(), (255 * x).byte(), y, PAPER_COLUMNS[:1], strong_size=5)
+    assert line == {"attack": "corrected:clean", "images": 5, "changed": 3, "more": 1}
+
+
+def test_on_a_cpu_an_evaluation_is_float32_either_way(tiny, batch):
+    x, y = batch
+    lines = tf32.changed(tiny(), (255 * x).byte(), y, [*PAPER_COLUMNS, PGD_20], strong_size=3)
+    assert [line["images"] for line in lines] == [5] * len(PAPER_COLUMNS) + [3]
+    assert all(line["changed"] == 0 for line in lines)
 
 
 def test_what_is_said_of_half_precision_is_the_worst_network_at_the_largest_logits():

@@ -227,7 +227,11 @@ def test_groups_that_the_paper_is_not_judged_by_are_named():
 
 
 def test_every_page_of_results_says_of_which_size_and_data_and_a_small_budget_carries_a_warning():
-    assert "A small setting" in sentences.caution([fake.record()])
+    small = sentences.caution([fake.record()])
+    assert "A small setting" in small and "have width 64 and are trained" in small
+    wide = dataclasses.replace(fake.record(), config=fake.record().config | {"width": 64})
+    short = sentences.caution([wide])
+    assert "A short training" in short and "have width" not in short and "warning" in short
     full = sentences.caution([fake.record(budget="full")])
     assert "warning" not in full and "CIFAR-10, JPEG copy, budget full" in full and "1,000 training images" in full
 
