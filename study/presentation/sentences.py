@@ -39,12 +39,12 @@ def status(root: Path) -> str:
     )
 
 
-def caution(group: Group) -> Markup:
+def caution(*groups: Group) -> Markup:
     """What a reader must know before the first number, as HTML: of which size and data the results are."""
-    kind, title, said = "note", "The results", describe(group)
-    if group[0].budget != "full":
-        full, own, kind = catalogue.config("traditional"), group[0].config, "warning"
-        smaller = own["width"] < full.width
+    kind, title, said = "note", "The results", " ".join(map(describe, groups))
+    if any(group[0].budget != "full" for group in groups):
+        full, kind = catalogue.config("traditional"), "warning"
+        smaller = any(group[0].config["width"] < full.width for group in groups)
         title = "A small setting" if smaller else "A short training"
         said += (
             " Such runs can show large effects. They cannot reach the paper's numbers: its networks "

@@ -82,6 +82,11 @@ def brief(rulings: Sequence[Ruling]) -> Markup:
     )
 
 
+def judged_by(evidence: judge.Evidence) -> list[Group]:
+    """The groups of records that claims are judged by, the largest first."""
+    return [group for group in evidence.groups if any(r.group is group for r in evidence.rulings if r.by_size)]
+
+
 def forest(rulings: Sequence[Ruling]) -> Figure:
     """Every comparison of the claims, a line a pair of rows, a panel a column: the paper's difference, and ours.
 

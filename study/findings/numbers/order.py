@@ -7,6 +7,7 @@ from study.evidence.estimates import rank_correlation
 from study.evidence.selection import Group, rows_run
 from study.plan import catalogue
 from study.presentation.markup import NO_NUMBER, row, table
+from study.presentation.words import SETTINGS
 
 
 def agreement(group: Group, alike: float = 0.7) -> str:
@@ -24,8 +25,14 @@ def agreement(group: Group, alike: float = 0.7) -> str:
     differ = [f"{heading} ({rho:+.2f})" for heading, rho in orders.items() if rho < alike]
     low, high = min(gaps.values()), max(gaps.values())
     place = f"{-high:.1f} to {-low:.1f} points below it" if high < 0 else f"{low:+.1f} to {high:+.1f} points from it"
-    sentences = [f"The methods stand in the paper's order in {', '.join(agree)}." if agree else ""]
-    sentences += [f"They do not in {', '.join(differ)}." if differ else ""]
+    setting = SETTINGS[group[0].budget]
+    sentences = [
+        f"Under the `published` protocol ({setting}), {len(rows_run(group, 'published'))} methods are compared."
+    ]
+    sentences += [f"They stand in the paper's order in {', '.join(agree)}." if agree else ""]
+    order = "" if agree else " stand in the paper's order"
+    sentences += [f"They do not{order} in {', '.join(differ)}." if differ else ""]
+    sentences += ["In brackets is Spearman's rank correlation with it."]
     sentences += [f"The level is not the paper's: averaged over the methods, our columns lie {place}."]
     return " ".join(filter(None, sentences))
 

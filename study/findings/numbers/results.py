@@ -53,9 +53,13 @@ def headline(group: Group) -> str:
 
 
 def also_here(groups: Sequence[Group], best: Sequence[Group]) -> str:
-    """The groups of records that the paper is not judged by, as a sentence of Markdown; empty if there are none."""
+    """The groups of records beside the one with most of Table 1, in Markdown; empty if there are none."""
     others = [group for group in groups if group not in best]
-    return f"Also run, and not what this book judges the paper by: {sentences.named(others)}." if others else ""
+    return (
+        f"Also run: {sentences.named(others)}. A claim is judged by the largest size that has all that it compares."
+        if others
+        else ""
+    )
 
 
 def paper_table(group: Group, part: int | None = 1, *, page: str = "book", root: Path | None = None) -> str:

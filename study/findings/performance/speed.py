@@ -93,8 +93,9 @@ def summary(measured: Measured) -> str:
     for setting, race in measured.races("crafting").items():
         peer = fastest_peer(race)
         exact, fast = (faster(race[name], race[peer]) for name in ("ours, float32", "ours, fast"))
+        same = "in the same precision" if on_gpu(measured) else "in float32"
         said.append(
-            f"- {setting}: {exact.value:.2f} times as fast as {peer}, the fastest of the four libraries, in float32, "
+            f"- {setting}: {exact.value:.2f} times as fast as {peer}, the fastest of the four libraries, {same}, "
             f"and {fast.value:.1f} times in the fast mode."
         )
     for setting, race in measured.races("training").items():
@@ -106,6 +107,10 @@ def summary(measured: Measured) -> str:
             "product reaches."
         )
     return "\n".join(said)
+
+
+def on_gpu(measured: Measured) -> bool:
+    return measured.name.startswith("cuda")
 
 
 def question(measured: Measured, name: str) -> str:
@@ -287,7 +292,7 @@ def share_of_peak(measured: Measured, question: str, line: dict) -> float:
 def _race(measured: Measured, name: str, setting: str, race: Mapping[str, dict]) -> str:
     heads, cells, note = _columns(measured, name, race)
     body = [row(contestant, cells(line)) for contestant, line in race.items()]
-    return table(["", *heads], body, f"{setting[0].upper()}{setting[1:]}. {note}")
+    return table(["", *heads], body, f"{measured.device}: {setting}. {note}")
 
 
 def _columns(measured: Measured, name: str, race: Mapping[str, dict]):
@@ -304,7 +309,7 @@ def _columns(measured: Measured, name: str, race: Mapping[str, dict]):
 
     def share(line: dict) -> str:
         """Not of what mixes precisions: on a GPU torch's own float32 is TensorFloat-32, whose peak is not measured."""
-        mixed = line["contestant"] == COMMON and measured.answers[name]["machine"]["device"].startswith("cuda")
+        mixed = line["contestant"] == COMMON and on_gpu(measured)
         return NO_NUMBER if mixed else f"{100 * share_of_peak(measured, name, line):.0f}"
 
     rates = ["Images a second", "Peak memory (GB)"]

@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -99,6 +100,7 @@ def test_every_answer_is_printed_and_drawn():
     assert "nan" not in tables and tables.count("<table") == 6
     for figure in (speed.bars(found), speed.lines(found), speed.spent(found)):
         figure.canvas.draw()
+        plt.close(figure)
 
 
 def gradients(**shares) -> list[dict]:
