@@ -31,6 +31,7 @@ from study.plan import arithmetic, catalogue
 PART = 14 * 2**20  # bytes of a part at most
 ROOM = 56 * 2**20  # bytes that weights or checkpoints may fill all parts up to: in 8 files, with what is not packed
 FOR_RECORDS = 12 * 2**20  # of them, which weights leave free: some forty runs
+UNPACKED = 256 * 2**20  # bytes of what is in a part at most: notebooks shrink to a third or less, weights do not
 PREFIX, ENDING = "campaign-", ".tar.gz"  # of the name of a part
 LOG, GATE = "campaign.txt", "gate.json"
 GRACE = 25  # seconds before the end in which a run saves, and what it saved is packed
@@ -415,7 +416,10 @@ def _read(part: Path, root: Path) -> dict[str, bytes]:
     tarfile alone stops at the last member, and never sees the check sum, which is at the end of the stream.
     """
     with gzip.open(part) as stream:
-        whole = io.BytesIO(stream.read())
+        content = stream.read(UNPACKED + 1)
+    if len(content) > UNPACKED:
+        raise tarfile.TarError(f"there are more than {UNPACKED >> 20} MiB in it")
+    whole = io.BytesIO(content)
     with tarfile.open(fileobj=whole, mode="r:") as archive:
         members = archive.getmembers()
         for member in members:

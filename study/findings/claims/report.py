@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from study.evidence import comparisons
 from study.evidence.comparisons import FOUR_COLUMNS, HEADINGS, STRONG
+from study.evidence.estimates import Estimate
 from study.evidence.selection import Group
 from study.findings.claims import judge
 from study.findings.claims.judge import (
@@ -139,7 +140,7 @@ def forest_words(rulings: Sequence[Ruling]) -> Words:
 def by_size(rulings: Sequence[Ruling]) -> Figure | None:
     """How the difference of each claim moves with the size of the runs; None while no claim has two sizes.
 
-    A panel a claim, of its first comparison, as it was judged on the paper's columns under the corrected protocol.
+    A panel a claim, of the first comparison that says something under as many protocols as can be.
     """
     shown = _at_several_sizes(rulings)
     if not shown:
@@ -150,37 +151,57 @@ def by_size(rulings: Sequence[Ruling]) -> Figure | None:
         figure, panels = plt.subplots(lines, columns, figsize=(3.4 * columns, 2.6 * lines), squeeze=False)
         for panel in panels.flat[len(shown) :]:
             panel.remove()
-        for panel, ruling in zip(panels.flat, shown, strict=False):
-            first = ruling.findings[0].comparison
+        for panel, (comparison, by_trial) in zip(panels.flat, shown, strict=False):
             panel.axhline(0, color="black", lw=1)
-            if first.published is not None:
-                panel.axhline(100 * first.published, color="black", ls="--", lw=1)
-            for k, (_, findings) in enumerate(ruling.by_size[::-1]):
-                e = findings[0].estimate
-                reach = [[100 * (e.value - e.low)], [100 * (e.high - e.value)]]
-                panel.errorbar(k, 100 * e.value, yerr=reach, fmt="o", color=SIDE_BY_SIDE["corrected"][1], capsize=3)
-            panel.set_xticks(range(len(ruling.by_size)), [group[0].budget for group, _ in ruling.by_size[::-1]])
+            if comparison.published is not None:
+                panel.axhline(100 * comparison.published, color="black", ls="--", lw=1)
+            budgets = list(dict.fromkeys(budget for moving in by_trial.values() for budget in moving))
+            for trial, moving in by_trial.items():
+                aside, color, marker = SIDE_BY_SIDE[trial]
+                for budget, e in moving.items():
+                    reach = [[100 * (e.value - e.low)], [100 * (e.high - e.value)]]
+                    at = budgets.index(budget) + 0.08 * aside
+                    panel.errorbar(at, 100 * e.value, yerr=reach, fmt=marker, color=color, capsize=3, label=trial)
+            panel.set_xticks(range(len(budgets)), budgets)
             panel.margins(x=0.3)
-            panel.set_title(_name(first), fontsize=9)
+            panel.set_title(_name(comparison), fontsize=9)
         figure.supylabel("difference in accuracy (points)", fontsize=10)
+        marks = {
+            label: mark for panel in figure.axes for mark, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=2)
     return figure
 
 
 def by_size_words(rulings: Sequence[Ruling]) -> Words:
     said = [
-        f"{_name(r.findings[0].comparison)}: "
-        + ", ".join(f"{group[0].budget} {_signed(found[0].estimate.value)}" for group, found in r.by_size[::-1])
-        for r in _at_several_sizes(rulings)
+        f"{_name(comparison)}, {trial}: "
+        + ", ".join(f"{budget} {_signed(estimate.value)}" for budget, estimate in moving.items())
+        for comparison, by_trial in _at_several_sizes(rulings)
+        for trial, moving in by_trial.items()
     ]
     return {
         "caption": "The difference against the size of the runs, from the smallest to the largest, for each claim that "
-        "was run at more than one: its first comparison, corrected protocol. Dashed: the paper's.",
+        "was run at more than one: the first of its comparisons that say something under as many protocols as can be. "
+        "With 95 % intervals; dashed is the paper's.",
         "alt": f"Dots with intervals. {'; '.join(said)}.",
     }
 
 
-def _at_several_sizes(rulings: Sequence[Ruling]) -> list[Ruling]:
-    return [ruling for ruling in rulings if ruling.trial == "corrected" and len(ruling.by_size) > 1]
+def _at_several_sizes(rulings: Sequence[Ruling]) -> list[tuple[judge.Comparison, dict[str, dict[str, Estimate]]]]:
+    """Claims that were run at two sizes and say something: comparison, then trial, then budget, the smallest first."""
+    found = []
+    for _, judged in _by_claim(rulings):
+        moving = {trial: r for trial, r in judged.items() if trial in SIDE_BY_SIDE and len(r.by_size) > 1}
+        said = [k for r in moving.values() for k, f in enumerate(r.findings) if f.verdict not in (NO_ROOM, SILENT)]
+        if said:
+            k = max(said, key=lambda k: (said.count(k), -k))
+            by_trial = {
+                trial: {group[0].budget: findings[k].estimate for group, findings in r.by_size[::-1]}
+                for trial, r in moving.items()
+            }
+            found.append((next(iter(moving.values())).findings[k].comparison, by_trial))
+    return found
 
 
 def details(rulings: Sequence[Ruling], *, page: str = "book", root: Path | None = None) -> str:

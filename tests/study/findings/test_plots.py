@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 
 import fake_records as fake
 import matplotlib.pyplot as plt
@@ -164,15 +164,32 @@ def at_two_sizes(group):
     return judge.Evidence([larger, group]).rulings
 
 
-def test_a_difference_is_drawn_at_each_size_from_the_smallest_to_the_largest(group):
+def test_a_difference_is_drawn_at_each_size_from_the_smallest_to_the_largest(group, monkeypatch):
+    monkeypatch.setattr(judge.Evidence, "silent", lambda *_: None)
     rulings = at_two_sizes(group)
-    moving = [r for r in rulings if r.trial == "corrected" and len(r.by_size) == 2]
+    moving = {r.claim.id: r for r in rulings if r.trial == "corrected" and len(r.by_size) == 2}
     panels = report.by_size(rulings).axes
-    assert {r.claim.id for r in moving} == {"advprop-accuracy", "advprop-robustness"} and len(panels) == 2
-    for panel, ruling in zip(panels, moving, strict=True):
+    assert set(moving) == {"advprop-accuracy", "advprop-robustness"} and len(panels) == 2
+    for panel, ruling in zip(panels, moving.values(), strict=True):
+        names = [report._name(finding.comparison) for finding in ruling.findings]
+        k = names.index(panel.get_title(loc="left") or panel.get_title())
         drawn = [container.lines[0].get_ydata()[0] for container in panel.containers]
-        assert drawn == pytest.approx([100 * findings[0].estimate.value for _, findings in ruling.by_size[::-1]])
+        assert drawn == pytest.approx([100 * findings[k].estimate.value for _, findings in ruling.by_size[::-1]])
         assert [label.get_text() for label in panel.get_xticklabels()] == ["lite", "ladder-10"]
+
+
+def test_what_is_drawn_of_a_claim_says_something_under_as_many_protocols_as_can_be(monkeypatch):
+    """By the text neither network is better than guessing under FGSM 0.1, so PGD 0.1 is what both can show."""
+    monkeypatch.setattr(judge.Evidence, "silent", lambda *_: None)
+    weak = {"corrected:fgsm-0.1": 0.05, "corrected:pgd-0.1": 0.5, "published:fgsm-0.1": 0.5, "published:pgd-0.1": 0.5}
+    group = [
+        fake.record(key, protocol, budget=budget, **weak)
+        for key, protocol, budget in product(("adversarial", "traditional"), catalogue.PROTOCOLS, ("lite", "ladder-10"))
+    ]
+    by_budget = [[r for r in group if r.budget == budget] for budget in ("ladder-10", "lite")]
+    said = report.by_size_words(judge.Evidence(by_budget).rulings)["alt"]
+    assert "Adversarial − Traditional, PGD 0.1, published" in said and "PGD 0.1, corrected" in said
+    assert "FGSM 0.1" not in said
     assert report.by_size(judge.Evidence([group]).rulings) is None
 
 

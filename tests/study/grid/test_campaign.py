@@ -255,6 +255,15 @@ def test_a_damaged_part_is_named_and_the_others_are_unpacked(tmp_path, damage):
     assert os.listdir(tmp_path / "there") == ["b"]
 
 
+def test_a_part_that_would_fill_the_memory_is_refused_before_it_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "UNPACKED", 100_000)
+    (tmp_path / "out").mkdir()
+    Parts(tmp_path / "out").add({"results/zeros": bytes(200_000)})
+    with pytest.raises(ValueError, match="more than 0 MiB in it"):
+        unpack(tmp_path / "out", tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
 def test_what_came_as_a_record_and_is_none_for_other_readers_is_named_and_left_out(tmp_path):
     (tmp_path / "out").mkdir()
     short = fake.record("als", drop=["corrected:clean"])
