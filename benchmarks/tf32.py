@@ -13,7 +13,7 @@ from study.plan.attacks import PAPER_COLUMNS, PGD_20, Attack
 
 KEYS = ("adversarial", "advprop")  # a campaign brings their weights
 RECORDS = ROOT / "results" / "brief" / "cifar10-jpeg" / "corrected"
-STRONG = 512  # images that PGD-20 gets
+STRONG_IMAGES = 512  # that PGD-20 gets
 
 
 def question(images: int = 2_000) -> list[dict]:
@@ -23,7 +23,9 @@ def question(images: int = 2_000) -> list[dict]:
         record = records.read(RECORDS / key / "seed0" / "record.json")
         network = Network(record, work_folder(record.where) / WEIGHTS)
         network.refuse_missing()
-        lines = changed(network.model, *network.first(images, images), [*PAPER_COLUMNS, PGD_20], strong_size=STRONG)
+        lines = changed(
+            network.model, *network.first(images, images), [*PAPER_COLUMNS, PGD_20], strong_size=STRONG_IMAGES
+        )
         found += [{"network": key, **line} for line in lines]
     return found
 

@@ -53,7 +53,7 @@ def difference(group: Group, a: Place, b: Place, confidence: float = 0.95) -> Es
 def better_than_guessing(
     group: Group, masks: Iterable[np.ndarray], confidence: float = 0.95, margin: float = 0.0
 ) -> bool:
-    """Whether one network at least is right about more images than a guess would be, and by more than the margin.
+    """Whether a network is for certain right about more images than by guessing, by more than the margin.
 
     Else a difference says nothing.
     """

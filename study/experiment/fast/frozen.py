@@ -28,7 +28,10 @@ class _Frozen(torch.autograd.Function):
 
 
 class FrozenBatchNorm2d(SharedBatchNorm2d):
-    """torch's in training mode. In evaluation mode no weight has a gradient: whoever attacks asks for none."""
+    """torch's in training mode. In evaluation mode its own weight and bias get no gradient, and nobody is told.
+
+    Whoever attacks asks for none; to train a network in evaluation mode, keep torch's.
+    """
 
     def forward(self, x: Tensor, branch: str = "main") -> Tensor:
         if self.training or not x.requires_grad:

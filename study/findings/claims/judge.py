@@ -26,7 +26,7 @@ from study.plan import catalogue
 TRIALS = ("published", "corrected", "stronger attack")
 REPRODUCED, SMALLER, CONTRADICTED, REFUTED = "reproduced", "smaller", "contradicted", "not reproduced"
 OPEN = "cannot be decided"  # at this size: the interval has room for the claim and for its opposite
-NO_ROOM = "no room"  # neither network is better than guessing by a point
+NO_ROOM = "no room"  # neither network is for certain better than guessing by more than a point
 SILENT = "no evidence"  # one of them is masked, or has collapsed
 VERDICTS = (REPRODUCED, SMALLER, NO_ROOM, SILENT, OPEN, REFUTED, CONTRADICTED)  # from best to worst
 NOT_RUN, NOT_ASKED = "not run", "not asked"

@@ -155,7 +155,7 @@ def by_size(rulings: Sequence[Ruling]) -> Figure | None:
             panel.axhline(0, color="black", lw=1)
             if comparison.published is not None:
                 panel.axhline(100 * comparison.published, color="black", ls="--", lw=1)
-            budgets = list(dict.fromkeys(budget for moving in by_trial.values() for budget in moving))
+            budgets = [budget for budget in catalogue.BUDGETS if any(budget in moving for moving in by_trial.values())]
             for trial, moving in by_trial.items():
                 aside, color, marker = SIDE_BY_SIDE[trial]
                 for budget, e in moving.items():
@@ -183,7 +183,7 @@ def by_size_words(rulings: Sequence[Ruling]) -> Words:
     return {
         "caption": "The difference against the size of the runs, from the smallest to the largest, for each claim that "
         "was run at more than one: the first of its comparisons that say something under as many protocols as can be. "
-        "With 95 % intervals; dashed is the paper's.",
+        "An interval is as wide as the claim's number of comparisons asks for; dashed is the paper's difference.",
         "alt": f"Dots with intervals. {'; '.join(said)}.",
     }
 

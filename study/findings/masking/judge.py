@@ -29,7 +29,7 @@ from study.plan import catalogue
 CLEAR, UNDECIDED, MASKED, COLLAPSED = "no sign of masking", "undecided", "masked", "collapsed"
 VERDICTS = (CLEAR, UNDECIDED, MASKED, COLLAPSED)  # from best to worst
 NEAR_GUESSING = 3  # times as accurate as guessing, without an attack: less, and a network has collapsed
-OVERSHOT = 2  # times as accurate as guessing, under an attack of 0.5, which may overshoot: up to this it is no sign
+OVERSHOT = 0.02  # above guessing, under an attack of 0.5 in pixels, which overshoots on most networks: still no sign
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ def _compared(runs: Group, before: str, after: str, confidence: float, alone: bo
     except KeyError:
         return Finding(NOT_MEASURED, after, before)
     attack = runs[0].measurement(after).attack
-    guess = (OVERSHOT if attack["eps"] >= 0.5 else 1) / len(runs[0].data["classes"])
+    overshoots = attack["eps"] >= 0.5 and attack["space"] == "pixels"
+    guess = 1 / len(runs[0].data["classes"]) + (OVERSHOT if overshoots else 0.0)
     masks = comparisons.same_images(measured)
     if not before:
         return _guessed(after, *masks, confidence, guess)

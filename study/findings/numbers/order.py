@@ -29,10 +29,9 @@ def agreement(group: Group, alike: float = 0.7) -> str:
     sentences = [
         f"Under the `published` protocol ({setting}), {len(rows_run(group, 'published'))} methods are compared."
     ]
-    sentences += [f"They stand in the paper's order in {', '.join(agree)}." if agree else ""]
-    order = "" if agree else " stand in the paper's order"
-    sentences += [f"They do not{order} in {', '.join(differ)}." if differ else ""]
-    sentences += ["In brackets is Spearman's rank correlation with it."]
+    sentences += [f"Their order is much like the paper's in {', '.join(agree)}." if agree else ""]
+    sentences += [f"Their order is another one in {', '.join(differ)}." if differ else ""]
+    sentences += [f"In brackets is the rank correlation; from {alike} on it counts as much alike."]
     sentences += [f"The level is not the paper's: averaged over the methods, our columns lie {place}."]
     return " ".join(filter(None, sentences))
 

@@ -70,7 +70,7 @@ def test_the_summary_says_the_ratios_that_the_rounds_give():
     )
     said = speed.summary(found)
     assert "1.50 times as fast as art" in said and "5.0 times in the fast mode." in said
-    assert "4.0 times as fast as common practice, 5.0 times in the fast mode" in said
+    assert "4.00 (4.00 to 4.00) times as fast as common practice, 5.00 (5.00 to 5.00) times in the fast" in said
 
 
 def test_a_lever_that_did_not_help_in_every_round_is_not_said_to_help():
