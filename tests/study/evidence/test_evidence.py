@@ -105,6 +105,12 @@ def test_accuracies_set_against_one_another_are_of_the_same_seeds():
     assert (first.value, first.seeds) == (0.5, 1)
 
 
+def test_a_network_is_better_than_guessing_if_its_interval_is_above_a_guess_and_the_margin():
+    mask, low = (np.arange(200) < 40)[None], wilson(40, 200)[0]  # a guess among ten classes is right of a tenth
+    for margin, better in ((low - 0.1 - 1e-6, True), (low - 0.1 + 1e-6, False)):
+        assert comparisons.better_than_guessing([fake.record()], [0 * mask, mask], margin=margin) == better
+
+
 def test_an_experiment_that_left_the_catalogue_is_stale_and_breaks_nothing(results):
     gone = dataclasses.replace(fake.record("advprop"), key="als-0.3")
     fake.put(gone, results)

@@ -176,8 +176,9 @@ def test_chance_excuses_attacks_that_are_read_off_at_their_last_step_and_no_othe
 def test_an_attack_of_half_the_range_may_leave_twice_a_guess(left, expected):
     """It overshoots; but what one of 0.1 leaves beyond a guess is a sign."""
     smaller = {"corrected:fgsm-0.1": 0.03, "corrected:pgd-0.5": 0.0}
-    assert failing(judged(network(**smaller, **{"corrected:fgsm-0.5": left}))) == expected
-    assert failing(judged(network(**{"corrected:fgsm-16/255": 0.03, "corrected:fgsm-0.1": 0.12}))) == {"size"}
+    assert failing(judged(network("adversarial", **smaller, **{"corrected:fgsm-0.5": left}))) == expected
+    level = {"corrected:fgsm-16/255": 0.03, "corrected:pgd-10-16/255": 0.03}
+    assert failing(judged(network("adversarial", **level, **{"corrected:fgsm-0.1": 0.2}))) == {"size"}
 
 
 def test_all_comparisons_of_a_network_share_an_error_of_five_percent():
