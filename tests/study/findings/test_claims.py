@@ -182,11 +182,16 @@ def test_a_claim_is_judged_by_the_largest_size_at_which_all_its_rows_were_run():
     assert [group for group, _ in in_trial(rulings, "als-accuracy").by_size] == [small]
 
 
-def test_an_experiment_that_the_paper_does_not_have_is_judged_under_the_corrected_protocol_alone():
-    group = [fake.record("als"), fake.record("label-smoothing")]
-    rulings = judge.Evidence([group]).rulings
-    assert in_trial(rulings, "label-smoothing-enough", "published").verdict == judge.NOT_ASKED
-    assert in_trial(rulings, "label-smoothing-enough").verdict not in (judge.NOT_RUN, judge.NOT_ASKED)
+@pytest.mark.parametrize("others", [[], [{"row": "als", "against": "traditional", "columns": ["clean"]}]])
+def test_a_claim_with_an_experiment_that_the_paper_lacks_is_judged_under_the_corrected_protocol_alone(
+    others, monkeypatch
+):
+    asked = [{"row": "als", "against": "label-smoothing", "columns": ["clean"]}, *others]
+    entry = {"id": "x", "title": "", "sentence": "", "where": "", "direction": "more", "comparisons": asked}
+    monkeypatch.setattr(judge, "claims", lambda: (judge.claim(**entry),))
+    rulings = judge.Evidence([[fake.record(key) for key in ("als", "label-smoothing", "traditional")]]).rulings
+    assert in_trial(rulings, "x", "published").verdict == judge.NOT_ASKED
+    assert in_trial(rulings, "x").verdict not in (judge.NOT_RUN, judge.NOT_ASKED)
 
 
 def test_accuracy_is_set_against_a_guess():
