@@ -273,8 +273,12 @@ PROBED = {
     "no gradient where the network is wrong anyway": ({"zero_gradient": pack_mask(np.arange(200) >= 150)}, set()),
     "Square beats PGD": ({"counts": {"square-8/255": 5}}, {"square"}),
     "a loss that is still rising": (
-        {"loss": {"0": 1.0, "19": 2.9, "20": 3.0}, "last_step": (0.05, 0.15)},
+        {"loss": {"0": 1.0, "19": 2.97, "20": 3.0}, "last_step": (0.02, 0.04)},
         {"rising"},
+    ),
+    "a last step of less than a hundredth of the rise": (
+        {"loss": {"0": 1.0, "19": 2.99, "20": 3.0}, "last_step": (0.005, 0.015)},
+        set(),
     ),
     "a loss that never moves": ({"loss": {"0": 3.0, "19": 3.0, "20": 3.0}, "last_step": (0.0, 0.0)}, set()),
     "a last step that is nothing for certain": (
@@ -289,6 +293,8 @@ def test_a_probe_is_judged_by_the_written_rules(what):
     changes, expected = PROBED[what]
     verdict = judged(RECORD, **{RECORD.where: probe(RECORD, **changes)})
     assert failing(verdict) == expected
+    decided = [f for r in verdict.results for f in r.findings if f.outcome in (checks.PASSES, checks.FAILS)]
+    assert all(finding.estimate for finding in decided), "each says by what"
     assert verdict.verdict == {True: "masked"}.get(
         bool(expected - {"rising"}), "undecided" if expected else judge.CLEAR
     )
