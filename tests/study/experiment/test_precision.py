@@ -152,6 +152,15 @@ def test_a_network_is_measured_in_float32_whatever_the_caller_has_set(loose, wit
     assert all(found == {(False, "highest")} for found in seen.values()), seen
 
 
+@newer
+@pytest.mark.parametrize("tf32", [False, True])
+def test_an_evaluation_that_asks_for_it_rounds_a_gpus_convolutions_and_nothing_else(tf32, witness):
+    data, before, seen = miniature.dataset(test_size=8), settings(), set()
+    witness.note = lambda: seen.add((B.cudnn.conv.fp32_precision, B.cuda.matmul.fp32_precision))
+    evaluate({"true": witness}, data.test_images, data.test_labels, [*PAPER_COLUMNS], sweep_size=8, tf32=tf32)
+    assert seen == {("tf32" if tf32 else "ieee", "ieee")} and settings() == before
+
+
 @pytest.mark.parametrize(
     "measure", [evaluate, probe.probe, transfer.among, recombine.crossed, autoattack.attack, explore.explore]
 )
