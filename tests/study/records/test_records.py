@@ -179,10 +179,10 @@ NOT_A_RECORD = {
 }
 
 
-def test_a_number_at_the_end_of_its_range_is_read(path):
+def test_a_number_at_the_end_of_its_range_is_read_whole_or_not(path):
     def ends(raw):
         raw["curve"][0].update(clean_accuracy=0.0, adversarial_accuracy=1.0, epoch=1)
-        raw["cost"].update(steps=0, training_seconds=1e9)
+        raw["cost"].update(steps=0, training_seconds=1e9, evaluation_seconds=10**9)
 
     rewrite(path, ends)
     assert records.read(path).curve[0]["adversarial_accuracy"] == 1.0
