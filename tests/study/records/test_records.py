@@ -179,6 +179,22 @@ NOT_A_RECORD = {
 }
 
 
+@pytest.mark.parametrize("n", [fake_records.IMAGES, 100])
+def test_an_older_record_may_say_of_strong_attacks_that_they_are_of_all_images_if_they_are(path, n):
+    def older(raw):
+        strong = [m for m in raw["measurements"] if m["attack"]["images"] == "strong"]
+        for m in strong:
+            m["attack"]["images"] = "all"
+            m.update(n=n, correct=pack_mask(np.ones(n, bool)))
+
+    rewrite(path, older)
+    if n == fake_records.IMAGES:
+        assert records.read(path).measurement("corrected:pgd-20-8/255").attack["images"] == "all"
+    else:
+        with pytest.raises(ValueError, match="pgd-20-8/255.* is not the suite's attack"):
+            records.read(path)
+
+
 def test_a_number_at_the_end_of_its_range_is_read_whole_or_not(path):
     def ends(raw):
         raw["curve"][0].update(clean_accuracy=0.0, adversarial_accuracy=1.0, epoch=1)
