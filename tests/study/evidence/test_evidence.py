@@ -143,6 +143,20 @@ def test_a_larger_size_is_shown_where_it_has_all_that_is_asked_for_and_the_best_
     assert selection.largest(results / "nowhere", ["als"]) == []
 
 
+def test_sizes_come_largest_first_the_original_images_before_a_copy_and_no_other_data(results):
+    for budget, dataset in (("lite", "cifar10-jpeg"), ("lite", "cifar10"), ("full", "cifar10-jpeg"), ("full", "svhn")):
+        fake.put(fake.record("advprop", budget=budget, dataset=dataset, title=dataset), results)
+    found = [(group[0].budget, group[0].config["dataset"]) for group in selection.by_size(results)]
+    assert found == [("full", "cifar10-jpeg"), ("lite", "cifar10"), ("lite", "cifar10-jpeg")]
+
+
+def test_the_rows_that_were_run_are_those_of_the_table_and_the_protocol_in_question():
+    group = [fake.record("als"), fake.record("sat", "published"), fake.record("adversarial-large-eps")]
+    assert set(selection.rows_run(group)) == {"als", "sat"}, "of Table 1, under either protocol"
+    assert set(selection.rows_run(group, "published")) == {"sat"}
+    assert set(selection.rows_run(group, part=2)) == {"adversarial-large-eps"}
+
+
 def test_the_original_images_come_before_a_copy_and_a_copy_of_ones_own_packing_counts(results):
     for dataset in ("cifar10-jpeg:mine.tar.gz", "cifar10-jpeg", "cifar10"):
         fake.put(fake.record("advprop", dataset=dataset, title=dataset), results)
