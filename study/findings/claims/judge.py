@@ -283,8 +283,8 @@ def _find(comparison: Comparison, trial: str, claim: Claim, group: Group, eviden
         "p": min(1.0, len(claim.comparisons) * p_value(estimate, claim.direction, claim.margin)),
     }
     found["visible"] = estimate.visible(claim.confidence)
-    attacked = any(not place[2].endswith(":clean") for place in places if place)
-    silent = [why for place in places if place and (why := evidence.silent(group, *place[:2]))]
+    attacked = any(not place[2].endswith(":clean") for place in there)
+    silent = [why for place in there if (why := evidence.silent(group, *place[:2]))]
     if masking.COLLAPSED in silent or (attacked and silent):
         return Finding(comparison, *places, SILENT, **found | {"p": None})
     if places[1] and not comparisons.better_than_guessing(group, attacked_alone, claim.confidence, MARGIN):

@@ -27,6 +27,7 @@ def test_the_ends_of_a_wilson_interval_are_where_the_score_test_just_rejects():
 def test_an_interval_has_width_even_when_all_or_none_are_correct():
     assert wilson(0, 100)[0] == 0 and wilson(0, 100)[1] > 0.03
     assert wilson(100, 100)[1] == 1 and wilson(100, 100)[0] < 0.97
+    assert all(wilson(0, n)[0] == 0 and wilson(n, n)[1] == 1 for n in range(1, 200)), "exactly, whatever the rounding"
 
 
 def test_more_images_and_less_confidence_narrow_the_interval():
@@ -55,6 +56,7 @@ def test_the_rank_correlation_is_the_correlation_of_ranks():
     assert rank_correlation(ours, theirs) == pytest.approx(np.corrcoef(ranks)[0, 1])
     assert rank_correlation(ours, [10 * x**3 for x in ours]) == pytest.approx(1)
     assert rank_correlation(ours, [-x for x in ours]) == pytest.approx(-1)
+    assert rank_correlation([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5), "three rows have an order"
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [([1, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, 1, 1], [1, 2, 3])])
@@ -153,7 +155,8 @@ def test_over_several_trainings_interval_and_p_value_agree(seeds):
     for gain in np.linspace(-0.06, 0.06, 25):
         a, b = masks(0.6 + gain, 0.6, n=500, seeds=seeds, seed=round(1000 * gain) + 100)
         found = estimates.difference(a, b)
-        assert (found.low > 0 or found.high < 0) == (found.p_value() < 0.05)
+        for null in (0.0, 0.03, -0.03):
+            assert (found.low > null or found.high < null) == (found.p_value(null) < 0.05)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.02, 0.05])

@@ -105,6 +105,12 @@ def test_accuracies_set_against_one_another_are_of_the_same_seeds():
     assert (first.value, first.seeds) == (0.5, 1)
 
 
+def test_a_network_is_better_than_guessing_if_its_interval_is_above_a_guess_and_the_margin():
+    mask, low = (np.arange(200) < 40)[None], wilson(40, 200)[0]  # a guess among ten classes is right of a tenth
+    for margin, better in ((low - 0.1 - 1e-6, True), (low - 0.1 + 1e-6, False)):
+        assert comparisons.better_than_guessing([fake.record()], [0 * mask, mask], margin=margin) == better
+
+
 def test_an_experiment_that_left_the_catalogue_is_stale_and_breaks_nothing(results):
     gone = dataclasses.replace(fake.record("advprop"), key="als-0.3")
     fake.put(gone, results)
@@ -135,6 +141,20 @@ def test_a_larger_size_is_shown_where_it_has_all_that_is_asked_for_and_the_best_
     assert [group[0].budget for group in selection.largest(results, ["als"])] == ["full"]
     assert [group[0].budget for group in selection.largest(results, ["als", "sat"])] == ["lite"], "under one protocol"
     assert selection.largest(results / "nowhere", ["als"]) == []
+
+
+def test_sizes_come_largest_first_the_original_images_before_a_copy_and_no_other_data(results):
+    for budget, dataset in (("lite", "cifar10-jpeg"), ("lite", "cifar10"), ("full", "cifar10-jpeg"), ("full", "svhn")):
+        fake.put(fake.record("advprop", budget=budget, dataset=dataset, title=dataset), results)
+    found = [(group[0].budget, group[0].config["dataset"]) for group in selection.by_size(results)]
+    assert found == [("full", "cifar10-jpeg"), ("lite", "cifar10"), ("lite", "cifar10-jpeg")]
+
+
+def test_the_rows_that_were_run_are_those_of_the_table_and_the_protocol_in_question():
+    group = [fake.record("als"), fake.record("sat", "published"), fake.record("adversarial-large-eps")]
+    assert set(selection.rows_run(group)) == {"als", "sat"}, "of Table 1, under either protocol"
+    assert set(selection.rows_run(group, "published")) == {"sat"}
+    assert set(selection.rows_run(group, part=2)) == {"adversarial-large-eps"}
 
 
 def test_the_original_images_come_before_a_copy_and_a_copy_of_ones_own_packing_counts(results):

@@ -83,6 +83,16 @@ def test_an_older_torch_has_its_two_settings_set(monkeypatch):
     assert [strict for _, _, strict in precision._settings()] == ["highest", False, False]
 
 
+def test_a_forward_in_half_precision_sees_a_weight_that_has_changed_since_the_last():
+    """As it has between the two steps of the published update: a copy that autocast kept would be the old one."""
+    weight, seen = torch.nn.Parameter(torch.ones(1, 1)), []
+    with precision.autocast(torch.device("cpu"), torch.bfloat16):
+        for value in (1.0, 2.0):
+            weight.data.fill_(value)
+            seen.append(torch.nn.functional.linear(torch.ones(1, 1), weight).item())
+    assert seen == [1.0, 2.0]
+
+
 def test_a_callers_inference_mode_changes_no_evaluation():
     data = miniature.dataset(test_size=8)
     model = build.build_model(miniature.config(), data).eval()
@@ -140,6 +150,15 @@ def test_a_network_is_measured_in_float32_whatever_the_caller_has_set(loose, wit
     config = miniature.config(epochs=1)
     by("training", lambda: miniature.fit(config, miniature.dataset(), model=witness.train(), step=step))
     assert all(found == {(False, "highest")} for found in seen.values()), seen
+
+
+@newer
+@pytest.mark.parametrize("tf32", [False, True])
+def test_an_evaluation_that_asks_for_it_rounds_a_gpus_convolutions_and_nothing_else(tf32, witness):
+    data, before, seen = miniature.dataset(test_size=8), settings(), set()
+    witness.note = lambda: seen.add((B.cudnn.conv.fp32_precision, B.cuda.matmul.fp32_precision))
+    evaluate({"true": witness}, data.test_images, data.test_labels, [*PAPER_COLUMNS], sweep_size=8, tf32=tf32)
+    assert seen == {("tf32" if tf32 else "ieee", "ieee")} and settings() == before
 
 
 @pytest.mark.parametrize(

@@ -420,10 +420,12 @@ def test_on_a_gpu_auto_precision_is_bfloat16_or_else_what_its_tensor_cores_have(
 
 
 @pytest.mark.parametrize("precision", ["auto", "fast"])
-@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("native", [True, False, None])  # None: a torch that does not say
 def test_elsewhere_auto_precision_is_bfloat16_or_float32_and_never_float16(monkeypatch, precision, native):
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: native, raising=False)
+        if native is None:
+            monkeypatch.delattr(torch.cpu, probe)
     assert run.training_dtype(precision, torch.device("cpu")) == (torch.bfloat16 if native else None)
     assert run.training_dtype(precision, torch.device("mps")) is None
 

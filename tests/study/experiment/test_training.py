@@ -627,13 +627,15 @@ def at(checkpoint) -> tuple[int, int]:
     return len(state["curve"]), state["begun"]["steps"] if state["begun"] else 0
 
 
-def test_a_training_saves_once_a_minute_also_within_an_epoch_and_at_its_end(tmp_path, monkeypatch):
+@pytest.mark.parametrize("seconds", ["", "75"])  # a minute, and what is over at the end of a step
+def test_a_training_saves_once_a_minute_or_as_told_also_within_an_epoch_and_at_its_end(tmp_path, monkeypatch, seconds):
     slow, save, saved = SlowSteps(), training.save_checkpoint, []
 
     def noted(path, *arguments):
         save(path, *arguments)
         saved.append((slow.now, *at(path)))
 
+    monkeypatch.setenv(training.SAVE_EVERY, seconds)
     monkeypatch.setattr(training, "time", slow)
     monkeypatch.setattr(training, "save_checkpoint", noted)
     miniature.fit(

@@ -60,6 +60,16 @@ def test_a_claim_knows_where_the_papers_own_numbers_do_not_support_a_sentence():
     }
 
 
+@pytest.mark.parametrize("direction", ["same", "no more"])
+@pytest.mark.parametrize(("row", "against"), [("sat", "adversarial"), ("adversarial", "sat")])
+def test_the_papers_numbers_support_no_difference_where_theirs_is_within_the_margin(row, against, direction):
+    asked = [{"row": row, "against": against, "columns": ["clean"]}]
+    entry = {"id": "x", "title": "", "sentence": "", "where": "", "direction": direction, "comparisons": asked}
+    (printed,) = (comparison.published for comparison in judge.claim(**entry).comparisons)
+    for margin, within in ((abs(printed) + 1e-6, True), (abs(printed) - 1e-6, direction == "no more" and printed < 0)):
+        assert judge.supported_by_the_paper(judge.claim(**entry, margin=margin)) == within
+
+
 @pytest.mark.parametrize(
     ("interval", "published", "direction", "verdict"),
     [
@@ -83,6 +93,14 @@ def test_a_claim_knows_where_the_papers_own_numbers_do_not_support_a_sentence():
         ((-0.05, -0.06, -0.04), 0.0, "same", "contradicted"),
         ((0.02, 0.011, 0.03), 0.0, "same", "contradicted"),
         ((0.02, 0.01, 0.03), -0.01, "more", "reproduced"),  # the paper's own sign is wrong: any gain will do
+        # at a border: half of the paper's difference is enough, and an interval that ends on one has not left it
+        ((0.015, 0.01, 0.02), 0.03, "more", "reproduced"),
+        ((0.01, 0.0, 0.015), 0.03, "more", "cannot be decided"),
+        ((-0.01, -0.02, 0.0), 0.03, "more", "not reproduced"),
+        ((0.00, -0.01, 0.009), 0.0, "same", "cannot be decided"),
+        ((0.00, -0.009, 0.01), 0.0, "same", "cannot be decided"),
+        ((0.02, 0.01, 0.03), 0.0, "same", "cannot be decided"),
+        ((-0.02, -0.03, -0.01), 0.0, "same", "cannot be decided"),
     ],
 )
 def test_a_verdict_follows_the_written_rules(interval, published, direction, verdict):
@@ -153,21 +171,27 @@ def test_a_network_whose_gradient_is_masked_says_nothing_under_attack_and_someth
 
 
 def test_a_claim_is_judged_by_the_largest_size_at_which_all_its_rows_were_run():
-    rows = ("advprop", "traditional")
-    small = [fake.record(key, budget="lite") for key in (*rows, "als")]
-    large = [fake.record(key, budget="ladder-10") for key in rows]
+    small = [fake.record(key, budget="lite") for key in catalogue.rows()]
+    large = [fake.record(key, budget="ladder-10") for key in ("advprop", "traditional")]
     rulings = judge.Evidence([large, small]).rulings
     assert in_trial(rulings, "advprop-accuracy").group == large
     assert in_trial(rulings, "als-accuracy").group == small
+    of_four_pairs = in_trial(rulings, "separate-norms-accuracy")
+    assert of_four_pairs.group == small and len(of_four_pairs.findings) == 4, "one of its pairs is there at both sizes"
     assert [group for group, _ in in_trial(rulings, "advprop-accuracy").by_size] == [large, small]
     assert [group for group, _ in in_trial(rulings, "als-accuracy").by_size] == [small]
 
 
-def test_an_experiment_that_the_paper_does_not_have_is_judged_under_the_corrected_protocol_alone():
-    group = [fake.record("als"), fake.record("label-smoothing")]
-    rulings = judge.Evidence([group]).rulings
-    assert in_trial(rulings, "label-smoothing-enough", "published").verdict == judge.NOT_ASKED
-    assert in_trial(rulings, "label-smoothing-enough").verdict not in (judge.NOT_RUN, judge.NOT_ASKED)
+@pytest.mark.parametrize("others", [[], [{"row": "als", "against": "traditional", "columns": ["clean"]}]])
+def test_a_claim_with_an_experiment_that_the_paper_lacks_is_judged_under_the_corrected_protocol_alone(
+    others, monkeypatch
+):
+    asked = [{"row": "als", "against": "label-smoothing", "columns": ["clean"]}, *others]
+    entry = {"id": "x", "title": "", "sentence": "", "where": "", "direction": "more", "comparisons": asked}
+    monkeypatch.setattr(judge, "claims", lambda: (judge.claim(**entry),))
+    rulings = judge.Evidence([[fake.record(key) for key in ("als", "label-smoothing", "traditional")]]).rulings
+    assert in_trial(rulings, "x", "published").verdict == judge.NOT_ASKED
+    assert in_trial(rulings, "x").verdict not in (judge.NOT_RUN, judge.NOT_ASKED)
 
 
 def test_accuracy_is_set_against_a_guess():

@@ -118,6 +118,12 @@ def test_what_is_packed_is_unpacked():
         packing.pack(np.zeros(3))
 
 
+def test_the_same_data_give_the_same_bytes_in_whatever_order_they_come(tmp_path):
+    data = {"b": 1, "a": {"d": 2, "c": 3}}
+    again = {"a": {"c": 3, "d": 2}, "b": 1}
+    assert packing.write(data, tmp_path / "x").read_bytes() == packing.write(again, tmp_path / "y").read_bytes()
+
+
 def test_the_images_are_the_first_of_each_class(first_world):
     data = json.loads(first_world.file.read_text())
     assert data["images"]["labels"] == list(range(len(DATA.classes)))

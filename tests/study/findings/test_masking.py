@@ -185,7 +185,7 @@ def test_all_comparisons_of_a_network_share_an_error_of_five_percent():
     record = network("traditional")
     verdict = judged(record)
     of_records = sum(len(result.findings) for result in verdict.results if not result.check.of_probe)
-    of_a_probe = sum(result.check.of_each for result in verdict.results if result.outcome == checks.NOT_MEASURED)
+    of_a_probe = 5 + len(catalogue.rows()) - 1  # five checks of one comparison each, and every other network
     asked = of_records + of_a_probe  # whether or not it was measured
     (finding, *_) = verdict.result("noise").findings
     pair = [record.measurement(name).mask[None] for name in (finding.after, finding.before)]
@@ -219,6 +219,17 @@ def test_rows_that_were_not_run_have_no_verdict():
         ("als", "published"),
         ("als", "corrected"),
     ]
+
+
+def test_a_network_says_nothing_where_it_is_masked_or_has_collapsed_whether_or_not_it_is_one_of_the_papers():
+    def silent(record):
+        return judge.silent([record], record.key, "corrected", {})
+
+    assert silent(network("adversarial")) is silent(network(drop=["corrected:noise-0.1"])) is None
+    assert silent(network("adversarial", **{"corrected:fgsm-0.5": 0.8})) == "masked"
+    for key in ("adversarial", "label-smoothing"):  # which the paper does not have
+        assert silent(fake.record(key, **{"corrected:clean": 0.2})) == "collapsed"
+    assert silent(fake.record("label-smoothing", **{"corrected:clean": 0.9})) is None
 
 
 def test_several_seeds_are_judged_together():
@@ -262,9 +273,14 @@ PROBED = {
     "no gradient where the network is wrong anyway": ({"zero_gradient": pack_mask(np.arange(200) >= 150)}, set()),
     "Square beats PGD": ({"counts": {"square-8/255": 5}}, {"square"}),
     "a loss that is still rising": (
-        {"loss": {"0": 1.0, "19": 2.9, "20": 3.0}, "last_step": (0.05, 0.15)},
+        {"loss": {"0": 1.0, "19": 2.97, "20": 3.0}, "last_step": (0.02, 0.04)},
         {"rising"},
     ),
+    "a last step of less than a hundredth of the rise": (
+        {"loss": {"0": 1.0, "19": 2.99, "20": 3.0}, "last_step": (0.005, 0.015)},
+        set(),
+    ),
+    "a loss that never moves": ({"loss": {"0": 3.0, "19": 3.0, "20": 3.0}, "last_step": (0.0, 0.0)}, set()),
     "a last step that is nothing for certain": (
         {"loss": {"0": 1.0, "19": 2.9, "20": 3.0}, "last_step": (-0.05, 0.25)},
         set(),
@@ -277,6 +293,8 @@ def test_a_probe_is_judged_by_the_written_rules(what):
     changes, expected = PROBED[what]
     verdict = judged(RECORD, **{RECORD.where: probe(RECORD, **changes)})
     assert failing(verdict) == expected
+    decided = [f for r in verdict.results for f in r.findings if f.outcome in (checks.PASSES, checks.FAILS)]
+    assert all(finding.estimate for finding in decided), "each says by what"
     assert verdict.verdict == {True: "masked"}.get(
         bool(expected - {"rising"}), "undecided" if expected else judge.CLEAR
     )

@@ -65,7 +65,8 @@ def test_a_mask_for_another_number_of_images_is_refused(n):
 def test_a_record_comes_back_equal(record, path):
     assert records.read(path) == record
     assert records.read(path).schema == records.SCHEMA
-    json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    raw = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert "larger" not in raw, "what lies beside a record is not written into it"
 
 
 def test_a_record_says_where_it_belongs(record):
@@ -176,6 +177,31 @@ NOT_A_RECORD = {
     "a duration without an end": (lambda raw: raw["cost"].update(training_seconds=10**400), "it is int, not float"),
     "a text that no page can show": (lambda raw: raw["data"].update(title="\ud800"), "title: .*surrogates not allowed"),
 }
+
+
+@pytest.mark.parametrize("n", [fake_records.IMAGES, 100])
+def test_an_older_record_may_say_of_strong_attacks_that_they_are_of_all_images_if_they_are(path, n):
+    def older(raw):
+        strong = [m for m in raw["measurements"] if m["attack"]["images"] == "strong"]
+        for m in strong:
+            m["attack"]["images"] = "all"
+            m.update(n=n, correct=pack_mask(np.ones(n, bool)))
+
+    rewrite(path, older)
+    if n == fake_records.IMAGES:
+        assert records.read(path).measurement("corrected:pgd-20-8/255").attack["images"] == "all"
+    else:
+        with pytest.raises(ValueError, match="pgd-20-8/255.* is not the suite's attack"):
+            records.read(path)
+
+
+def test_a_number_at_the_end_of_its_range_is_read_whole_or_not(path):
+    def ends(raw):
+        raw["curve"][0].update(clean_accuracy=0.0, adversarial_accuracy=1.0, epoch=1)
+        raw["cost"].update(steps=0, training_seconds=1e9, evaluation_seconds=10**9)
+
+    rewrite(path, ends)
+    assert records.read(path).curve[0]["adversarial_accuracy"] == 1.0
 
 
 DAMAGED = {
