@@ -84,12 +84,13 @@ def start(folder: Path, options) -> subprocess.Popen:
 
 
 def found(folder: Path) -> dict[str, dict]:
-    """Place -> what a record says, without the times that it took."""
+    """Place -> what a record says, without when it was made and the times that it took."""
     said = {}
     for record in records.collect(folder / "results"):
         raw = json.loads(records.to_json(record))
         raw["cost"] = {name: value for name, value in raw["cost"].items() if "second" not in name}
-        raw["provenance"].pop("started")
+        for of_the_moment in ("started", "commit", "dirty"):  # whoever commits meanwhile changes no number
+            raw["provenance"].pop(of_the_moment)
         raw["curve"] = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in raw["curve"]]
         said[record.where] = raw
     return said
