@@ -94,12 +94,12 @@ def every_network(
                 ],
             )
         )
+    over = f"It and AutoAttack are over {_sizes(cases)} test images. " if cases else ""
     return table(
         ["Method, training", HEADINGS[STRONG], "AutoAttack", "Worst case", "Sign of masking"],
         body,
         "Images left right, in percent, with 95 % intervals. Worst case: over every attack of 8/255 that was run on "
-        f"the image. It and AutoAttack are over {_sizes(cases)} test images, PGD-20 over those of the record. Below a "
-        "verdict: the checks that fail or are missing.",
+        f"the image. {over}PGD-20 is over those of the record. Below a verdict: the checks that fail or are missing.",
     )
 
 
