@@ -24,6 +24,7 @@ from advlib.norm import BRANCHES
 from advlib.resnet import resnet18
 from advlib.train import craft
 from study.data.pixels import to_pixels
+from study.experiment.build import placed
 from study.experiment.evaluate import evaluate
 from study.experiment.network import Network
 from study.experiment.precision import float32
@@ -146,12 +147,12 @@ def crossed(network: Network, images: int | None = None) -> Combinations:
     found = []
     for way, pair in product(WAYS, PAIRS):
         models = {
-            gradient: combined(state, record, pair, activation).to(device, memory_format=torch.channels_last)
+            gradient: placed(combined(state, record, pair, activation), device)
             for gradient, activation in gradients.items()
         }
         if way != KEPT:
             statistics, affine = pair
-            branch = combined(state, record, (affine, affine), own).to(device, memory_format=torch.channels_last)
+            branch = placed(combined(state, record, (affine, affine), own), device)
             seen = clean if statistics == BRANCHES[0] else twins(branch, clean, classes, config)
             for model in models.values():
                 measure_statistics(model, seen)
