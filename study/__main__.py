@@ -17,7 +17,7 @@ from pathlib import Path
 
 from study import grid, records
 from study.evidence import selection
-from study.findings.autoattack.judge import ATTACKS
+from study.findings.autoattack.judge import ATTACKS, AutoAttack, AutoAttackOnAux
 from study.findings.corruptions.judge import KINDS
 from study.findings.explorer.report import KEYS as EXPLORED
 from study.findings.masking.probes import Probe
@@ -432,6 +432,7 @@ def _measure(commands: Commands) -> None:
     by_images = [
         kind("masking", "signs of masking that need the network: minutes on a CPU"),
         attacking := kind("autoattack", "the four attacks of AutoAttack: minutes to an hour each"),
+        on_aux := kind("autoattack-aux", "the same on the branch of AdvProp that is not used afterwards"),
         spoiling := kind("corruptions", "accuracy on images spoilt by noise, blur, weather: minutes on a CPU"),
         kind("branches", "the four networks inside one of AdvProp's, attacked: minutes on a CPU"),
         kind("columns", "the paper's columns on every test image, more than the record has: minutes on a CPU"),
@@ -442,7 +443,8 @@ def _measure(commands: Commands) -> None:
     for command in by_images:
         command.add_argument("--images", type=int, help="the first so many of the test set (default: 200 to all)")
         command.add_argument("--anew", action="store_true", help="do not go on from what is there")
-    attacking.add_argument("--until", choices=ATTACKS, default=ATTACKS[-1], help="the last attack to run")
+    for command in (attacking, on_aux):
+        command.add_argument("--until", choices=ATTACKS, default=ATTACKS[-1], help="the last attack to run")
     spoiling.add_argument("--kinds", nargs="+", default=KINDS, help="these corruptions only, such as fog")
 
 
@@ -469,10 +471,11 @@ def _lines(options, root: Path) -> Iterator[str]:
             )
         options.keys = options.keys or _probed(options, root)
         return measure(_networks(options, root), root)
-    if options.kind == "autoattack":
+    if kind := {one.KIND: one for one in (AutoAttack, AutoAttackOnAux)}.get(options.kind):
         from study.findings.autoattack.measure import measure
 
-        return measure(_networks(options, root), root, options.images, until=options.until, anew=options.anew)
+        how = {"until": options.until, "anew": options.anew, "kind": kind}
+        return measure(_networks(options, root), root, options.images, **how)
     if options.kind == "corruptions":
         from study.findings.corruptions.judge import check_kinds
         from study.findings.corruptions.measure import measure

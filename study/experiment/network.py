@@ -1,5 +1,6 @@
 """A record's network at hand: its weights, the data that it saw, and what a file beside the record says of both."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -104,6 +105,12 @@ class Network:
             "provenance": provenance(self.device, None),
             "images": images,
         }
+
+
+def refuse_single(networks: Iterable[Network]) -> None:
+    """Raises ValueError, naming them, unless each has two batch norms a layer, a branch each."""
+    if single := [one.record.key for one in networks if one.record.config["norm"] in ("shared", "dual-affine")]:
+        raise ValueError(f"trained without AdvProp, with one batch norm a layer: {', '.join(single)}: leave them out")
 
 
 def images_of(images: int | None, most: int, why: str) -> int | None:

@@ -62,6 +62,7 @@ OF_THE_NETWORK = (
     "corruptions.json",
     "combinations.json",
     "autoattack.json",
+    "autoattack-aux.json",
     "watched.json",
     "columns.json",
 )

@@ -6,12 +6,16 @@ after an attack *and all before it*, and the last one is the worst case over the
 written after each attack and holds as many as are finished; the next call of the command goes on from there.
 
 The file is of one record and of one file of weights, and says by digests of which. It is refused for any other.
+
+AdvProp trains two networks in one. The main branch is the one that is used; what AutoAttack leaves of the other lies in
+a file of its own, ``autoattack-aux.json``.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,6 +33,7 @@ ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")  # in the order of the standa
 # of the network itself, then what only an attack can raise
 FLAGS = ("randomised", "probabilities", "optimises", "zero-gradient", "square")  # what AutoAttack warns of
 RANDOMISED, PROBABILITIES, SQUARE = 1e-4, 1e-5, 0.002  # the authors' limits: beyond these they warn
+SUFFIX = {"main": "", "aux": ":aux"}  # branch -> the end of the names of its measurements in a record
 SIZE = "8/255"
 EPS = 8 / 255
 NAMES = {"apgd-ce": "APGD-CE", "apgd-t": "APGD-T", "fab-t": "FAB-T", "square": "Square"}
@@ -43,6 +48,7 @@ class AutoAttack(Beside):
 
     FILE = "autoattack.json"
     KIND = "autoattack"
+    BRANCH: ClassVar[str] = "main"  # the one that was attacked, through itself
 
     seconds: Mapping[str, float]  # attack -> what it took
     flags: Mapping[str, str]  # flag -> the warning, or "" where there was no reason for one; absent: not checked yet
@@ -69,7 +75,7 @@ class AutoAttack(Beside):
         return self.after(("clean", *self.attacks)[-1])
 
     def witnesses(self) -> Mapping[str, str]:
-        return {"autoattack:clean": "corrected:clean"}
+        return {"autoattack:clean": f"corrected:clean{SUFFIX[self.BRANCH]}"}
 
     def check(self) -> None:
         super().check()
@@ -83,6 +89,14 @@ class AutoAttack(Beside):
                 raise ValueError(f"after {attack} images are right that were wrong before it")
 
 
+class AutoAttackOnAux(AutoAttack):
+    """The same of the auxiliary branch of a network with AdvProp."""
+
+    FILE = "autoattack-aux.json"
+    KIND = "autoattack-aux"
+    BRANCH = "aux"
+
+
 @dataclass(frozen=True)
 class Case:
     """One network, on the images that AutoAttack saw."""
@@ -92,14 +106,20 @@ class Case:
     masks: Mapping[str, np.ndarray]  # measurement -> bool (up to n,): every attack of the size but AutoAttack's
 
     @property
+    def branch(self) -> str:
+        return self.found.BRANCH
+
+    @property
     def title(self) -> str:
         seed = f", seed {self.record.seed}" if self.record.seed else ""
-        return f"{catalogue.rows()[self.record.key].name}, {self.record.protocol}{seed}"
+        branch = ", auxiliary branch" if self.branch == "aux" else ""
+        return f"{catalogue.unique_name(self.record.key)}, {self.record.protocol}{seed}{branch}"
 
     @property
     def before(self) -> np.ndarray:
         """bool (n,): right under PGD-20, as the book has it: a network with surrogate gradients must survive both."""
-        return comparisons.survivors(self.record, f"corrected:{STRONG}")[: self.found.images]
+        name = f"corrected:{STRONG}{SUFFIX[self.branch]}"
+        return comparisons.survivors(self.record, name)[: self.found.images]
 
     @cached_property
     def worst(self) -> np.ndarray:
@@ -140,29 +160,33 @@ def worst_case(masks: Sequence[np.ndarray]) -> np.ndarray:
     return left
 
 
-def in_ball(measurement: Measurement) -> bool:
-    """Whether it is an attack in the ball of 8/255, in pixels, on the network as it is used: main branch, eval mode."""
+def in_ball(measurement: Measurement, branch: str = "main") -> bool:
+    """Whether it is an attack in the ball of 8/255, in pixels, on that branch of the network, in evaluation mode."""
     attack = {"norm": "linf", "space": "pixels", "statistics": "running", "branch": "main"} | measurement.attack
     usual = (attack["norm"], attack["space"], attack["statistics"], attack["branch"])
-    return abs(attack["eps"] - EPS) < 1e-9 and usual == ("linf", "pixels", "running", "main")
+    return abs(attack["eps"] - EPS) < 1e-9 and usual == ("linf", "pixels", "running", branch)
 
 
 def case(record: Record, found: AutoAttack, probe: Probe | None = None) -> Case:
     """The worst case of one network from its record, what AutoAttack left of it, and its probe, if there is one."""
     measured = [*record.measurements, *(probe.measurements if probe else ())]
-    return Case(record, found, {m.name: m.mask[: found.images] for m in measured if in_ball(m)})
+    return Case(record, found, {m.name: m.mask[: found.images] for m in measured if in_ball(m, found.BRANCH)})
 
 
 def cases(root: Path, group: Group) -> list[Case]:
-    """Every record of ``group`` that AutoAttack was run on, in the paper's order; one network once.
+    """Every network of ``group`` that AutoAttack was run on: the paper's rows in its order, then the other experiments.
 
-    Raises ValueError, with the remedy, if a file beside one of them is damaged or stale.
+    One network once, and each branch for itself. Raises ValueError, with the remedy, if a file beside one of them is
+    damaged or stale.
     """
-    found, probes = AutoAttack.collect(root, group), masking.probes(root, group)
-    order = {key: place for place, key in enumerate(catalogue.distinct())}
+    probes = masking.probes(root, group)
+    order = {key: place for place, key in enumerate({**catalogue.distinct(), **catalogue.extensions()})}
+    of_branch = [kind.collect(root, group) for kind in (AutoAttack, AutoAttackOnAux)]
     attacked = [
         case(record, found[record.where], probes.get(record.where))
         for record in group
-        if record.where in found and record.key in order
+        if record.key in order
+        for found in of_branch
+        if record.where in found
     ]
     return sorted(attacked, key=lambda one: (order[one.record.key], one.record.protocol, one.record.seed))

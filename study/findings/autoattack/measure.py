@@ -23,10 +23,19 @@ from torch import Tensor, nn
 
 from advlib.attacks import predictions
 from study.data.pixels import to_pixels
-from study.experiment.network import Network
+from study.experiment.network import Network, refuse_single
 from study.experiment.precision import float32
 from study.findings.autoattack import judge
-from study.findings.autoattack.judge import ATTACKS, EPS, PROBABILITIES, RANDOMISED, SIZE, SQUARE, AutoAttack
+from study.findings.autoattack.judge import (
+    ATTACKS,
+    EPS,
+    PROBABILITIES,
+    RANDOMISED,
+    SIZE,
+    SQUARE,
+    AutoAttack,
+    AutoAttackOnAux,
+)
 from study.machine.progress import progress
 from study.records import Measurement, Record
 from study.records.packing import pack_mask
@@ -45,26 +54,31 @@ def measure(
     *,
     until: str = ATTACKS[-1],
     anew: bool = False,
+    kind: type[AutoAttack] = AutoAttack,
 ) -> Iterator[str]:
     """Attack each network, write what is left after each attack, and say what was found.
 
-    ``images``: the first so many of the test set; ``until``: the last attack to run. What a file has already is kept,
-    unless all is to be made ``anew``. Raises ValueError if weights, data or the file there are not the record's, and
-    ImportError without the library.
+    ``images``: the first so many of the test set; ``until``: the last attack to run; ``kind``: which branch. What a
+    file has already is kept, unless all is to be made ``anew``. Raises ValueError if weights, data or the file there
+    are not the record's, or a network has no such branch, and ImportError without the library.
     """
+    networks = list(networks)
+    if kind is AutoAttackOnAux:
+        refuse_single(networks)
     for network in networks:
         record = network.record
-        path = Path(results) / record.where / AutoAttack.FILE
-        before = AutoAttack.begun(results, record, network.digest, images, anew)
+        path = Path(results) / record.where / kind.FILE
+        before = kind.begun(results, record, network.digest, images, anew)
         shown, labels = network.first(before.images if before else images, IMAGES)
         found = attack(
-            network.model,
+            Branch(network.model, kind.BRANCH),
             shown,
             labels,
             record=record,
             about=network.about(len(shown)),
             until=until,
             before=before,
+            kind=kind,
             keep=lambda found, record=record: found.write(results, record),
         )
         rates = ", ".join(f"{name} {100 * found.after(name).mean():.1f} %" for name in ("clean", *found.attacks))
@@ -82,21 +96,23 @@ def attack(
     about: dict,
     until: str = ATTACKS[-1],
     before: AutoAttack | None = None,
+    kind: type[AutoAttack] = AutoAttack,
     keep: Callable[[AutoAttack], object] = lambda found: None,
     steps: int = STEPS,
     queries: int = QUERIES,
 ) -> AutoAttack:
     """Run the ensemble up to ``until`` on images, uint8 (N, C, H, W), and labels, int64 (N,).
 
-    about: as :meth:`Network.about` has it. ``before``: what is finished, and not done again; ``keep`` is called after
-    each attack. The model, its modes, gradients and statistics, and torch's generators are left as they were. Raises
-    ValueError if the model is not the record's, or has too few classes for the targeted loss, which needs four.
+    about: as :meth:`Network.about` has it. ``before``: what is finished, and not done again; ``kind``: of the file, for
+    the branch that ``model`` is; ``keep`` is called after each attack. The model, its modes, gradients and statistics,
+    and torch's generators are left as they were. Raises ValueError if the model is not the record's, or has too few
+    classes for the targeted loss, which needs four.
     """
     x = to_pixels(images).contiguous()  # not channels last: the library looks at gradients by views
     cuda = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=cuda):
         model = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-        found = before or _begin(model, x, labels, record, about)
+        found = before or _begin(kind, model, x, labels, record, about)
         for name in ATTACKS[len(found.attacks) : ATTACKS.index(until) + 1]:
             found = _after(name, found, model, x, labels, {"steps": steps, "queries": queries, "seed": record.seed})
             keep(found)
@@ -173,6 +189,17 @@ def survivors(run, model: nn.Module, x: Tensor, y: Tensor, alive: Tensor, title:
     return left
 
 
+class Branch(nn.Module):
+    """One branch of a network as a network of its own, which the library calls with images alone."""
+
+    def __init__(self, network: nn.Module, branch: str):
+        super().__init__()
+        self.network, self.branch = network, branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x, branch=self.branch)
+
+
 class Heard:
     """A logger that keeps what the library warns of."""
 
@@ -207,9 +234,9 @@ def flags(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
     return {name: said.text for name, said in heard.items()}
 
 
-def _begin(model: nn.Module, x: Tensor, y: Tensor, record: Record, about: dict) -> AutoAttack:
+def _begin(kind: type[AutoAttack], model: nn.Module, x: Tensor, y: Tensor, record: Record, about: dict) -> AutoAttack:
     clean = torch.cat([predictions(model, part) for part in x.split(BATCH)]) == y
-    found = AutoAttack(
+    found = kind(
         **about,
         measurements=(_measurement("clean", "clean", {"method": "none"}, clean),),
         seconds={},

@@ -16,8 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from study.evidence import comparisons
+from study.evidence import comparisons, estimates
 from study.evidence.comparisons import HEADINGS, STRONG
+from study.evidence.estimates import Spread
 from study.evidence.selection import Group, runs_of
 from study.findings.autoattack import judge
 from study.findings.autoattack.judge import ATTACKS, Case
@@ -78,9 +79,10 @@ def every_network(
     verdicts: Sequence[Verdict], cases: Sequence[Case], group: Group, page: str = "book", root: Path | None = None
 ) -> str:
     """Every network as HTML: what PGD-20, AutoAttack and all attacks of 8/255 leave of it, and the signs of masking."""
-    body = []
+    body, further = [], list(cases)
     for verdict in verdicts:
-        of_it = [one for one in cases if (one.record.key, one.record.protocol) == (verdict.key, verdict.protocol)]
+        of_it = [one for one in cases if _of(one) == (verdict.key, verdict.protocol, "main")]
+        further = [one for one in further if one not in of_it]
         runs = links(runs_of(group, verdict.key, verdict.protocol), page, root)
         by_pgd = comparisons.accuracy(group, verdict.key, verdict.protocol, STRONG)
         body.append(
@@ -94,6 +96,10 @@ def every_network(
                 ],
             )
         )
+    for one in further:  # the auxiliary branches, and experiments beyond the paper
+        run = links([one.record], page, root)
+        left = [accuracy(one.strong), accuracy(one.after_all), accuracy(one.accuracy), NOT_RUN]
+        body.append(row(together([one.title, " ", span("interval", run)]), left))
     over = f"It and AutoAttack are over {_sizes(cases)} test images. " if cases else ""
     return table(
         ["Method, training", HEADINGS[STRONG], "AutoAttack", "Worst case", "Sign of masking"],
@@ -140,6 +146,30 @@ def worst_case_words(cases: Sequence[Case]) -> Words:
     }
 
 
+def auxiliary(cases: Sequence[Case], group: Group) -> str:
+    """What all four attacks leave of each auxiliary branch, beside adversarial training if that is there, as Markdown.
+
+    The interval of a difference knows how much trainings of ``group`` differ, if they show it.
+    """
+    finished = {(*_of(one), one.record.seed): one for one in cases if one.found.attacks == ATTACKS}
+    spread, said = comparisons.spread(group, f"corrected:{STRONG}"), []
+    for (_, _, branch, seed), one in finished.items():
+        if branch == "aux":
+            left = f"AutoAttack leaves {percent(one.after_all)} of {one.found.images} images right in **{one.title}**"
+            plain = finished.get(("adversarial", "corrected", "main", seed))
+            said.append(f"{left}{_against(one, plain, spread) if plain else ''}.")
+    return " ".join(said)
+
+
+def _against(one: Case, other: Case, spread: Spread | None) -> str:
+    n = min(one.found.images, other.found.images)
+    gap = estimates.difference(one.found.left[None, :n], other.found.left[None, :n], spread=spread)
+    return (
+        f", {100 * gap.value:+.1f} points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f}) from the "
+        f"{percent(other.after_all)} of {other.title}"
+    )
+
+
 def flags(cases: Sequence[Case]) -> str:
     """AutoAttack's own checks as a list of definitions, as HTML: the rule, and the networks that raised it."""
     items = [
@@ -148,6 +178,10 @@ def flags(cases: Sequence[Case]) -> str:
         for part in (element("dt", title), element("dd", rule, " ", element("em", _outcome(flag, cases))))
     ]
     return element("dl", *items, class_="rules")
+
+
+def _of(one: Case) -> tuple[str, str, str]:
+    return one.record.key, one.record.protocol, one.branch
 
 
 def _sizes(cases: Sequence[Case]) -> str:

@@ -26,7 +26,7 @@ from advlib.train import craft
 from study.data.pixels import to_pixels
 from study.experiment.build import placed
 from study.experiment.evaluate import evaluate
-from study.experiment.network import Network
+from study.experiment.network import Network, refuse_single
 from study.experiment.precision import float32
 from study.findings.branches.judge import COLUMNS, KEPT, PAIRS, WAYS, Combinations, measurement
 from study.plan.attacks import PAPER_COLUMNS, PGD_20, Attack
@@ -123,8 +123,7 @@ def measure(
 
     Raises ValueError where one has no second batch norm, before any is attacked, and what :class:`Network` raises.
     """
-    if single := [one.record.key for one in networks if one.record.config["norm"] in ("shared", "dual-affine")]:
-        raise ValueError(f"trained without AdvProp, with one batch norm a layer: {', '.join(single)}: leave them out")
+    refuse_single(networks)
     for network in networks:
         there = Combinations.begun(results, network.record, network.digest, images, anew)
         found = crossed(network, there.images if there else images)

@@ -23,7 +23,7 @@ from study.evidence import comparisons
 from study.experiment import run
 from study.experiment.weights import save_weights
 from study.findings.autoattack import judge, measure, report
-from study.findings.autoattack.judge import ATTACKS, EPS, AutoAttack
+from study.findings.autoattack.judge import ATTACKS, EPS, AutoAttack, AutoAttackOnAux
 from study.findings.masking import judge as masking
 from study.findings.masking.probes import Probe
 from study.plan.catalogue import config
@@ -69,6 +69,13 @@ class Hidden(Edge):
         return super().forward(x).detach() + 0 * x.flatten(1).sum(dim=1, keepdim=True)
 
 
+class TwoBranches(Linear):
+    """The auxiliary branch calls every class by the name of the next one."""
+
+    def forward(self, x, branch="main"):
+        return super().forward(x) if branch == "main" else super().forward(x).roll(1, dims=1)
+
+
 class Probabilities(Linear):
     def forward(self, x, branch="main"):
         return super().forward(x).softmax(dim=1)
@@ -98,12 +105,12 @@ def linear_problem(n=40):
     return model, images, labels
 
 
-def recorded(model, images, labels, **changes):
+def recorded(model, images, labels, name="corrected:clean", **changes):
     """A record with the network's own clean mask, and nothing else."""
     with torch.no_grad():
         clean = (model.eval()(images / 255).argmax(dim=1) == labels).numpy()
     attack = {"method": "none", "eps": 0.0}
-    measurement = Measurement("corrected:clean", "clean", attack, len(labels), pack_mask(clean))
+    measurement = Measurement(name, "clean", attack, len(labels), pack_mask(clean))
     return dataclasses.replace(fake.record("traditional", **changes), measurements=(measurement,))
 
 
@@ -139,6 +146,18 @@ def test_on_a_linear_network_the_ensemble_reaches_the_closed_form_and_no_attack_
     for attack in ATTACKS:
         assert not (expected & ~found.after(attack)).any(), f"{attack} fools images that nothing in the ball can fool"
     assert (found.after("apgd-t") == expected).all()
+
+
+def test_the_auxiliary_branch_is_attacked_through_itself(library):
+    model, images, labels = linear_problem()
+    model.__class__ = TwoBranches
+    turned = (labels + 1) % 4  # what the auxiliary branch says where the main one says `labels`
+    record = recorded(measure.Branch(model, "aux"), images, turned, name="corrected:clean:aux")
+    network = measure.Branch(model, "aux")
+    found = attacked(network, images, turned, record, kind=AutoAttackOnAux)
+    assert (found.after("apgd-t") == robust(model, images, labels)).all() and found.after("clean").sum() == 38
+    with pytest.raises(ValueError, match="5.0% of images only, corrected:clean:aux"):
+        attacked(measure.Branch(model, "main"), images, turned, record, kind=AutoAttackOnAux)
 
 
 @pytest.mark.parametrize("attack", ["apgd-t", "fab-t"])
@@ -353,7 +372,7 @@ def test_square_is_flagged_above_two_tenths_of_a_point_and_not_at_it(lost, raise
 # the file
 
 
-def made_up(record=None, images=200, left=(150, 60, 50, 40, 40), weights="w" * 64, **changes):
+def made_up(record=None, kind=AutoAttack, images=200, left=(150, 60, 50, 40, 40), weights="w" * 64, **changes):
     """A file in which the first so many images are left, clean and after each attack; it is of ``record``."""
     record = record or fake.record(**{"corrected:clean": 0.75})
     masks = [pack_mask(np.arange(images) < count) for count in left]
@@ -367,7 +386,7 @@ def made_up(record=None, images=200, left=(150, 60, 50, 40, 40), weights="w" * 6
         "seconds": dict.fromkeys(ATTACKS[: len(left) - 1], 60.0),
         "flags": dict.fromkeys(judge.FLAGS, ""),
     }
-    return AutoAttack(**fields | changes)
+    return kind(**fields | changes)
 
 
 @pytest.mark.parametrize(
@@ -491,6 +510,11 @@ def test_attacks_of_this_ball_on_the_network_as_it_is_used_count_and_no_others()
         "corrected:noise-8/255",
         *(f"corrected:steps-{k}" for k in (1, 2, 5, 10, 20, 50)),
     }
+    assert {m.name for m in record.measurements if judge.in_ball(m, "aux")} == {
+        "corrected:pgd-20-8/255:aux",
+        "corrected:pgd-20-8/255:aux:surrogate",
+        "corrected:pgd-20-8/255:main-to-aux",
+    }
 
 
 def case(record=None, probe=None, **changes):
@@ -575,6 +599,38 @@ def test_the_cases_are_those_beside_the_records_in_the_papers_order(tmp_path):
     fake.put(fake.record("als"), tmp_path)
     found = judge.cases(tmp_path, records.collect(tmp_path))
     assert [one.record.key for one in found] == ["traditional", "advprop"]
+
+
+def test_each_branch_and_the_experiments_beyond_the_paper_are_cases_after_the_rows(tmp_path):
+    both = {"corrected:clean": 0.75, "corrected:clean:aux": 0.75}
+    for key in ("als-0.2", "advprop", "adversarial"):
+        fake.put(record := fake.record(key, **both), tmp_path)
+        made_up(record).write(tmp_path, record)
+    of_aux = made_up(group := fake.record("advprop", **both), AutoAttackOnAux)
+    of_aux.write(tmp_path, group)
+    found = judge.cases(tmp_path, records.collect(tmp_path))
+    titles = [one.title for one in found]
+    assert titles == [
+        "Adversarial, corrected",
+        "AdvProp, corrected",
+        "AdvProp, corrected, auxiliary branch",
+        "ALS, alpha 0.2, corrected",
+    ]
+    group = records.collect(tmp_path)
+    html = report.every_network(masking.verdicts(group), found, group, root=tmp_path)
+    names = [re.sub(r" ?<.*", "", line) for line in re.findall(r'<th scope="row">(.*?)</th>', html)]
+    assert names[-2:] == titles[-2:], "what no verdict on masking speaks of"
+
+
+def test_an_auxiliary_branch_stands_beside_adversarial_training_with_the_difference_of_the_same_images(tmp_path):
+    plain = case(fake.record("adversarial", **{"corrected:clean": 0.75}), left=(150, 60, 50, 50, 40))
+    record = fake.record("advprop", **{"corrected:clean:aux": 0.75})
+    aux = judge.case(record, made_up(record, AutoAttackOnAux, left=(150, 80, 70, 70, 60)))
+    said = report.auxiliary([plain, aux], [plain.record, record])
+    assert said.startswith("AutoAttack leaves 30.0 % of 200 images right in **AdvProp, corrected, auxiliary branch**, ")
+    assert "+10.0 points (" in said and said.endswith(") from the 20.0 % of Adversarial, corrected.")
+    assert report.auxiliary([aux], [record]).endswith("auxiliary branch**.")
+    assert report.auxiliary([plain], [plain.record]) == ""
 
 
 def test_the_figure_shows_what_is_left_and_says_it_in_words():

@@ -16,7 +16,7 @@ from torch import nn
 from study import __main__ as command_line
 from study import records
 from study.experiment.weights import save_weights
-from study.findings.autoattack.judge import AutoAttack
+from study.findings.autoattack.judge import AutoAttack, AutoAttackOnAux
 from study.findings.branches import judge as branches
 from study.findings.branches.judge import Combinations
 from study.findings.corruptions.judge import SEVERITIES, Corruptions
@@ -35,6 +35,7 @@ ELSEWHERE = "lite/cifar10-jpeg/corrected/als/seed0"
 NAMES = {  # of the measurements of a small file of each kind
     Probe: ["probe:clean", "probe:pgd-20-8/255", "probe:unbounded"],
     AutoAttack: ["autoattack:clean", "autoattack:apgd-ce", "autoattack:apgd-t"],
+    AutoAttackOnAux: ["autoattack:clean", "autoattack:apgd-ce", "autoattack:apgd-t"],
     Corruptions: ["corrupted:clean", *(f"corrupted:fog-{severity}" for severity in SEVERITIES)],
     Combinations: [
         branches.measurement(way, pair, column)
@@ -58,6 +59,7 @@ NAMES = {  # of the measurements of a small file of each kind
 OWN = {
     Probe: {"zero_gradient": NONE, "vanishing_gradient": NONE, "loss": {"0": 1.0}, "last_step": (-0.5, 0.25)},
     AutoAttack: {"seconds": {"apgd-ce": 1.5}, "flags": {"square": ""}},
+    AutoAttackOnAux: {"seconds": {"apgd-ce": 1.5}, "flags": {"square": ""}},
     Corruptions: {"made_by": {"library": "1.0"}, "pixels": {"fog": "a digest"}},
     Combinations: {"training_images": 64},
     Columns: {"training_images": 64},
@@ -66,6 +68,7 @@ OWN = {
 WITNESSES = {  # the clean predictions by which a network is known
     Probe: ["probe:clean"],
     AutoAttack: ["autoattack:clean"],
+    AutoAttackOnAux: ["autoattack:clean"],
     Corruptions: ["corrupted:clean"],
     Combinations: ["kept:main+main:clean", "kept:aux+aux:clean"],
     Columns: ["corrected:clean", "corrected:clean:aux"],
