@@ -51,6 +51,12 @@ def largest(root: Path, keys: Collection[str]) -> list[Group]:
     return found[:1] or best(root)
 
 
+def largest_and_best(root: Path, keys: Collection[str]) -> list[Group]:
+    """:func:`largest`, then :func:`best` if that is another."""
+    found = best(root)
+    return [*(group for group in largest(root, keys) if group not in found), *found]
+
+
 def by_size(root: Path) -> list[Group]:
     """The groups on the paper's data, the highest budget first, and rather the original images than a copy."""
     return sorted(filter(of_the_paper, groups(root)), key=_size)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from advlib.attacks import eval_mode, fgsm, first_success, pgd, predictions, require_finite, uniform_noise
 from advlib.train import craft
 from study.data.pixels import to_pixels
-from study.experiment.precision import float32
-from study.experiment.precision import tf32 as rounding
+from study.experiment import precision
 from study.experiment.unfinished import Unfinished
 from study.machine.progress import progress
 from study.plan.attacks import Attack
@@ -25,7 +24,7 @@ from study.records import PUBLISHED_BATCH, Measurement
 from study.records.packing import pack_mask
 
 
-@float32()
+@precision.float32()
 def evaluate(
     models: Mapping[str, nn.Module],
     images: Tensor,
@@ -52,7 +51,7 @@ def evaluate(
     for attack in progress(attacks, desc="evaluate", unit="attack"):
         if kept.get(attack.name) is None:
             n = min(sizes[attack.images], len(images))
-            with rounding() if tf32 else nullcontext():
+            with precision.tf32() if tf32 else nullcontext():
                 outcomes = _measure(models[attack.gradient], images[:n], labels[:n], attack, seed, batch_size)
             kept.add(attack.name, [_measurement(spec, correct, n) for spec, correct in outcomes])
     return [measurement for attack in attacks for measurement in kept.get(attack.name)]

@@ -14,6 +14,8 @@ from study.evidence.estimates import Estimate
 from study.machine.folders import results_folder
 from study.records import Record
 
+VOID = ("img", "source")  # elements of HTML without content
+
 
 def element(tag: str, *content: object, **attributes: object) -> Markup:
     """An element of HTML. Of attributes, ``class_`` is "class" and ``aria_label`` "aria-label"; "" is left out."""
@@ -22,7 +24,7 @@ def element(tag: str, *content: object, **attributes: object) -> Markup:
         for name, value in attributes.items()
         if value != ""
     ]
-    whole = Markup("<{0}{1}/>") if tag == "img" else Markup("<{0}{1}>{2}</{0}>")
+    whole = Markup("<{0}{1}/>") if tag in VOID else Markup("<{0}{1}>{2}</{0}>")
     return whole.format(tag, together(said), together(content))
 
 

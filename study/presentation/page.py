@@ -13,23 +13,33 @@ from study.presentation.markup import element
 FOLDER = Path("book", "static", "figures")  # of the project, from where Sphinx copies it into the book
 
 
-def show(figure: Figure, name: str, *, caption: str, alt: str) -> Markup:
+def show(figure: Figure, name: str, *, caption: str, alt: str, tall: Figure | None = None) -> Markup:
     """Keep ``figure`` as ``name``.svg and return what stands on the page, for :func:`html`.
 
-    ``alt`` says in words what is seen, for readers who do not see it. The file can be downloaded from the page.
+    ``alt`` says in words what is seen, for readers who do not see it. ``tall``: the same for a phone. The file can be
+    downloaded from the page.
     """
+    address, size = _kept(figure, name)
+    image = element("img", src=address, alt=alt, **size, loading="lazy")
+    if tall:
+        other, of_other = _kept(tall, f"{name}-tall")
+        image = element("picture", element("source", media="(max-width: 576px)", srcset=other, **of_other), image)
+    scrolls = element("div", image, class_="scrolls", tabindex=0, role="region", aria_label=caption.split(".")[0])
+    file = element("a", "SVG", href=address, download=f"{name}.svg", class_="files")
+    about = element("figcaption", caption, " ", file)
+    return element("figure", scrolls, about, class_="drawn", id=name)
+
+
+def _kept(figure: Figure, name: str) -> tuple[str, dict[str, int]]:
+    """Write ``figure`` as ``name``.svg; its address from the page, and its width and height."""
     project = project_folder() or Path.cwd()
     # without a date, and with ids that do not change, the same records give the same file
     with replacing(project / FOLDER / f"{name}.svg") as partial, plt.rc_context({"svg.hashsalt": name}):
         figure.savefig(partial, format="svg", metadata={"Date": None})
     plt.close(figure)
     width, height = (round(144 * size) for size in figure.get_size_inches())
-    address = f"{'../' * len(Path.cwd().relative_to(project.resolve()).parts)}_static/figures/{name}.svg"
-    image = element("img", src=address, alt=alt, width=width, height=height, loading="lazy")
-    scrolls = element("div", image, class_="scrolls", tabindex=0, role="region", aria_label=caption.split(".")[0])
-    file = element("a", "SVG", href=address, download=f"{name}.svg", class_="files")
-    about = element("figcaption", caption, " ", file)
-    return element("figure", scrolls, about, class_="drawn", id=name)
+    up = "../" * len(Path.cwd().relative_to(project.resolve()).parts)
+    return f"{up}_static/figures/{name}.svg", {"width": width, "height": height}
 
 
 def html(*parts: str) -> None:

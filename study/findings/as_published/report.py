@@ -15,6 +15,7 @@ from study.evidence import comparisons, estimates, selection
 from study.evidence.estimates import Spread
 from study.evidence.selection import Group, runs_of
 from study.findings.as_published.points import COMPARISONS, OF_A_SWITCH, POINTS, REPLICATE, Point
+from study.findings.numbers.results import ALONE
 from study.plan import catalogue
 from study.presentation import markup
 from study.presentation.markup import element
@@ -55,9 +56,9 @@ def effects(root: Path, number: int) -> str:
 
 
 def comparison(root: Path, name: str) -> str:
-    """One of :data:`points.COMPARISONS` as HTML, over the best group of records in ``root``."""
+    """One of :data:`points.COMPARISONS` as HTML, by the largest size in ``root`` that has each technique alone."""
     compared = COMPARISONS[name]
-    found = selection.best(root)
+    found = selection.largest(root, ALONE)
     if not found:
         return NO_RESULT
     rows = {key: row for key, row in catalogue.rows().items() if compared.applies(row)}

@@ -1,7 +1,7 @@
 """The rulings of :mod:`claims.judge` as they are read: on the page, in a terminal, as JSON. No torch."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -49,6 +49,7 @@ SYMBOLS = {
     NOT_RUN: "…",
     NOT_ASKED: "",
 }
+Size = tuple[str, str]  # budget, data
 
 
 def summary(rulings: Sequence[Ruling]) -> str:
@@ -155,14 +156,14 @@ def by_size(rulings: Sequence[Ruling]) -> Figure | None:
             panel.axhline(0, color="black", lw=1)
             if comparison.published is not None:
                 panel.axhline(100 * comparison.published, color="black", ls="--", lw=1)
-            budgets = [budget for budget in catalogue.BUDGETS if any(budget in moving for moving in by_trial.values())]
+            sizes = sorted({size for moving in by_trial.values() for size in moving}, key=_from_the_smallest)
             for trial, moving in by_trial.items():
                 aside, color, marker = SIDE_BY_SIDE[trial]
-                for budget, e in moving.items():
+                for size, e in moving.items():
                     reach = [[100 * (e.value - e.low)], [100 * (e.high - e.value)]]
-                    at = budgets.index(budget) + 0.08 * aside
+                    at = sizes.index(size) + 0.08 * aside
                     panel.errorbar(at, 100 * e.value, yerr=reach, fmt=marker, color=color, capsize=3, label=trial)
-            panel.set_xticks(range(len(budgets)), budgets)
+            panel.set_xticks(range(len(sizes)), [_called(size, sizes, "\n") for size in sizes])
             panel.margins(x=0.3)
             panel.set_title(_name(comparison), fontsize=9)
         figure.supylabel("difference in accuracy (points)", fontsize=10)
@@ -176,7 +177,7 @@ def by_size(rulings: Sequence[Ruling]) -> Figure | None:
 def by_size_words(rulings: Sequence[Ruling]) -> Words:
     said = [
         f"{_name(comparison)}, {trial}: "
-        + ", ".join(f"{budget} {_signed(estimate.value)}" for budget, estimate in moving.items())
+        + ", ".join(f"{_called(size, moving, ' on ')} {_signed(estimate.value)}" for size, estimate in moving.items())
         for comparison, by_trial in _at_several_sizes(rulings)
         for trial, moving in by_trial.items()
     ]
@@ -188,8 +189,8 @@ def by_size_words(rulings: Sequence[Ruling]) -> Words:
     }
 
 
-def _at_several_sizes(rulings: Sequence[Ruling]) -> list[tuple[judge.Comparison, dict[str, dict[str, Estimate]]]]:
-    """Claims that were run at two sizes and say something: comparison, then trial, then budget, the smallest first."""
+def _at_several_sizes(rulings: Sequence[Ruling]) -> list[tuple[judge.Comparison, dict[str, dict[Size, Estimate]]]]:
+    """Claims that were run at two sizes and say something: comparison, then trial, then size, the smallest first."""
     found = []
     for _, judged in _by_claim(rulings):
         moving = {trial: r for trial, r in judged.items() if trial in SIDE_BY_SIDE and len(r.by_size) > 1}
@@ -197,11 +198,26 @@ def _at_several_sizes(rulings: Sequence[Ruling]) -> list[tuple[judge.Comparison,
         if said:
             k = max(said, key=lambda k: (said.count(k), -k))
             by_trial = {
-                trial: {group[0].budget: findings[k].estimate for group, findings in r.by_size[::-1]}
+                trial: {_size(group): findings[k].estimate for group, findings in r.by_size[::-1]}
                 for trial, r in moving.items()
             }
             found.append((next(iter(moving.values())).findings[k].comparison, by_trial))
     return found
+
+
+def _size(group: Group) -> Size:
+    return group[0].budget, group[0].config["dataset"]
+
+
+def _from_the_smallest(size: Size) -> tuple[int, str]:
+    budget, dataset = size
+    return catalogue.BUDGETS.index(budget), dataset
+
+
+def _called(size: Size, among: Iterable[Size], joint: str) -> str:
+    """The budget, and the data where another of these sizes has the same budget on other data."""
+    budget, dataset = size
+    return budget if [other for other, _ in among].count(budget) == 1 else f"{budget}{joint}{dataset}"
 
 
 def details(rulings: Sequence[Ruling], *, page: str = "book", root: Path | None = None) -> str:

@@ -52,14 +52,10 @@ def headline(group: Group) -> str:
     )
 
 
-def also_here(groups: Sequence[Group], best: Sequence[Group]) -> str:
-    """The groups of records beside the one with most of Table 1, in Markdown; empty if there are none."""
-    others = [group for group in groups if group not in best]
-    return (
-        f"Also run: {sentences.named(others)}. A claim is judged by the largest size that has all that it compares."
-        if others
-        else ""
-    )
+def also_here(groups: Sequence[Group], said: Sequence[Group]) -> str:
+    """The groups of records beside those that were spoken of, in Markdown; empty if there are none."""
+    others = [group for group in groups if group not in said]
+    return f"Also run: {sentences.named(others)}." if others else ""
 
 
 def paper_table(group: Group, part: int | None = 1, *, page: str = "book", root: Path | None = None) -> str:
@@ -128,11 +124,11 @@ def red_flags(group: Group) -> str:
     )
 
 
-def tradeoff(group: Group, column: str = STRONG) -> Figure:
+def tradeoff(group: Group, column: str = STRONG, *, tall: bool = False) -> Figure:
     """Clean accuracy against accuracy under one attack, with 95 % intervals: the paper's Figure 4, a panel a protocol.
 
     All panels have the same axes; a column of the paper has a panel for the paper's numbers, on axes of its own. Rows
-    of Table 1. Raises ValueError if none of them was run.
+    of Table 1. The panels stand side by side, or, ``tall``, below each other. Raises ValueError if none was run.
     """
     rows = catalogue.part(1)
     protocols = [p for p in catalogue.PROTOCOLS if rows_run(group, p)]
@@ -141,8 +137,10 @@ def tradeoff(group: Group, column: str = STRONG) -> Figure:
     printed = column in catalogue.COLUMNS
     number = printed + len(protocols)
     with style():
-        figure, panels = plt.subplots(1, number, figsize=(1.4 + 2.9 * number, 4.2), squeeze=False)
-        paper, ours = panels[0, :printed], panels[0, printed:]
+        size = (4.0, 1.4 + 3.0 * number) if tall else (1.4 + 2.9 * number, 4.2)
+        figure, grid = plt.subplots(*((number, 1) if tall else (1, number)), figsize=size, squeeze=False)
+        panels = grid.ravel()
+        paper, ours = panels[:printed], panels[printed:]
         for panel in paper:
             for row in rows.values():
                 panel.plot(row.published[column], row.published["clean"], ls="", ms=8, **look(row))
@@ -155,11 +153,16 @@ def tradeoff(group: Group, column: str = STRONG) -> Figure:
                 robust, clean = (comparisons.accuracy(group, key, protocol, name) for name in (column, "clean"))
                 _cross(panel, robust, clean, look(row))
             panel.set(title=f"{protocol} protocol", xlabel=accuracy_under(column))
-        panels[0, 0].set_ylabel("clean accuracy (%)")
+        for panel in panels if tall else panels[:1]:
+            panel.set_ylabel("clean accuracy (%)")
         shown = rows if printed else rows_run(group)
         keys = [Line2D([], [], ls="", ms=8, label=row.label, **look(row)) for row in shown.values()]
         figure.legend(
-            handles=keys, loc="outside lower center", ncols=min(5, len(keys)), columnspacing=1.2, handletextpad=0.2
+            handles=keys,
+            loc="outside lower center",
+            ncols=min(2 if tall else 5, len(keys)),
+            columnspacing=1.2,
+            handletextpad=0.2,
         )
     return figure
 

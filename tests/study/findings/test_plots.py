@@ -225,6 +225,27 @@ def test_every_figure_can_be_shown_and_is_described(group, name, tmp_path, monke
     assert not plt.get_fignums(), "a figure that was shown is closed"
 
 
+def test_a_phone_gets_a_tall_figure_of_the_same_points_with_labels_of_nine_pixels_and_a_key_that_fits(
+    group, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    wide, tall = (results.tradeoff(group, "fgsm-0.1", tall=tall) for tall in (False, True))
+    for beside, below in zip(wide.axes, tall.axes, strict=True):
+        points = [[line.get_xydata().tolist() for line in panel.lines] for panel in (beside, below)]
+        assert points[0] == points[1]
+    tall.canvas.draw()
+    phone = 390 - 2 * 24  # what a page leaves of a phone's width, in pixels
+    texts = [text for panel in tall.axes for text in (panel.xaxis.label, panel.title, *panel.get_xticklabels())]
+    texts += tall.legends[0].get_texts()
+    assert min(text.get_fontsize() for text in texts) * phone / (72 * tall.get_size_inches()[0]) >= 9
+    key = tall.legends[0].get_window_extent()
+    assert key.x0 >= 0 and key.x1 <= tall.bbox.x1
+    html = show(wide, "cover", tall=tall, **results.tradeoff_words(group, "fgsm-0.1"))
+    of_a_phone, of_all = re.search("<picture><source ([^>]*)/><img ([^>]*)/>", html).groups()
+    assert 'srcset="_static/figures/cover-tall.svg"' in of_a_phone and 'src="_static/figures/cover.svg"' in of_all
+    assert (tmp_path / "book/static/figures/cover-tall.svg").is_file() and not plt.get_fignums()
+
+
 def test_the_same_records_give_the_same_file(group, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = []
