@@ -18,12 +18,13 @@ from study.records import Record, versions
 from study.records.literal import code, literal
 
 YOUNGER = (
-    "The rules of judgement here are younger than the first numbers; all verdicts were reached again by them. Two were "
-    "made on 27 November 2026, after the first runs of the paper's network: an attack of 0.5 in pixels may leave two "
-    "points more than a guess, and networks are compared only where one is better than guessing by a point. Without "
-    "the first, *Adversarial* under the `corrected` protocol counted as masked there, and what is compared with it had "
-    "no evidence. Without the second, FGSM 0.5 counted: *Adversarial training is more robust than plain training* was "
-    "not reproduced under that protocol, and *AdvProp is less robust than adversarial training* could not be decided."
+    "These rules of judgement were written after the first numbers were known, and all verdicts were then reached "
+    "again by them. Two were made on 27 November 2026, after the first runs of the paper's network: an attack of 0.5 "
+    "in pixels may leave two points more than a guess, and networks are compared only where one is better than "
+    "guessing by a point. Without the first, *Adversarial* under the `corrected` protocol counted as masked there, and "
+    "what is compared with it had no evidence. Without the second, FGSM 0.5 counted: *Adversarial training is more "
+    "robust than plain training* was not reproduced under that protocol, and *AdvProp is less robust than adversarial "
+    "training* could not be decided."
 )
 
 

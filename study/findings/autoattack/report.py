@@ -1,4 +1,4 @@
-"""The worst case an image: what is left of a network after every attack of one size that was ever run on it. No torch.
+"""The worst case of each image: what is left after every attack of one size that was ever run on it. No torch.
 
 An attack that fails on an image says nothing of that image; one that succeeds settles it. So an image counts as right
 only if it survived all attacks in the ball of 8/255 that were tried on it: those of the record, of the probe and of
@@ -66,7 +66,7 @@ def summary(cases: Sequence[Case]) -> str:
     sentences = (
         f"AutoAttack was run on {networks} and the first {sizes} test images.",
         f"With those of the record and the probe, {counts(tried)} attacks of 8/255 were tried on a network.",
-        f"The worst case an image is at most {below:.1f} percentage points below PGD-20 ({lowest.title}).",
+        f"On the same images, the worst case is at most {below:.1f} percentage points below PGD-20 ({lowest.title}).",
         f"The most that is left of a network is {100 * robust.accuracy.value:.1f} % ({robust.title}).",
         _unfinished(cases),
         _latecomers(cases),
@@ -100,12 +100,17 @@ def every_network(
         run = links([one.record], page, root)
         left = [accuracy(one.strong), accuracy(one.after_all), accuracy(one.accuracy), NOT_RUN]
         body.append(row(together([one.title, " ", span("interval", run)]), left))
-    over = f"It and AutoAttack are over {_sizes(cases)} test images. " if cases else ""
+    over = (
+        f"It and AutoAttack are of run 0 and {_sizes(cases)} test images; PGD-20 is of all runs named and of all their "
+        "images, so it can be the lower number. "
+        if cases
+        else ""
+    )
     return table(
         ["Method, training", HEADINGS[STRONG], "AutoAttack", "Worst case", "Sign of masking"],
         body,
         "Images left right, in percent, with 95 % intervals. Worst case: over every attack of 8/255 that was run on "
-        f"the image. {over}PGD-20 is over those of the record. Below a verdict: the checks that fail or are missing.",
+        f"the image. {over}Below a verdict: the checks that fail or are missing.",
     )
 
 
@@ -139,9 +144,9 @@ def worst_case_words(cases: Sequence[Case]) -> Words:
     sizes = counts(sorted({one.found.images for one in cases}))
     first = cases[0].record
     return {
-        "caption": "What is left of each network under PGD-20, after AutoAttack, and in the worst case an image over "
-        f"every attack of 8/255. Budget {first.budget}, {first.data['title']}, the first {sizes} test images, 95 % "
-        "intervals.",
+        "caption": "What is left of each network under PGD-20, after AutoAttack, and in the worst case over every "
+        f"attack of 8/255 on each image. Budget {first.budget}, {first.data['title']}, the first {sizes} test images, "
+        "95 % intervals.",
         "alt": f"Three dots with intervals for each network, a line a network: {'; '.join(values)}.",
     }
 

@@ -163,7 +163,7 @@ def by_size(rulings: Sequence[Ruling]) -> Figure | None:
                     reach = [[100 * (e.value - e.low)], [100 * (e.high - e.value)]]
                     at = sizes.index(size) + 0.08 * aside
                     panel.errorbar(at, 100 * e.value, yerr=reach, fmt=marker, color=color, capsize=3, label=trial)
-            panel.set_xticks(range(len(sizes)), [_called(size, sizes, "\n") for size in sizes])
+            panel.set_xticks(range(len(sizes)), [_size_called(size, sizes, "\n") for size in sizes])
             panel.margins(x=0.3)
             panel.set_title(_name(comparison), fontsize=9)
         figure.supylabel("difference in accuracy (points)", fontsize=10)
@@ -177,7 +177,9 @@ def by_size(rulings: Sequence[Ruling]) -> Figure | None:
 def by_size_words(rulings: Sequence[Ruling]) -> Words:
     said = [
         f"{_name(comparison)}, {trial}: "
-        + ", ".join(f"{_called(size, moving, ' on ')} {_signed(estimate.value)}" for size, estimate in moving.items())
+        + ", ".join(
+            f"{_size_called(size, moving, ' on ')} {_signed(estimate.value)}" for size, estimate in moving.items()
+        )
         for comparison, by_trial in _at_several_sizes(rulings)
         for trial, moving in by_trial.items()
     ]
@@ -211,10 +213,10 @@ def _size(group: Group) -> Size:
 
 def _from_the_smallest(size: Size) -> tuple[int, str]:
     budget, dataset = size
-    return catalogue.BUDGETS.index(budget), dataset
+    return list(catalogue.BUDGETS).index(budget), dataset
 
 
-def _called(size: Size, among: Iterable[Size], joint: str) -> str:
+def _size_called(size: Size, among: Iterable[Size], joint: str) -> str:
     """The budget, and the data where another of these sizes has the same budget on other data."""
     budget, dataset = size
     return budget if [other for other, _ in among].count(budget) == 1 else f"{budget}{joint}{dataset}"
@@ -304,12 +306,19 @@ def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | No
             cells += [ruling.group[0].budget if finding.estimate else "", _runs(finding, ruling.group, page, root)]
             body.append(row(_name(finding.comparison, trial), cells))
     own = "" if judge.supported_by_the_paper(claim) else " Not all of the paper's own numbers say so."
-    heads = ["Comparison", "Trial", "The paper", "Here", "Smallest visible", "Verdict", "p", "Size", "Runs"]
+    told = ["The paper", "Here", "Smallest visible", "Verdict", "p", "Size", "Runs"]
     caption = f"Differences in percentage points; p adjusted for the comparisons of the claim.{own}"
     said = element("p", claim.sentence) + element("footer", claim.where)
     said = element("blockquote", said) if claim.quoted else said
     title = element("h3", claim.title)
-    return element("section", title, said, table(heads, body, caption), class_="claim", id=f"claim-{claim.id}")
+    return element(
+        "section",
+        title,
+        said,
+        table(["Comparison", "Protocol or attack", *told], body, caption),
+        class_="claim",
+        id=f"claim-{claim.id}",
+    )
 
 
 def _visible(ruling: Ruling) -> Markup:
@@ -417,9 +426,9 @@ def luck(evidence: Evidence) -> str:
         for column, spread in found.items()
     )
     return (
-        "Two trainings of one method differ in their seed alone, and still in their accuracy. The standard deviation "
-        f"of one training's accuracy is, where that is 60 %, in points: {said}. It is measured on the methods that "
-        "have several seeds, and every interval of two networks here includes it."
+        "Two trainings of one method differ in their seed alone, and still in their accuracy. At an accuracy "
+        f"of 60 %, the standard deviation of one training's accuracy is, in points: {said}. It is measured on the "
+        "methods that have several seeds, and every interval of two networks here includes it."
     )
 
 

@@ -45,7 +45,8 @@ def separation(root: Path) -> str:
     caption = (
         "Joint or shared: of clean and attacked images together; separate: of each by themselves. Accuracy in percent, "
         "through the main branch, with 95 % intervals. Recalibrated: the running averages are measured again on clean "
-        f"training images alone, below it the change on the same test images.{where}"
+        "training images alone, below it the change on the same test images. These are of other images and trainings "
+        f"than the column Clean, so the two columns do not subtract.{where}"
     )
     body = [markup.element("tbody", *networks), markup.element("tbody", title, *steps)]
     return markup.table([*heads, *(HEADINGS[column] for column in SHOWN[1:])], body, caption)

@@ -31,9 +31,10 @@ def summary(networks: Sequence[Network]) -> str:
     best = max(range(len(networks)), key=lambda k: np.mean(masks[k]))
     sentences = [
         (
-            f"Of {len(networks)} networks, **{title(networks[best])}** is right most often on corrupted images: in "
-            f"{percent(judge.accuracy(masks[best]))} of cases, against "
-            f"{percent(judge.accuracy(networks[best].clean))} of the same images as they are."
+            f"Of {len(networks)} networks, **{title(networks[best])}** has the highest accuracy on corrupted images, "
+            f"{percent(judge.accuracy(masks[best]))}, against {percent(judge.accuracy(networks[best].clean))} on the "
+            "same images as they are. A network whose difference from it includes zero in the table cannot be told "
+            "from it."
         )
     ]
     asked = [(network, key) for network in networks if network.key == "advprop" for key in AGAINST]

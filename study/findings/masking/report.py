@@ -57,7 +57,8 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     counted = [(sum(verdict.verdict == word for verdict in verdicts), word) for word in VERDICTS]
     found = ", ".join(f"{count} {word}" for count, word in counted if count)
     probed = sum(verdict.result("square").outcome != NOT_MEASURED for verdict in verdicts)
-    return f"Of {len(verdicts)} networks: {found}. The network itself was probed for {probed} of them."
+    weights = f"The checks that need the weights were made on {probed} of them."
+    return f"Verdicts on {len(verdicts)} networks: {found}. {weights}"
 
 
 def found(verdict: Verdict) -> Markup:
@@ -100,8 +101,8 @@ def transfers(found: Mapping[tuple[str, str], Estimate]) -> Figure:
     return figure
 
 
-def transfers_words(found: Mapping[tuple[str, str], Estimate]) -> Words:
-    """``found``: as :func:`probes.transfers` has it."""
+def transfers_words(found: Mapping[tuple[str, str], Estimate], group: Group) -> Words:
+    """``found``: as :func:`probes.transfers` has it, of ``group``."""
     sentences = []
     for target in dict.fromkeys(target for _, target in found):
         others = {source: e for (source, shown), e in found.items() if shown == target != source}
@@ -113,7 +114,8 @@ def transfers_words(found: Mapping[tuple[str, str], Estimate]) -> Words:
     images = counts(sorted({e.n for e in found.values()}))
     return {
         "caption": f"Images of PGD-20 8/255 made on one network and shown to another: of the first {images} "
-        "test images, the percentage that is right without attack and under it. Framed: the white box.",
+        "test images, the percentage that is right without attack and under it. Framed: the white box. Budget "
+        f"{group[0].budget} on {group[0].data['title']}.",
         "alt": f"Matrix of percentages. The white box and the worst of the other networks: {' '.join(sentences)}",
     }
 

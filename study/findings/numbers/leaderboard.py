@@ -200,7 +200,7 @@ def _link(source: Source) -> Markup:
 
 def _ours(group: Group, key: str, label: str, branch: str) -> Line:
     places = [(key, "corrected", f"corrected:{column}{branch}") for column in ("clean", STRONG)]
-    clean, robust = comparisons.accuracies(group, places)
+    clean, robust = (comparisons.accuracies(group, [place])[0] for place in places)
     run = runs_of(group, key, "corrected")[0]
     attack, first = run.measurement(f"corrected:{STRONG}{branch}").attack, group[0]
     steps = f"{attack['restarts']} starts of {attack['steps']} steps"

@@ -9,8 +9,8 @@ from study.evidence.selection import Group, runs_of
 from study.plan import catalogue
 from study.presentation.figures import style
 from study.presentation.marks import SIDE_BY_SIDE, dot, rows_on_y
-from study.presentation.markup import points, row, table
-from study.presentation.words import Words, source
+from study.presentation.markup import counts, points, row, table
+from study.presentation.words import Words
 
 ASKED = ("clean", STRONG)  # what the sentences are about
 
@@ -77,18 +77,22 @@ def factorial(group: Group) -> Figure:
 
 
 def factorial_words(group: Group) -> Words:
-    found, design = [], catalogue.factorial().values()
+    found, said, first = [], [], group[0]
     for protocol in catalogue.PROTOCOLS:
         for column in ("clean", STRONG):
+            effects = comparisons.factorial(group, protocol, column) or {}
+            said += effects.values()
             found += [
                 f"{' x '.join(names)} on {HEADINGS[column]}, {protocol}: {100 * effect.value:+.1f}"
-                for names, effect in (comparisons.factorial(group, protocol, column) or {}).items()
+                for names, effect in effects.items()
                 if effect.low > 0 or effect.high < 0
             ]
+    sizes = [counts(sorted({getattr(effect, of) for effect in said})) for of in ("seeds", "n")]
     return {
         "caption": "What AdvProp, ALS and SAT each change on top of adversarial training, on average over the presence "
         "of the others, and what they change together. An interval that crosses the line is compatible with no "
-        f"effect. {source(group, design, *catalogue.PROTOCOLS)}",
+        f"effect. Budget {first.budget} on {first.data['title']}, {sizes[0]} training of each and {sizes[1]} images; "
+        "95 % intervals.",
         "alt": "Dots with intervals, an effect a line, a column a panel. Effects in points whose intervals exclude "
         f"zero: {'; '.join(found) or 'none'}.",
     }

@@ -1,5 +1,8 @@
 """Does the published protocol put the rows of Table 1 in the paper's order? In sentences and as a table. No torch."""
 
+from functools import cache
+from itertools import permutations
+
 import numpy as np
 
 from study.evidence import comparisons
@@ -13,7 +16,7 @@ from study.presentation.words import SETTINGS
 def agreement(group: Group, alike: float = 0.7) -> str:
     """What of the paper's Table 1 the published protocol brings back and what not, as Markdown; empty below 5 rows.
 
-    Rows are called in the paper's order where their rank correlation with it is at least ``alike``.
+    An order resembles the paper's where its rank correlation with it is at least ``alike``.
     """
     orders, gaps = {}, {}
     for heading, (ours, theirs) in side_by_side(group).items():
@@ -29,11 +32,20 @@ def agreement(group: Group, alike: float = 0.7) -> str:
     sentences = [
         f"Under the `published` protocol ({setting}), {len(rows_run(group, 'published'))} methods are compared."
     ]
-    sentences += [f"Their order is much like the paper's in {', '.join(agree)}." if agree else ""]
-    sentences += [f"Their order is another one in {', '.join(differ)}." if differ else ""]
-    sentences += [f"In brackets is the rank correlation; from {alike} on it counts as much alike."]
+    sentences += [f"Their order resembles the paper's in {', '.join(agree)}." if agree else ""]
+    sentences += [f"It resembles the paper's less in {', '.join(differ)}." if differ else ""]
+    reached = f"one in {1 / chance(len(ours), alike):.0f} reaches {alike} in a column"
+    sentences += [f"In brackets is the rank correlation. Of {len(ours)} methods in random order, {reached}."]
     sentences += [f"The level is not the paper's: averaged over the methods, our columns lie {place}."]
     return " ".join(filter(None, sentences))
+
+
+@cache
+def chance(methods: int, alike: float) -> float:
+    """The share of all orders of so many methods, ten at most, that have a rank correlation of ``alike`` with one."""
+    orders = np.array(list(permutations(range(methods))))
+    squares = ((orders - np.arange(methods)) ** 2).sum(axis=1)
+    return float((1 - 6 * squares / (methods * (methods**2 - 1)) >= alike - 1e-12).mean())
 
 
 def comparison(group: Group) -> str:
@@ -46,9 +58,9 @@ def comparison(group: Group) -> str:
     if not body:
         return ""
     caption = (
-        f"The paper's numbers and the published protocol here, over {len(ours)} methods of Table 1. Order: Spearman's "
-        "rank correlation of the methods. Gap: ours minus the paper's, on average, in percentage points. Spread: best "
-        "minus worst method."
+        f"The paper's numbers and the published protocol here ({SETTINGS[group[0].budget]}, {group[0].data['title']}), "
+        f"over {len(ours)} methods of Table 1. Order: Spearman's rank correlation of the methods. Gap: ours minus the "
+        "paper's, on average, in percentage points. Spread: best minus worst method."
     )
     return table(["Column", "Order", "Gap", "Spread: paper", "here"], body, caption)
 

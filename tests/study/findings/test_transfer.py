@@ -167,7 +167,7 @@ def test_the_figure_and_its_words_show_what_is_right_without_attack_and_under_it
     assert found.keys() == {("als", "als"), ("sat", "als")}  # of one protocol and seed
     assert found["als", "als"].value == pytest.approx(0.3)
     assert found["sat", "als"].value == pytest.approx(0.9)  # 95 % are right, 5 % of them only under attack
-    words = report.transfers_words(found)
+    words = report.transfers_words(found, [record])
     assert "ALS: 30.0 % under its white box, 90.0 % under images made on SAT." in words["alt"]
     assert "first 200 test images" in words["caption"]
     panel = report.transfers(found).axes[0]
