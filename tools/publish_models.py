@@ -7,7 +7,9 @@ and publishes it if every number of its training, and its verdict on every clean
 """
 
 import argparse
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -16,7 +18,7 @@ from study.experiment.evaluate import Attack, evaluate
 from study.experiment.network import Network
 from study.experiment.retrain import retrain
 from study.experiment.weights import save_weights
-from study.machine.folders import WEIGHTS, project_folder, replacing, results_folder, work_folder
+from study.machine.folders import WEIGHTS, project_folder, results_folder, work_folder, writing
 from study.plan import catalogue
 from study.records.beside import SAME_NETWORK
 
@@ -41,6 +43,7 @@ Code under MIT, weights under CC BY 4.0.
 def publish(record: records.Record, folder: Path, weights: Path) -> Path:
     """Write ``folder/<key>.safetensors`` and ``folder/<key>.md``; returns the first.
 
+    A process that dies on the way leaves weights with their own card or with none, and the next one completes them.
     Raises ValueError, and writes nothing, unless these weights see the test images as the record says.
     """
     network, said = Network(record, weights), card(record)
@@ -50,10 +53,14 @@ def publish(record: records.Record, folder: Path, weights: Path) -> Path:
     agreement = (found.mask == record.measurement(clean.name).mask[: found.n]).mean()
     if not agreement >= SAME_NETWORK:
         raise ValueError(f"{weights} are not of {record.where}: they agree on {agreement:.1%} of images; use --retrain")
-    path = save_weights(network.model, folder / f"{record.key}.safetensors", record, torch.float16)
-    with replacing(path.with_suffix(".md")) as partial:
-        partial.write_text(said)
-    return path
+    with writing(folder), TemporaryDirectory(prefix=".new-", dir=folder) as new:
+        path = save_weights(network.model, Path(new, f"{record.key}.safetensors"), record, torch.float16)
+        about = path.with_suffix(".md")
+        about.write_text(said)
+        (folder / about.name).unlink(missing_ok=True)  # an older card never stands beside these weights
+        os.replace(path, folder / path.name)
+        os.replace(about, folder / about.name)
+    return folder / path.name
 
 
 def card(record: records.Record) -> str:

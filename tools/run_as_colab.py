@@ -24,6 +24,12 @@ def digest(notebook: nbformat.NotebookNode) -> str:
     return hashlib.sha256("\n\n".join(code).encode()).hexdigest()[:12]
 
 
+def not_shown(notebook: nbformat.NotebookNode) -> list[str]:
+    """What it could not draw or list, each said in a line that stops nothing (see study/drawings/portrait.py)."""
+    said = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [text for text in said if text.startswith("not shown: ")]
+
+
 def keep(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Write an executed notebook, without what a machine's libraries say to the terminal, and whose code it shows."""
     for cell in notebook.cells:
@@ -46,7 +52,10 @@ def main() -> int:
             try:
                 NotebookClient(notebook, timeout=3600, resources=place, record_timing=False).execute()
                 state = "ok"
-                if options.keep:
+                if missed := not_shown(notebook):
+                    failed += 1
+                    state = f"FAILED\n{''.join(missed)}"
+                elif options.keep:
                     keep(notebook, path)
             except CellExecutionError as error:
                 failed += 1

@@ -49,7 +49,7 @@ def attacked(
 ) -> Figure:
     """The first images, then for each attack its images and, below, what it added: grey 0, black -eps, white +eps."""
     shown = {"clean": x} | dict(attacks)
-    rows = 2 * len(shown) - 1
+    images, rows = min(images, len(x)), 2 * len(shown) - 1
     with style():
         figure, axes = plt.subplots(rows, images, figsize=(1.2 * images, 1.3 * rows), squeeze=False)
         figure.get_layout_engine().set(hspace=0, h_pad=0.02)

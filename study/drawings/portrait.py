@@ -1,4 +1,11 @@
-"""What one experiment looks like: its learning curve, its images under attack, its table of attacks."""
+"""What one experiment looks like: its learning curve, its images under attack, its table of attacks.
+
+Each of them is shown behind a training of hours. An error in one is a line in its place, and None: what is measured by
+then is not lost, nor is what is shown beside it.
+"""
+
+from collections.abc import Callable
+from functools import wraps
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -16,10 +23,29 @@ from study.plan.attacks import PAPER_COLUMNS, PGD_20, Attack
 from study.plan.catalogue import rule
 from study.presentation.figures import PALETTE, picture, style
 from study.records import Record
+from study.records.literal import one_line
 
 LABELS = HEADINGS | {"clean": "clean"}
 
 
+def costs_itself_only(show: Callable) -> Callable:
+    """``show``, but any error in it, or in the drawing of its figure, is said in one line that names it."""
+
+    @wraps(show)
+    def guarded(*arguments, **options):
+        try:
+            shown = show(*arguments, **options)
+            if isinstance(shown, Figure):
+                shown.canvas.draw()  # a notebook draws it behind the cell, where nothing can catch what is wrong
+            return shown
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run is done
+            plt.close("all")  # half a figure would be shown, or would fail again
+            print(f"not shown: {show.__name__} ({type(error).__name__}: {one_line(error)})")
+
+    return guarded
+
+
+@costs_itself_only
 def learning_curve(record: Record) -> Figure:
     """Loss and training accuracy against epochs; the adversarial half dashed, where there is one."""
     curve = pd.DataFrame(record.curve)
@@ -38,6 +64,7 @@ def learning_curve(record: Record) -> Figure:
     return figure
 
 
+@costs_itself_only
 def attack_table(record: Record) -> pd.DataFrame:
     """Every attack of the record's own protocol, with its reach, accuracy in percent and Wilson 95 % interval."""
     lines = []
@@ -57,6 +84,7 @@ def attack_table(record: Record) -> pd.DataFrame:
     return pd.DataFrame(lines).set_index("attack")
 
 
+@costs_itself_only
 @float32()
 def gallery(
     experiment: Experiment, images: int = 6, attacks: tuple[Attack, ...] = (*PAPER_COLUMNS[:3], PGD_20)

@@ -36,9 +36,22 @@ def save_weights(
     with replacing(path) as partial:
         try:
             save_file({name: t.contiguous() for name, t in kept.items()}, partial, metadata=about)
+            if about:
+                _sort_metadata(partial)
         except SafetensorError as error:  # such as a full disk
             raise OSError(error) from error
     return Path(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """The same bytes for the same network: safetensors writes what a file says of itself in an order drawn by lot."""
+    raw = path.read_bytes()
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[end:])
 
 
 def bare(model: nn.Module) -> nn.Module:

@@ -1,15 +1,18 @@
 """Onto a page of the book: a figure with its files, its caption and its description in words; HTML; a sentence."""
 
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from IPython.display import HTML, Markdown, display
+from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from study.machine.folders import project_folder, replacing
 from study.presentation.markup import element
 
+_CODE_OR_LESS = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|<")
 FOLDER = Path("book", "static", "figures")  # of the project, from where Sphinx copies it into the book
 
 
@@ -51,4 +54,15 @@ def html(*parts: str) -> None:
 def say(*sentences: str) -> None:
     """Put generated sentences of Markdown onto the page; those that are empty leave no trace. None of them has HTML."""
     for sentence in filter(None, sentences):
-        display(Markdown(sentence.replace("<", "&lt;")))
+        display(Markdown(_without_html(sentence)))
+
+
+def _without_html(sentence: str) -> str:
+    """Each ``<`` outside of code as an entity; those inside, where an entity is not read as one, stay as they are.
+
+    The parser of the page has the last word: should it see one of those outside of code, none stays.
+    """
+    said = _CODE_OR_LESS.sub(lambda found: found[0] if found[1] else "&lt;", sentence)
+    inline = (child for block in MarkdownIt().parse(said) for child in block.children or ())
+    inside = sum(token.content.count("<") for token in inline if token.type == "code_inline")
+    return said if inside == said.count("<") else sentence.replace("<", "&lt;")

@@ -171,6 +171,18 @@ def test_a_figure_is_shown_also_where_the_machine_draws_to_no_screen(tmp_path, h
     assert any("image/png" in output.get("data", {}) for output in cell.outputs)
 
 
+def test_a_notebook_that_could_not_draw_a_figure_has_failed_as_colab_would_run_it_and_is_not_kept(
+    tmp_path, monkeypatch
+):
+    """In the notebook itself the figure alone is lost; whoever checks the notebooks wants to know."""
+    code = "from study.drawings import portrait\nfigure = portrait.learning_curve(None)\nprint('and goes on')"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / "broken.ipynb")
+    before = (tmp_path / "broken.ipynb").read_bytes()
+    monkeypatch.setattr(run_as_colab, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run_as_colab.py", "--keep"])
+    assert run_as_colab.main() == 1 and (tmp_path / "broken.ipynb").read_bytes() == before
+
+
 def test_there_is_a_notebook_for_each_of_these_and_for_no_other():
     assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == INJECTED.keys()
     assert set(LESSONS) == BREAKS.keys()

@@ -1,7 +1,10 @@
 """A network is published under a row's name if it is that row's; else nothing is written."""
 
 import dataclasses
+import os
 import sys
+from itertools import count
+from pathlib import Path
 
 import fake_records as fake
 import miniature
@@ -57,3 +60,53 @@ def test_weights_that_are_not_the_rows_are_refused_and_what_is_published_stays(t
     with pytest.raises(ValueError, match="own"):
         publish_models.publish(record, tmp_path, weights)
     assert [path.read_text() for path in there] == ["published"] * 2
+
+
+class Died(BaseException):
+    """Of the process, as nothing in it can catch it."""
+
+
+def dies_at(monkeypatch, step: int) -> None:
+    """The process ends before the ``step``-th time that it writes, removes or renames a file."""
+    steps = count(1)
+    for owner, name in ((os, "replace"), (Path, "unlink"), (Path, "write_text"), (Path, "write_bytes")):
+        monkeypatch.setattr(owner, name, _counted(getattr(owner, name), steps, step))
+
+
+def _counted(real, steps, last):
+    def counted(*arguments, **options):
+        if next(steps) == last:
+            raise Died
+        return real(*arguments, **options)
+
+    return counted
+
+
+def test_a_publishing_that_dies_at_any_step_leaves_no_card_beside_another_network_and_the_next_completes_it(
+    trained, tmp_path, monkeypatch
+):
+    model, record = trained
+    weights, folder = save_weights(model, tmp_path / "own"), tmp_path / "models"
+    names = [f"{record.key}.safetensors", f"{record.key}.md"]
+    (tmp_path / "whole").mkdir()
+    publish_models.publish(record, tmp_path / "whole", weights)
+    new, old = [(tmp_path / "whole" / name).read_bytes() for name in names], [b"old"] * 2
+    folder.mkdir()
+    seen = []
+    for step in count(1):
+        for name in names:
+            (folder / name).write_bytes(b"old")
+        with monkeypatch.context() as patch:
+            dies_at(patch, step)
+            try:
+                publish_models.publish(record, folder, weights)
+                break
+            except Died:
+                pass
+        left = [(folder / name).read_bytes() if (folder / name).exists() else None for name in names]
+        seen.append(left)
+        assert left in (old, [b"old", None], [new[0], None], new)
+        publish_models.publish(record, folder, weights)
+        assert [(folder / name).read_bytes() for name in names] == new
+    assert old in seen and [new[0], None] in seen, "it died before and while the pair was replaced"
+    assert sorted(os.listdir(folder)) == sorted(names)

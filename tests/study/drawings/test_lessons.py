@@ -68,3 +68,10 @@ def test_a_class_may_be_called_by_dollars_and_is_shown_as_it_is_called():
         plt.close(figure)
     for axis in (figure.axes[2].xaxis, figure.axes[4].xaxis):
         assert [label.get_text() for label in axis.get_ticklabels()] == list(classes)
+
+
+def test_fewer_images_than_a_figure_shows_are_shown_all():
+    x, y = torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])
+    figure = lessons.attacked(lambda images: torch.eye(2), x, y, {"PGD": x}, ("a", "b"), eps=1)
+    assert [len(panel.images) for panel in figure.axes] == [1] * 2 * 3
+    plt.close(figure)

@@ -69,6 +69,21 @@ def test_a_file_with_its_record_is_a_whole_model_and_one_without_is_refused(tmp_
         load_model(save_weights(model, tmp_path / "bare.safetensors"))
 
 
+def test_the_same_network_of_the_same_record_is_the_same_file_whenever_it_is_saved(tmp_path):
+    """By its digest a file is known to what was measured of it; safetensors draws the order of its metadata by lot."""
+    data, config = miniature.dataset(), miniature.config()
+    model = build.build_model(config, data)
+    record = records.Record(
+        "traditional", "corrected", "smoke", 0, config.to_dict(), provenance.describe_data(data), {}, {}, [], ()
+    )
+    files = {save_weights(model, tmp_path / f"{k}", record).read_bytes() for k in range(8)}
+    assert len(files) == 1
+    with safe_open(tmp_path / "0", framework="pt") as file:
+        about = file.metadata()
+    assert about["record"] == record.where and json.loads(about["config"]) == record.config
+    assert json.loads(about["classes"]) == list(data.classes)
+
+
 def _changed(**of_tensors):
     """A file with tensors changed, by the end of their names; those that become None are left out."""
 

@@ -110,6 +110,63 @@ def test_a_notebook_that_raises_leaves_no_record_keeps_the_old_one_and_names_the
     assert tree(results) == [f"{WHERE}/record.json", f"{WHERE}/run.ipynb"]
 
 
+def measured(path) -> dict:
+    """A record but for what it took, when and by which commit."""
+    raw = json.loads(path.read_text())
+    made = {name: value for name, value in raw["provenance"].items() if name not in ("commit", "dirty", "started")}
+    curve = [line | {"seconds": None} for line in raw["curve"]]
+    cost = {name: value for name, value in raw["cost"].items() if "second" not in name}
+    return raw | {"provenance": made, "curve": curve, "cost": cost}
+
+
+def shown(results) -> dict[str, list]:
+    """Code of a finished run's cells -> the kinds of what they show, or what they print."""
+    cells = nbformat.read(results / WHERE / "run.ipynb", as_version=4).cells
+    outputs = {cell.source: cell.outputs for cell in cells if cell.cell_type == "code"}
+    return {code: [one.get("text", "").strip() or set(one.data) for one in found] for code, found in outputs.items()}
+
+
+BROKEN = """
+from study.drawings import portrait
+
+def formula(panel, *_, **__):  # a figure that is made, and cannot be drawn
+    panel.set_title("$x^$")
+
+def refuse(*_):
+    raise ValueError("two\\nlines")
+
+portrait.picture, portrait.wilson = formula, refuse
+"""
+
+
+def test_a_figure_that_fails_costs_that_figure_and_not_the_run(finished, tmp_path, monkeypatch):
+    """One cannot be drawn, and a table raises while it is made: by a file that a kernel runs as it starts."""
+    startup = tmp_path / "ipython" / "profile_default" / "startup" / "00.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text(BROKEN)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    path, state = execute("advprop", overrides=SMALL, results=tmp_path / "results")
+    assert state == "done" and measured(path) == measured(finished[0] / WHERE / "record.json")
+
+    whole, broken = shown(finished[0]), shown(tmp_path / "results")
+    assert whole.keys() == broken.keys()
+    differ = {code: (whole[code], broken[code]) for code in whole if whole[code] != broken[code]}
+    gallery, table = "figure = portrait.gallery(experiment)", "portrait.attack_table(record)"
+    assert differ.keys() == {gallery, table}, "the other figure is there"
+    assert [whole[gallery], whole[table]] == [[{"image/png", "text/plain"}], [{"text/html", "text/plain"}]]
+    (line,) = broken[gallery]
+    assert line.startswith("not shown: gallery (ValueError: ") and "\n" not in line
+    assert broken[table] == ["not shown: attack_table (ValueError: two lines)"]
+
+
+def test_the_record_is_written_before_anything_is_drawn():
+    """So it is kept also where the whole process dies over a figure, in a notebook that is run by hand."""
+    cells = [cell.source for cell in nbformat.read(experiment_notebook(), as_version=4).cells]
+    (written,) = [k for k, source in enumerate(cells) if "records.write(" in source]
+    drawn = [k for k, source in enumerate(cells) if "portrait." in source]
+    assert len(drawn) == 3 and written < min(drawn)
+
+
 def test_a_mistyped_parameter_is_refused_before_papermill_starts(tmp_path):
     with pytest.raises(ValueError, match="unknown parameter 'epoch': did you mean 'epochs'"):
         execute("advprop", overrides={"epoch": 2}, results=tmp_path / "results")

@@ -122,6 +122,47 @@ def test_what_is_no_markup_is_text_wherever_html_is_made(monkeypatch):
     assert "img" not in Elements("".join(shown)).tags
 
 
+@pytest.fixture
+def said(monkeypatch):
+    """``said(sentence)``: what a reader has of it, by the parser of the page."""
+    shown = []
+    monkeypatch.setattr("study.presentation.page.display", lambda one: shown.append(one.data))
+
+    def show(sentence: str) -> Elements:
+        say(sentence)
+        return rendered(shown.pop())
+
+    return show
+
+
+@pytest.mark.parametrize("command", ["run als --dataset 'folder:<my> images'", "a < b", "`<` <b>", MARK])
+def test_code_in_a_sentence_reads_as_it_is_also_where_it_has_a_less_than_sign(said, command):
+    read = said(f"Where p < 0.05 and {literal('<i>')}: {code(command)} does it, then {code('<b>')}.")
+    assert read.text.strip() == f"Where p < 0.05 and <i>: {command} does it, then <b>."
+    assert read.tags == ["p", "code", "code"]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        f"`a` {IMAGE} `b`",
+        f"\\`{IMAGE}`",
+        f"\\``a` {IMAGE} `",
+        f"[a](`b) {IMAGE} `",
+        f"`a\n\n{IMAGE} `",
+        f"- `a\n- {IMAGE} `",
+        f"``` {IMAGE} `",
+        f"``a` {IMAGE} `",
+        f"`a``{IMAGE}`",
+        f"<b title='`'>{IMAGE}`",
+        f"<https://a`{IMAGE}`>",
+        f"[a]: `b\n\n{IMAGE}`",
+    ],
+)
+def test_no_sentence_has_html_however_its_backticks_stand(said, sentence):
+    assert not {"img", "b"} & set(said(sentence).tags)
+
+
 def test_json_in_a_page_ends_no_script_and_begins_no_comment():
     text = explorer.as_json({"classes": [MARK, "</script"]})
     assert "<" not in text and json.loads(text) == {"classes": [MARK, "</script"]}
