@@ -33,8 +33,7 @@ def summary(networks: Sequence[Network]) -> str:
         (
             f"Of {len(networks)} networks, **{title(networks[best])}** has the highest accuracy on corrupted images, "
             f"{percent(judge.accuracy(masks[best]))}, against {percent(judge.accuracy(networks[best].clean))} on the "
-            "same images as they are. A network whose difference from it includes zero in the table cannot be told "
-            "from it."
+            f"same images as they are{_level(networks, networks[best])}."
         )
     ]
     asked = [(network, key) for network in networks if network.key == "advprop" for key in AGAINST]
@@ -211,6 +210,17 @@ def title(network: Network) -> str:
 def _shared(comparisons: Sequence) -> float:
     """The confidence of each of so many intervals."""
     return 1 - 0.05 / max(1, len(comparisons))
+
+
+def _level(networks: Sequence[Network], best: Network) -> str:
+    """The networks of its protocol that ``best`` is not ahead of for certain, as the end of a sentence."""
+    found = {
+        title(one): judge.compared(networks, best, one.key, confidence=_shared(networks[1:]))
+        for one in networks
+        if one.protocol == best.protocol
+    }
+    level = [name for name, lead in found.items() if lead and _sign(lead) < 1]
+    return f"; it cannot be told from {_listed(level)}" if level else ""
 
 
 def _advprop(networks: Sequence[Network], network: Network, key: str, confidence: float) -> str:
