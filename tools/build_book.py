@@ -60,7 +60,7 @@ UNUSED = re.compile(
     r"|<script>\s*// Activate the search field on page load.*?</script>\s*",
     re.DOTALL,
 )
-MATHJAX = re.compile(r'<script[^>]*src="[^"]*mathjax/[^"]*"[^>]*></script>\s*')
+KATEX = re.compile(r"<(?:script|link)[^>]*(?:katex/|/formulas\.js)[^>]*>(?:</script>)?\s*")
 PICTURE = re.compile(r"(?<=_images/)[\w.-]+\.png")
 STATIC = (
     "**/*.map",
@@ -119,7 +119,7 @@ def tidy(html: Path) -> None:
         text = UNUSED.sub("", page.read_text(encoding="utf-8"))
         text = text if page.parent == html / "notebooks" else LAUNCH.sub("", text)
         text = LINK.sub(lambda found: found["text"] or "", BUTTONS.sub("", text))
-        text = text if 'class="math' in text else MATHJAX.sub("", text)
+        text = text if 'class="math notranslate' in text else KATEX.sub("", text)
         text = PICTURE.sub(lambda found: smaller[found.group()], text)
         guard = f'<meta http-equiv="Content-Security-Policy" content="{policy(text)}" />'
         page.write_text(text.replace(CHARSET, CHARSET + guard, 1), encoding="utf-8")

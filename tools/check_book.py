@@ -24,9 +24,14 @@ AXE = (
 LOOK = (
     "const requests = performance.getEntriesByType('resource').map((r) => r.name)"
     ".filter((name) => !/^(file|data|blob):/.test(name));"
-    "const wrong = [...document.querySelectorAll('[data-mjx-error], mjx-merror')].map((e) => e.textContent);"
+    "const red = document.querySelectorAll('.katex-error, .katex [mathcolor=\"#cc0000\"]');"  # what KaTeX cannot read
+    "const wrong = [...red].map((e) => e.textContent);"
+    "const faces = new Set([...document.fonts].map((face) => face.family.replaceAll('\"', '')));"
+    "for (const e of document.querySelectorAll('.katex-html *')) {"
+    "const [face] = getComputedStyle(e).fontFamily.replaceAll('\"', '').split(',');"
+    "if (!faces.has(face)) wrong.push(`${e.textContent} is set in ${face}, which is not in the book`); }"
     "answer({complaints, requests, formulas: document.querySelectorAll('.math.notranslate').length,"
-    "typeset: document.querySelectorAll('mjx-container').length, wrong,"
+    "typeset: document.querySelectorAll('.katex-html').length, wrong,"
     "wide: document.documentElement.scrollWidth > window.innerWidth + 1});"
 )
 NARROW = 500  # pixels: the narrowest window that headless Chromium opens
