@@ -14,8 +14,8 @@ from pathlib import Path
 
 import browser
 from build_book import ROOT, pages
+from lighten import HEAVY, weight
 
-HEAVY = 3_000_000  # bytes of a page with its pictures
 AXE = (
     "axe.run(document, {resultTypes: ['violations']}).then((found) => answer(found.violations"
     ".filter((v) => ['serious', 'critical'].includes(v.impact)).map((v) => ({id: v.id, impact: v.impact, help: v.help,"
@@ -66,12 +66,6 @@ def loads_from_elsewhere(page: Path) -> list[str]:
     ]
 
 
-def weight(page: Path) -> int:
-    """Bytes of a page and of the pictures it shows."""
-    pictures = set(re.findall(r'<img\b[^>]*\bsrc="([^":]*)"', page.read_text(encoding="utf-8")))
-    return page.stat().st_size + sum((page.parent / p).stat().st_size for p in pictures if (page.parent / p).is_file())
-
-
 def axe(page: Path, theme: str) -> list[str]:
     """What axe-core calls serious or critical on a page."""
     source = Path(str(files("axe_playwright_python") / "axe.min.js"))
@@ -83,7 +77,7 @@ def check(html: Path, page: Path) -> list[str]:
     """Every fault of one built page, a sentence each."""
     faults = broken_links(html, page) + loads_from_elsewhere(page)
     if (heavy := weight(page)) > HEAVY:
-        faults.append(f"weighs {heavy / 1e6:.1f} MB")
+        faults.append(f"weighs {heavy / 1e6:.2f} MB with what it loads")
     return faults + looks(page) + axe(page, "light") + axe(page, "dark")
 
 

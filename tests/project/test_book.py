@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import browser
 import build_book
 import check_book
+import lighten
 
 needs_browser = pytest.mark.skipif(not browser.find(), reason="no Chromium here (apt-get install chromium)")
 
@@ -279,9 +280,9 @@ def test_from_the_cover_the_claims_are_one_click_away_and_the_runs_behind_a_verd
     assert runs and all((book / f"{run}.html").is_file() for run in runs)
 
 
-def test_no_page_weighs_more_than_three_megabytes(book):
+def test_no_page_weighs_more_than_one_and_a_half_megabytes_with_all_that_it_loads(book):
     for path in pages(book):
-        assert check_book.weight(path) < check_book.HEAVY == 3e6, path.name
+        assert lighten.weight(path) < lighten.HEAVY == 1.5e6, path.name
 
 
 def test_a_page_loads_katex_if_it_has_a_formula_and_not_otherwise(book):

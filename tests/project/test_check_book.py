@@ -48,13 +48,6 @@ def test_what_a_page_loads_from_elsewhere_is_found(html):
     assert check_book.loads_from_elsewhere(page) == ["loads https://example.org/a.js"]
 
 
-def test_a_page_is_weighed_with_its_pictures(html):
-    page = changed(html, "</main>", '<img src="big.png" alt="big"></main>')
-    before = check_book.weight(page)
-    (html / "big.png").write_bytes(b"0" * 4_000_000)
-    assert check_book.weight(page) == before + 4_000_000 > check_book.HEAVY
-
-
 @needs_browser
 def test_a_sound_page_has_no_fault_in_the_browser(html):
     assert check_book.looks(html / "page.html") == []
