@@ -14,6 +14,7 @@ HEAVY = 1_500_000  # bytes of a page with all that it may load
 # What every page is told to load -> what is on a page that needs it.
 NEEDED_BY = {
     r"katex/|/formulas\.js": r'class="math notranslate',
+    r"copybutton|clipboard": r'class="highlight\b',
     r"sphinx-design|design-tabs": r'class="[^"]*\bsd-',
     r"togglebutton": r'class="(?:[^"]* )?toggle[ "]|class="(?=[^"]*\badmonition\b)[^"]*\bdropdown[ "]',
 }

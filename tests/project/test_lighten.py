@@ -54,6 +54,7 @@ def test_what_another_page_loads_does_not_count(html):
         ('<span class="math-eps">e</span>', []),
         ('<span class="math notranslate nohighlight">e</span>', ["katex/k.css", "formulas.js"]),
         ('<div class="docutils sd-row">a</div>', ["sphinx-design.css", "design-tabs.js"]),
+        ('<div class="highlight-python notranslate">a</div>', ["copybutton.js"]),
         ('<div class="toggle docutils">a</div>', ["togglebutton.js"]),
         ('<div class="admonition dropdown tip">a</div>', ["togglebutton.js"]),
         ('<div class="dropdown dropdown-download-buttons"><b class="sidebar-toggle primary-toggle">a</b></div>', []),
@@ -63,7 +64,7 @@ def test_a_page_loads_what_something_on_it_needs(shown, kept):
     styles = "".join(f'<link href="x/{name}" rel="stylesheet" />' for name in ("katex/k.css", "sphinx-design.css"))
     scripts = "".join(
         f'<script src="x/{name}?v=1"></script>'
-        for name in ("formulas.js", "design-tabs.js", "togglebutton.js", "own.js")
+        for name in ("formulas.js", "design-tabs.js", "togglebutton.js", "copybutton.js", "own.js")
     )
     page = lighten.without_the_needless(f"<head>{styles}{scripts}</head>{shown}")
     assert set(re.findall(r'"x/([^"?]*)', page)) == {*kept, "own.js"} and page.endswith(shown)
