@@ -19,7 +19,7 @@ NEEDED_BY = {
     r"togglebutton": r'class="(?:[^"]* )?toggle[ "]|class="(?=[^"]*\badmonition\b)[^"]*\bdropdown[ "]',
 }
 LOADS = re.compile(r'<(?:script|img|link(?=[^>]*stylesheet))\b[^>]*?\b(?:src|href)="([^":]*)"')  # of a page
-URL = re.compile(r'url\("?([^":)]*)')  # of a style
+NAMES = re.compile(r'(?:url\(|@import )"?([^":)]*)')  # of a style
 COLOURS = 4096  # a drawing has fewer, a photograph more
 
 
@@ -93,9 +93,9 @@ def _cut(path: Path, letters: set[int]) -> None:
 
 
 def weight(page: Path) -> int:
-    """Bytes of a page and of what it may load: scripts, pictures, styles with all their fonts."""
+    """Bytes of a page and of what it may load: scripts, pictures, styles with all that they name, such as fonts."""
     files = {page, *_named(LOADS, page)}
-    files |= {font for style in files if style.suffix == ".css" for font in _named(URL, style)}
+    files |= {named for style in files if style.suffix == ".css" for named in _named(NAMES, style)}
     return sum(file.stat().st_size for file in files)
 
 

@@ -27,13 +27,13 @@ def html(tmp_path):
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: page\n")
     page = '<link href="a.css?v=1" rel="stylesheet" /><script defer src="a.js"></script><img alt="a" src="a.png">'
     (tmp_path / "page.html").write_text(page)
-    (tmp_path / "a.css").write_text("@font-face { src: url(a.woff2) }")
-    for name in ("a.js", "a.png", "a.woff2", "of-another-page.png"):
+    (tmp_path / "a.css").write_text('@import "b.css"; @font-face { src: url(a.woff2) }')
+    for name in ("a.js", "a.png", "a.woff2", "b.css", "of-another-page.png"):
         (tmp_path / name).write_bytes(b"0")
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["a.js", "a.css", "a.png", "a.woff2"])
+@pytest.mark.parametrize("name", ["a.js", "a.css", "b.css", "a.png", "a.woff2"])
 def test_a_page_that_is_too_heavy_with_what_it_loads_fails_the_build(html, name):
     assert build_book.faults(html, html) == []
     before = lighten.weight(html / "page.html")
@@ -83,7 +83,7 @@ def test_icons_that_are_named_or_written_are_kept_and_the_others_are_not(tmp_pat
     assert {0xF03A, 0xF186, 0xF107, 0xF071} <= letters and len(letters) < 10
     style = (fonts / "css" / "all.min.css").read_text()
     assert ".fa-list:before" in style and ".fa-moon:before" in style and ".fa-car:before" not in style
-    named = {(fonts / "css" / place).resolve() for place in lighten.URL.findall(style)}
+    named = {(fonts / "css" / place).resolve() for place in lighten.NAMES.findall(style)}
     assert named == {path.resolve() for path in (fonts / "webfonts").iterdir()}
 
 
@@ -112,7 +112,7 @@ def test_a_drawing_is_smaller_and_looks_the_same(tmp_path):
 
 def test_katex_has_the_fonts_that_its_style_names_and_no_other():
     style = KATEX / "katex.min.css"
-    assert sorted(lighten.URL.findall(style.read_text())) == sorted(
+    assert sorted(lighten.NAMES.findall(style.read_text())) == sorted(
         f"fonts/{f.name}" for f in (KATEX / "fonts").iterdir()
     )
     assert (KATEX / "LICENSE").is_file()
