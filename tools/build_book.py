@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import lighten
 import yaml
-from PIL import Image
 
 from study.machine.folders import alone
 
@@ -56,21 +56,19 @@ UNUSED = re.compile(
     r'|<li><a href="[^"]*_sources/[^"]*".*?</a>\s*</li>\s*'  # a page's source, which is in the repository
     r"|<script>const THEBE_JS_URL = .*?</script>\s*"  # cells that run on a server, declared twice
     r'|<script[^>]*src="[^"]*sphinx-thebe\.js[^"]*"[^>]*></script>\s*'
+    r'|<link[^>]*href="[^"]*sphinx-thebe\.css[^"]*"[^>]*>\s*'
     r'|<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>\s*'
     r"|<script>\s*// Activate the search field on page load.*?</script>\s*",
     re.DOTALL,
 )
-MATHJAX = re.compile(r'<script[^>]*src="[^"]*mathjax/[^"]*"[^>]*></script>\s*')
 PICTURE = re.compile(r"(?<=_images/)[\w.-]+\.png")
 STATIC = (
     "**/*.map",
     "locales/*/*/*",
     "vendor/fontawesome/*/js/*",
-    "vendor/fontawesome/*/webfonts/*.ttf",
-    "sphinx-thebe.js",
+    "sphinx-thebe.*",
 )
 DEAD = [*(f"_static/{pattern}" for pattern in STATIC), "_sources/**/*"]  # what no page loads or links to
-COLOURS = 4096  # a drawing has fewer, a photograph more
 
 
 # Colab runs the notebooks of this name alone: it opens no Markdown, and of a run it has no data.
@@ -114,27 +112,19 @@ def tidy(html: Path) -> None:
     """
     for path in (path for pattern in DEAD for path in html.glob(pattern) if path.is_file()):
         path.unlink()
-    smaller = dict(map(shrink, (html / "_images").glob("*.png")))
+    smaller = dict(map(lighten.shrink, (html / "_images").glob("*.png")))
+    for drawing in html.glob("_static/figures/*.svg"):
+        drawing.write_text(lighten.slim(drawing.read_text(encoding="utf-8")), encoding="utf-8")
+    for fonts in html.glob("_static/vendor/fontawesome/*"):
+        lighten.keep_icons(html, fonts)
     for page in html.rglob("*.html"):
         text = UNUSED.sub("", page.read_text(encoding="utf-8"))
         text = text if page.parent == html / "notebooks" else LAUNCH.sub("", text)
         text = LINK.sub(lambda found: found["text"] or "", BUTTONS.sub("", text))
-        text = text if 'class="math' in text else MATHJAX.sub("", text)
+        text = lighten.without_the_needless(text)
         text = PICTURE.sub(lambda found: smaller[found.group()], text)
         guard = f'<meta http-equiv="Content-Security-Policy" content="{policy(text)}" />'
         page.write_text(text.replace(CHARSET, CHARSET + guard, 1), encoding="utf-8")
-
-
-def shrink(path: Path) -> tuple[str, str]:
-    """Keep a picture in fewer bytes: a drawing by a palette, a photograph without loss. Returns both names."""
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
-    if picture.getcolors(COLOURS):
-        picture.quantize(256).save(path, optimize=True)
-        return path.name, path.name
-    picture.save(path.with_suffix(".webp"), lossless=True, quality=20, method=2)
-    path.unlink()
-    return path.name, path.with_suffix(".webp").name
 
 
 def faults(root: Path, html: Path) -> list[str]:
@@ -148,6 +138,8 @@ def faults(root: Path, html: Path) -> list[str]:
         if not path.is_file():
             found.append(f"{page}: the table of contents names it and no page was written")
             continue
+        if (heavy := lighten.weight(path)) > lighten.HEAVY:
+            found.append(f"{page}: weighs {heavy / 1e6:.2f} MB with what it loads, and may weigh {lighten.HEAVY / 1e6}")
         shown = path.read_text(encoding="utf-8")
         cells = (re.sub(r"<[^>]+>", " ", cell) for cell in CELL.findall(shown))
         wrong = [match for cell in cells if (match := NOT_A_NUMBER.search(cell))]

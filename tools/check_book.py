@@ -14,8 +14,8 @@ from pathlib import Path
 
 import browser
 from build_book import ROOT, pages
+from lighten import HEAVY, weight
 
-HEAVY = 3_000_000  # bytes of a page with its pictures
 AXE = (
     "axe.run(document, {resultTypes: ['violations']}).then((found) => answer(found.violations"
     ".filter((v) => ['serious', 'critical'].includes(v.impact)).map((v) => ({id: v.id, impact: v.impact, help: v.help,"
@@ -24,9 +24,14 @@ AXE = (
 LOOK = (
     "const requests = performance.getEntriesByType('resource').map((r) => r.name)"
     ".filter((name) => !/^(file|data|blob):/.test(name));"
-    "const wrong = [...document.querySelectorAll('[data-mjx-error], mjx-merror')].map((e) => e.textContent);"
+    "const red = document.querySelectorAll('.katex-error, .katex [mathcolor=\"#cc0000\"]');"  # what KaTeX cannot read
+    "const wrong = [...red].map((e) => e.textContent);"
+    "const faces = new Set([...document.fonts].map((face) => face.family.replaceAll('\"', '')));"
+    "for (const e of document.querySelectorAll('.katex-html *')) {"
+    "const [face] = getComputedStyle(e).fontFamily.replaceAll('\"', '').split(',');"
+    "if (!faces.has(face)) wrong.push(`${e.textContent} is set in ${face}, which is not in the book`); }"
     "answer({complaints, requests, formulas: document.querySelectorAll('.math.notranslate').length,"
-    "typeset: document.querySelectorAll('mjx-container').length, wrong,"
+    "typeset: document.querySelectorAll('.katex-html').length, wrong,"
     "wide: document.documentElement.scrollWidth > window.innerWidth + 1});"
 )
 NARROW = 500  # pixels: the narrowest window that headless Chromium opens
@@ -61,12 +66,6 @@ def loads_from_elsewhere(page: Path) -> list[str]:
     ]
 
 
-def weight(page: Path) -> int:
-    """Bytes of a page and of the pictures it shows."""
-    pictures = set(re.findall(r'<img\b[^>]*\bsrc="([^":]*)"', page.read_text(encoding="utf-8")))
-    return page.stat().st_size + sum((page.parent / p).stat().st_size for p in pictures if (page.parent / p).is_file())
-
-
 def axe(page: Path, theme: str) -> list[str]:
     """What axe-core calls serious or critical on a page."""
     source = Path(str(files("axe_playwright_python") / "axe.min.js"))
@@ -78,7 +77,7 @@ def check(html: Path, page: Path) -> list[str]:
     """Every fault of one built page, a sentence each."""
     faults = broken_links(html, page) + loads_from_elsewhere(page)
     if (heavy := weight(page)) > HEAVY:
-        faults.append(f"weighs {heavy / 1e6:.1f} MB")
+        faults.append(f"weighs {heavy / 1e6:.2f} MB with what it loads")
     return faults + looks(page) + axe(page, "light") + axe(page, "dark")
 
 

@@ -49,7 +49,7 @@ def style() -> Iterator[None]:
 
 def picture(panel: Axes, pixels: np.ndarray, caption: str, wrong: bool = False) -> None:
     """One image (H, W, C), pixels in [0, 1], with a caption; a frame and a cross mark a wrong prediction."""
-    panel.imshow(np.clip(pixels, 0, 1), interpolation="nearest")
+    panel.imshow(np.clip(pixels, 0, 1), interpolation="none")  # so that an SVG keeps its pixels as they are
     panel.set(xticks=[], yticks=[])
     # a caption may be the name of a reader's own folder, in which dollars make no formula
     panel.set_title(("✗ " if wrong else "") + caption, fontsize=7, loc="center", pad=3, parse_math=False)

@@ -1,5 +1,6 @@
 """The check of the built book finds what a reader would stumble over. Tests in a browser skip where there is none."""
 
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,13 +48,6 @@ def test_what_a_page_loads_from_elsewhere_is_found(html):
     assert check_book.loads_from_elsewhere(page) == ["loads https://example.org/a.js"]
 
 
-def test_a_page_is_weighed_with_its_pictures(html):
-    page = changed(html, "</main>", '<img src="big.png" alt="big"></main>')
-    before = check_book.weight(page)
-    (html / "big.png").write_bytes(b"0" * 4_000_000)
-    assert check_book.weight(page) == before + 4_000_000 > check_book.HEAVY
-
-
 @needs_browser
 def test_a_sound_page_has_no_fault_in_the_browser(html):
     assert check_book.looks(html / "page.html") == []
@@ -69,6 +63,37 @@ def test_complaints_requests_formulas_and_sideways_scrolling_are_found(html):
     faults = check_book.looks(changed(html, "</main>", broken))
     for part in ("it broke", "gone.js", "asks the network for http://example.org/a.png", "1 of 1 formulas", "sideways"):
         assert any(part in fault for fault in faults), (part, faults)
+
+
+@needs_browser
+def test_a_formula_that_katex_does_not_read_or_has_no_font_for_is_found_and_a_sound_one_is_none(html):
+    shutil.copytree(ROOT / "book" / "static", html / "_static")
+    loaded = "".join(f'<script src="_static/{name}.js"></script>' for name in ("katex/katex.min", "formulas"))
+    style = '<link rel="stylesheet" href="_static/katex/katex.min.css">'
+    for formula, said in (
+        (r"\(x \le \alpha\)", None),
+        (r"\(\frac{1}\)", r"\frac{1}"),
+        (r"\(\nosuch\)", r"\nosuch"),
+        (r"\(\mathfrak{a}\)", "a is set in KaTeX_Fraktur, which is not in the book"),
+    ):
+        page = changed(html, "</main>", f'<span class="math notranslate">{formula}</span></main>{style}{loaded}')
+        faults = check_book.looks(page)
+        assert f"a formula is wrong: {said}" in faults if said else faults == [], (formula, faults)
+
+
+@needs_browser
+def test_a_long_equation_scrolls_inside_itself_and_keeps_its_number_beside_it(html):
+    shutil.copytree(ROOT / "book" / "static", html / "_static")
+    written = r'<div class="math notranslate"><span class="eqno">(1)</span>\[' + "x + " * 200 + r"x\]</div>"
+    loaded = "".join(f'<script src="_static/{name}.js"></script>' for name in ("katex/katex.min", "formulas"))
+    style = "".join(f'<link rel="stylesheet" href="_static/{name}.css">' for name in ("katex/katex.min", "custom"))
+    theme = "<style>div.math { display: flex; flex-direction: row-reverse; max-width: 100%; overflow: hidden }</style>"
+    page = changed(html, "</main>", f"{written}</main>{theme}{style}{loaded}")
+    asked = (
+        "const [number, formula] = document.querySelector('div.math').children;"
+        "answer([number.textContent, formula.tabIndex, formula.scrollWidth > formula.clientWidth]);"
+    )
+    assert check_book.looks(page) == [] and browser.ask(page, asked, width=500) == ["(1)", 0, True]
 
 
 @needs_browser

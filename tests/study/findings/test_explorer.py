@@ -337,7 +337,7 @@ def markup() -> str:
 
 def standing_alone(world: World, folder: Path, act: str) -> Path:
     """The page without the book around it, with a script that acts on it and then writes down what is drawn."""
-    shutil.copytree(ROOT / "book" / "static", folder / "_static", ignore=shutil.ignore_patterns("mathjax"))
+    shutil.copytree(ROOT / "book" / "static", folder / "_static", ignore=shutil.ignore_patterns("katex"))
     content = report.page(*report.read(world.file, world.results, world.models))
     probe = PROBE.replace("ACT", act)
     html = f"<!doctype html><html><head><meta charset=utf-8></head><body>{markup()}{content}{probe}</body></html>"
