@@ -18,6 +18,7 @@ from study.machine.folders import project_folder
 from study.plan import arithmetic, catalogue
 from study.presentation.figures import PALETTE, style
 from study.presentation.markup import NO_NUMBER, group_title, row, span, table, together
+from study.presentation.words import Words
 
 OURS = ("ours, float32", "ours", "ours, fast")
 COMMON = "common practice"
@@ -197,6 +198,14 @@ def spent(measured: Measured) -> Figure:
         panel.grid(visible=False, axis="y")
         panel.set(xlabel="share of the operators' time (%)")
     return figure
+
+
+def spent_words(measured: Measured) -> Words:
+    shares = ", ".join(f"{line['kind']} {100 * line['share']:.0f} %" for line in measured.rows("where"))
+    return {
+        "caption": f"Share of the operators' own time in a fast training step, on {measured.device}.",
+        "alt": f"Bars, one for each kind of operator: {shares}.",
+    }
 
 
 def left_of_the_gradient(measured: Measured) -> str:

@@ -101,6 +101,8 @@ def test_every_answer_is_printed_and_drawn():
     for figure in (speed.bars(found), speed.lines(found), speed.spent(found)):
         figure.canvas.draw()
         plt.close(figure)
+    said = speed.spent_words(found)["alt"]
+    assert all(f"{line['kind']} {100 * line['share']:.0f} %" in said for line in rows["where"])
 
 
 def gradients(**shares) -> list[dict]:
