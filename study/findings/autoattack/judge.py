@@ -116,10 +116,14 @@ class Case:
         return f"{catalogue.unique_name(self.record.key)}, {self.record.protocol}{seed}{branch}"
 
     @property
+    def under_pgd(self) -> np.ndarray:
+        """bool (N,): the record's images right under PGD-20; a network with surrogate gradients must survive both."""
+        return comparisons.survivors(self.record, f"corrected:{STRONG}{SUFFIX[self.branch]}")
+
+    @property
     def before(self) -> np.ndarray:
-        """bool (n,): right under PGD-20, as the book has it: a network with surrogate gradients must survive both."""
-        name = f"corrected:{STRONG}{SUFFIX[self.branch]}"
-        return comparisons.survivors(self.record, name)[: self.found.images]
+        """bool (n,): the same of the images that AutoAttack saw."""
+        return self.under_pgd[: self.found.images]
 
     @cached_property
     def worst(self) -> np.ndarray:

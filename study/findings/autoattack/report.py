@@ -98,7 +98,8 @@ def every_network(
         )
     for one in further:  # the auxiliary branches, and experiments beyond the paper
         run = links([one.record], page, root)
-        left = [accuracy(one.strong), accuracy(one.after_all), accuracy(one.accuracy), NOT_RUN]
+        by_pgd = estimates.accuracy(one.under_pgd[None])
+        left = [accuracy(by_pgd), accuracy(one.after_all), accuracy(one.accuracy), NOT_RUN]
         body.append(row(together([one.title, " ", span("interval", run)]), left))
     over = (
         f"It and AutoAttack are of run 0 and {_sizes(cases)} test images; PGD-20 is of all runs named and of all their "

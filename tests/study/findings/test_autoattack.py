@@ -620,6 +620,9 @@ def test_each_branch_and_the_experiments_beyond_the_paper_are_cases_after_the_ro
     html = report.every_network(masking.verdicts(group), found, group, root=tmp_path)
     names = [re.sub(r" ?<.*", "", line) for line in re.findall(r'<th scope="row">(.*?)</th>', html)]
     assert names[-2:] == titles[-2:], "what no verdict on masking speaks of"
+    aux = next(one for one in found if one.branch == "aux")
+    right = 100 * comparisons.survivors(aux.record, f"corrected:{comparisons.STRONG}:aux").mean()
+    assert f"<td>{right:.1f}<" in html.split("auxiliary branch")[1], "of all the images of the record"
 
 
 def test_an_auxiliary_branch_stands_beside_adversarial_training_with_the_difference_of_the_same_images(tmp_path):
