@@ -13,7 +13,7 @@ classified again by the network itself. All in evaluation mode, float32, on pixe
 import copy
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -48,7 +48,7 @@ ROUNDING = 1e-6  # of pixels, in float32
 
 
 def measure(
-    networks: Iterable[Network],
+    networks: Sequence[Network],
     results: Path,
     images: int | None = None,
     *,
@@ -62,7 +62,6 @@ def measure(
     file has already is kept, unless all is to be made ``anew``. Raises ValueError if weights, data or the file there
     are not the record's, or a network has no such branch, and ImportError without the library.
     """
-    networks = list(networks)
     if kind is AutoAttackOnAux:
         refuse_single(networks)
     for network in networks:

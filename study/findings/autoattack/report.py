@@ -102,8 +102,8 @@ def every_network(
         left = [accuracy(by_pgd), accuracy(one.after_all), accuracy(one.accuracy), NOT_RUN]
         body.append(row(together([one.title, " ", span("interval", run)]), left))
     over = (
-        f"It and AutoAttack are of run 0 and {_sizes(cases)} test images; PGD-20 is of all runs named and of all their "
-        "images, so it can be the lower number. "
+        f"It and AutoAttack are of run {counts(sorted({one.record.seed for one in cases}))} and {_sizes(cases)} test "
+        "images; PGD-20 is of all runs named and of all their images, so it can be the lower number. "
         if cases
         else ""
     )

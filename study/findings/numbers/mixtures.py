@@ -87,11 +87,12 @@ def factorial_words(group: Group) -> Words:
                 for names, effect in effects.items()
                 if effect.low > 0 or effect.high < 0
             ]
-    sizes = [counts(sorted({getattr(effect, of) for effect in said})) for of in ("seeds", "n")]
+    seeds, images = (sorted({getattr(effect, of) for effect in said}) for of in ("seeds", "n"))
+    trainings = f"{counts(seeds)} {'training' if seeds == [1] else 'trainings'}"
     return {
         "caption": "What AdvProp, ALS and SAT each change on top of adversarial training, on average over the presence "
         "of the others, and what they change together. An interval that crosses the line is compatible with no "
-        f"effect. Budget {first.budget} on {first.data['title']}, {sizes[0]} training of each and {sizes[1]} images; "
+        f"effect. Budget {first.budget} on {first.data['title']}, {trainings} of each and {counts(images)} images; "
         "95 % intervals.",
         "alt": "Dots with intervals, an effect a line, a column a panel. Effects in points whose intervals exclude "
         f"zero: {'; '.join(found) or 'none'}.",
