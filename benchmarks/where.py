@@ -16,6 +16,8 @@ KINDS = {  # part of an operator's name -> what it does, the first that fits
     "convolution_backward": "convolution, backward",
     "cudnn_convolution": "convolution, forward",
     "mkldnn_convolution": "convolution, forward",
+    "slow_conv2d_backward": "convolution, backward",  # where oneDNN has no kernel for the processor
+    "slow_conv2d_forward": "convolution, forward",
     "batch_norm_backward": "batch norm, backward",
     "batch_norm": "batch norm, forward",
     "aten::mm": "matrix products",
