@@ -572,7 +572,8 @@ def _campaign(commands: Commands) -> None:
 
 def campaign(options) -> int:
     """Make what tells most of what is missing until the time is over, and pack each record as it is finished."""
-    from study.grid.campaign import LOG, campaign, data_at_hand, parts_of
+    from study.grid.campaign import LOG, campaign, data_at_hand
+    from study.grid.parts import parts_of
 
     options.dataset = options.dataset or data_at_hand(options.budget)
     root = _root(options)
@@ -635,7 +636,7 @@ def _unpack(commands: Commands) -> None:
 
 def unpack(options) -> int:
     """Put what a campaign brought back in its places."""
-    from study.grid.campaign import unpack as put_in_place
+    from study.grid.parts import unpack as put_in_place
 
     put = put_in_place(options.folder, _root(options))
     for path in put:

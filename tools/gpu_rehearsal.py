@@ -25,7 +25,8 @@ from gpu_pack import pack
 
 from study import records
 from study.findings.runs import report
-from study.grid.campaign import LOG, unpack
+from study.grid.campaign import LOG
+from study.grid.parts import unpack
 from study.machine.folders import WORK, project_folder
 from study.plan import catalogue
 

@@ -15,7 +15,8 @@ from small_notebook import environment
 from study import grid, records
 from study.experiment.training import SAVE_EVERY
 from study.grid import campaign, execute
-from study.grid.campaign import WEIGHTS, Parts, most_informative_first, unpack
+from study.grid.campaign import WEIGHTS, most_informative_first
+from study.grid.parts import ROOM, Parts, _cast, checkpoint_in_half, parts_of, unpack, weights_in_half
 from study.machine import folders
 from study.machine.folders import CHECKPOINT, FAILED, HALVED, LOCK, MEASURED, alone, work_folder
 from study.plan import arithmetic
@@ -73,7 +74,7 @@ def put_together(tmp_path, monkeypatch) -> Path:
 
 def test_every_record_comes_back_whatever_part_of_the_others_is_lost(tmp_path, monkeypatch):
     """Each part stands alone: what is in the parts that arrived is all there."""
-    monkeypatch.setattr(campaign, "PART", 4_000)
+    monkeypatch.setattr("study.grid.parts.PART", 4_000)
     (tmp_path / "out").mkdir()
     parts, keys = Parts(tmp_path / "out"), ("traditional", "als", "sat", "advprop")
     where = {}
@@ -99,7 +100,7 @@ def test_a_part_is_whole_at_every_moment(tmp_path, monkeypatch):
     monkeypatch.setattr(folders.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         parts.add({"results/b": b"2"})
-    assert first.read_bytes() == kept and campaign.parts_of(tmp_path / "out") == [first]
+    assert first.read_bytes() == kept and parts_of(tmp_path / "out") == [first]
 
 
 def test_what_an_earlier_campaign_left_in_the_folder_stays(tmp_path):
@@ -114,7 +115,7 @@ def test_what_an_earlier_campaign_left_in_the_folder_stays(tmp_path):
 def test_a_large_file_comes_back_from_parts_of_the_promised_size_and_not_at_all_from_some_of_them(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(campaign, "PART", 2**17)
+    monkeypatch.setattr("study.grid.parts.PART", 2**17)
     (tmp_path / "out").mkdir()
     content = os.urandom(300_000)
     paths = Parts(tmp_path / "out").add_large("work/x/model.safetensors", content)
@@ -129,7 +130,7 @@ def test_a_large_file_comes_back_from_parts_of_the_promised_size_and_not_at_all_
 
 
 def test_what_there_is_no_room_for_is_left_out_and_records_never_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(campaign, "ROOM", 50_000)
+    monkeypatch.setattr("study.grid.parts.ROOM", 50_000)
     (tmp_path / "out").mkdir()
     parts = Parts(tmp_path / "out")
     assert parts.add_large("work/x/model.safetensors", os.urandom(40_000))
@@ -141,7 +142,7 @@ def test_a_checkpoint_travels_in_half_the_bytes_and_its_counts_travel_exactly(tm
     state = checkpoint(tmp_path / "work" / run().where / CHECKPOINT, n=300_000)
     (tmp_path / "out").mkdir()
     path = tmp_path / "work" / run().where / CHECKPOINT
-    packed = campaign._in_half(path)
+    packed = checkpoint_in_half(path)
     assert len(packed) < 0.75 * path.stat().st_size  # of an epoch under way the order is 400 kB, which stays as it is
     Parts(tmp_path / "out").add({f"work/{run().where}/{CHECKPOINT}": packed})
     put_together(tmp_path, monkeypatch)
@@ -161,7 +162,7 @@ def test_a_network_comes_back_in_half_precision_where_its_run_looks_for_it(tmp_p
     save_file(weights, tmp_path / "model.safetensors")
     (tmp_path / "out").mkdir()
     name = f"work/{run().where}/{WEIGHTS}"
-    Parts(tmp_path / "out").add({name: campaign._weights_in_half(tmp_path / "model.safetensors")})
+    Parts(tmp_path / "out").add({name: weights_in_half(tmp_path / "model.safetensors")})
     put_together(tmp_path, monkeypatch)
     found = load_file(tmp_path / "there" / name)
     assert torch.equal(found["w"], weights["w"].half()) and found["seen"] == 70_001
@@ -170,10 +171,10 @@ def test_a_network_comes_back_in_half_precision_where_its_run_looks_for_it(tmp_p
 def test_what_float16_does_not_hold_travels_in_float32(tmp_path):
     weights = {"variance": torch.tensor([1.0, 1e5])}  # the largest of float16 is 65,504
     save_file(weights, tmp_path / "model.safetensors")
-    (tmp_path / "there.safetensors").write_bytes(campaign._weights_in_half(tmp_path / "model.safetensors"))
+    (tmp_path / "there.safetensors").write_bytes(weights_in_half(tmp_path / "model.safetensors"))
     assert torch.equal(load_file(tmp_path / "there.safetensors")["variance"], weights["variance"])
     torch.save({"model": weights, "optimizer": {"state": [weights]}}, tmp_path / "checkpoint.pt")
-    content = campaign._cast(campaign._in_half(tmp_path / "checkpoint.pt"), "float32")
+    content = _cast(checkpoint_in_half(tmp_path / "checkpoint.pt"), "float32")
     again = torch.load(io.BytesIO(content), weights_only=True)
     assert torch.equal(again["model"]["variance"], weights["variance"])
     assert torch.equal(again["optimizer"]["state"][0]["variance"], weights["variance"])
@@ -182,7 +183,7 @@ def test_what_float16_does_not_hold_travels_in_float32(tmp_path):
 def test_the_networks_that_are_brought_are_of_the_text_and_learnt_from_attacks_and_leave_room_for_records():
     chosen = campaign.worth_bringing(grid.runs("full", [0], dataset="cifar10-jpeg", keys=fake.catalogue.part(1)))
     assert chosen and all(one.protocol == "corrected" and one.config.adversarial for one in chosen)
-    assert sum(2 * 11_173_962 for _ in chosen) <= campaign.ROOM - campaign.FOR_RECORDS  # ResNet-18 for CIFAR-10
+    assert sum(2 * 11_173_962 for _ in chosen) <= ROOM - campaign.FOR_RECORDS  # ResNet-18 for CIFAR-10
 
 
 def test_what_is_there_already_is_not_overwritten(tmp_path):
@@ -210,7 +211,7 @@ def test_weights_that_cannot_be_packed_cost_no_record(tmp_path):
     one = crew(tmp_path)
     one.log = said.append
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
-    one._bring("work/x/model.safetensors", tmp_path / "model.safetensors", campaign._weights_in_half)
+    one._bring("work/x/model.safetensors", tmp_path / "model.safetensors", weights_in_half)
     assert said[0].startswith("not packed: work/x/model.safetensors")
 
 
@@ -256,7 +257,7 @@ def test_a_damaged_part_is_named_and_the_others_are_unpacked(tmp_path, damage):
 
 
 def test_a_part_that_would_fill_the_memory_is_refused_before_it_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(campaign, "UNPACKED", 100_000)
+    monkeypatch.setattr("study.grid.parts.UNPACKED", 100_000)
     (tmp_path / "out").mkdir()
     Parts(tmp_path / "out").add({"results/zeros": bytes(200_000)})
     with pytest.raises(ValueError, match="more than 0 MiB in it"):
