@@ -62,13 +62,14 @@ def better_than_guessing(
 
 
 def spread(group: Iterable[Record], name: str) -> Spread | None:
-    """How much trainings differ under a measurement, from all experiments that have several seeds; None if none has.
+    """How much trainings differ under a measurement, from the paper's rows that have several seeds; None if none has.
 
+    Experiments of our own do not count: one that differs from a row in its arithmetic alone is the same luck again.
     Each network tested by its protocol's rule on the column of ``name``, through the main branch. Of a column that too
     few such experiments survive, or that is none of :data:`HEADINGS`, it is what all of these show together.
     """
     by_experiment: dict[tuple, Group] = {}
-    for record in group:
+    for record in (record for record in group if record.key in catalogue.rows()):
         place = (record.budget, record.config["dataset"], record.key, record.protocol)
         by_experiment.setdefault(place, []).append(record)
     several = [(protocol, runs) for (*_, protocol), runs in by_experiment.items() if len(runs) > 1]

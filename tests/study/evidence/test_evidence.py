@@ -250,6 +250,8 @@ def test_the_spread_between_trainings_is_that_of_the_column_from_rows_with_sever
     found = comparisons.spread([*group, *more, fake.record("advprop")], "corrected:clean")
     assert found.freedom == 4 and found.factor**2 == pytest.approx(0.01 / (0.6 * 0.4) / 2)
     assert comparisons.spread([fake.record("sat")], "corrected:clean") is None
+    again = [fake.record("adversarial-fast", seed=seed, **{"corrected:clean": 0.3 + seed / 5}) for seed in range(3)]
+    assert comparisons.spread([*group, *more, *again], "corrected:clean") == found, "the same luck, counted again"
 
 
 def test_a_column_that_too_few_trainings_tell_about_has_the_spread_of_all_columns_together():
