@@ -24,7 +24,10 @@ YOUNGER = (
     "guessing by a point. Without the first, *Adversarial* under the `corrected` protocol counted as masked there, and "
     "what is compared with it had no evidence. Without the second, FGSM 0.5 counted: *Adversarial training is more "
     "robust than plain training* was not reproduced under that protocol, and *AdvProp is less robust than adversarial "
-    "training* could not be decided."
+    "training* could not be decided. On 28 November, after the same runs, three were added: an effect of more than "
+    "twice the paper's is called *larger*, not reproduced; how much trainings differ is learnt from the paper's "
+    "methods alone, and no longer from the same method in three arithmetics; and a sentence of this book holds by the "
+    "largest size at which its networks were trained, or not at all."
 )
 
 

@@ -22,13 +22,15 @@ from study.evidence.selection import Group, runs_of
 from study.findings.masking import judge as masking
 from study.findings.masking.probes import Probe, probes
 from study.plan import catalogue
+from study.plan.attacks import CLAMP_ALONE
 
 TRIALS = ("published", "corrected", "stronger attack")
-REPRODUCED, SMALLER, CONTRADICTED, REFUTED = "reproduced", "smaller", "contradicted", "not reproduced"
+REPRODUCED, LARGER, SMALLER = "reproduced", "larger", "smaller"
+CONTRADICTED, REFUTED = "contradicted", "not reproduced"
 OPEN = "cannot be decided"  # at this size: the interval has room for the claim and for its opposite
 NO_ROOM = "no room"  # neither network is for certain better than guessing by more than a point
 SILENT = "no evidence"  # one of them is masked, or has collapsed
-VERDICTS = (REPRODUCED, SMALLER, NO_ROOM, SILENT, OPEN, REFUTED, CONTRADICTED)  # from best to worst
+VERDICTS = (REPRODUCED, LARGER, SMALLER, NO_ROOM, SILENT, OPEN, REFUTED, CONTRADICTED)  # from best to worst
 NOT_RUN, NOT_ASKED = "not run", "not asked"
 MARGIN = 0.01  # of accuracy: two networks within a percentage point of each other do not differ for any purpose here
 SIGN = {"more": 1, "less": -1}
@@ -175,7 +177,7 @@ def verdict(estimate: Estimate, published: float, direction: str, margin: float 
         value, (low, high) = sign * estimate.value, sorted((sign * estimate.low, sign * estimate.high))
         half = max(sign * published, 0.0) / 2
         if low > 0:
-            return REPRODUCED if value >= half else SMALLER
+            return SMALLER if value < half else LARGER if 0 < 4 * half < value else REPRODUCED
         if high < 0:
             return CONTRADICTED
         return REFUTED if high < half else OPEN
@@ -307,8 +309,10 @@ def surviving(group: Group, places: Sequence[comparisons.Place]) -> list[np.ndar
 
 
 def _clean(name: str) -> str:
-    """The measurement without an attack that belongs to one under an attack."""
-    rule, _, *marks = name.split(":")
+    """The measurement without an attack that belongs to one under an attack; the clamp alone is no attack."""
+    rule, column, *marks = name.split(":")
+    if column == CLAMP_ALONE.name:
+        return name
     return ":".join([rule, "clean", *(mark for mark in marks if mark == "aux")])
 
 

@@ -16,6 +16,7 @@ from study.findings.claims import judge
 from study.findings.claims.judge import (
     CONTRADICTED,
     GUESSING,
+    LARGER,
     NO_ROOM,
     NOT_ASKED,
     NOT_RUN,
@@ -40,11 +41,12 @@ from study.presentation.words import Words
 
 SYMBOLS = {
     REPRODUCED: "✓",
+    LARGER: "↑",
     SMALLER: "↓",
     NO_ROOM: "○",
     SILENT: "○",
     OPEN: "?",
-    REFUTED: "✗",
+    REFUTED: "≠",
     CONTRADICTED: "✗",
     NOT_RUN: "…",
     NOT_ASKED: "",
@@ -53,10 +55,11 @@ Size = tuple[str, str]  # budget, data
 
 
 def summary(rulings: Sequence[Ruling]) -> str:
-    """How the claims came out, trial by trial, in a sentence of Markdown each."""
+    """How the paper's own sentences came out, trial by trial, in a sentence of Markdown each."""
     sentences = []
     for trial in TRIALS:
-        verdicts = [ruling.verdict for ruling in rulings if ruling.trial == trial and ruling.verdict != NOT_ASKED]
+        asked = [ruling for ruling in rulings if ruling.trial == trial and ruling.claim.quoted]
+        verdicts = [ruling.verdict for ruling in asked if ruling.verdict != NOT_ASKED]
         counted = [(verdicts.count(verdict), verdict) for verdict in (*VERDICTS, NOT_RUN)]
         found = ", ".join(f"{count} {verdict}" for count, verdict in counted if count)
         under = "Under a stronger attack" if trial == "stronger attack" else f"Under the `{trial}` protocol"
@@ -428,8 +431,17 @@ def luck(evidence: Evidence) -> str:
     return (
         "Two trainings of one method differ in their seed alone, and still in their accuracy. At an accuracy "
         f"of 60 %, the standard deviation of one training's accuracy is, in points: {said}. It is measured on the "
-        "methods that have several seeds, and every interval of two networks here includes it."
+        f"paper's methods that have several seeds ({_several(evidence)}), and every interval of two networks here "
+        "includes it. That other networks and the other protocol vary as much is an assumption."
     )
+
+
+def _several(evidence: Evidence) -> str:
+    """At which budgets and under which protocols a method of the paper has several seeds."""
+    placed = {}
+    for record in (record for group in evidence.groups for record in group if record.key in catalogue.rows()):
+        placed.setdefault((record.budget, record.protocol, record.key), set()).add(record.seed)
+    return ", ".join(dict.fromkeys(f"{b}, {p} protocol" for (b, p, _), seeds in placed.items() if len(seeds) > 1))
 
 
 def _range(values: Sequence[float]) -> str:

@@ -1,7 +1,9 @@
 """What the runs say, in words: sentences of ``conclusions.toml``, each beside conditions on the records. No torch.
 
-A condition is a difference that must be certain, or a verdict of the ledger of claims. A sentence whose rows were all
-run and that holds at no size stops the build of the book: it has to be written anew.
+A condition is a difference that must be above zero for certain, or a verdict of the ledger of claims. Each interval is
+one of 95 %: a sentence that needs all of its conditions is wrong no more often than one of them (Berger 1982). It is
+judged by the largest size at which its rows were run. A sentence that does not hold there stops the build of the book:
+it has to be written anew.
 """
 
 import tomllib
@@ -31,20 +33,12 @@ class Withdrawn(ValueError):
 
 
 @dataclass(frozen=True)
-class Condition:
-    """Accuracy at ``more`` minus accuracy at ``than`` is above zero, or within ``within`` of it, for certain."""
+class Difference:
+    """Accuracy at ``more`` minus accuracy at ``than``."""
 
     name: str  # of the number in the sentence
     more: Place
     than: Place
-    within: float | None = None
-
-    def holds(self, found: Estimate) -> bool:
-        return found.low > 0 if self.within is None else -self.within < found.low and found.high < self.within
-
-    def fails(self, found: Estimate) -> bool:
-        """Whether the opposite is certain."""
-        return found.high < 0 if self.within is None else found.low > self.within or found.high < -self.within
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,8 @@ class Conclusion:
     sentence: str
     page: str  # of the book, where the numbers behind it are
     figure: str = ""  # or section, its id on that page: the cover has the sentences that have one
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[Difference, ...] = ()  # above zero
+    numbers: tuple[Difference, ...] = ()  # of any sign, for the reader
     verdicts: Mapping[str, str] = field(default_factory=dict)  # "claim/trial" -> verdict, on each of its comparisons
 
 
@@ -99,23 +94,23 @@ def conclusions() -> dict[str, Conclusion]:
 
 
 def _conclusion(entry: dict) -> Conclusion:
-    conditions = tuple(_condition(**condition) for condition in entry.pop("conditions", []))
-    one = Conclusion(**entry, conditions=conditions)
+    said = {part: tuple(_difference(**one) for one in entry.pop(part, [])) for part in ("conditions", "numbers")}
+    one = Conclusion(**entry, **said)
     named = {name for _, name, *_ in Formatter().parse(one.sentence) if name is not None}
     known = {f"{claim.id}/{trial}" for claim in judge.claims() for trial in judge.TRIALS}
-    if unknown := sorted(named - {c.name for c in conditions}) + sorted(set(one.verdicts) - known):
+    if unknown := sorted(named - {d.name for part in said.values() for d in part}) + sorted(set(one.verdicts) - known):
         raise ValueError(f"conclusions.toml: {one.id!r} names what does not exist: {', '.join(unknown)}")
     return one
 
 
-def _condition(name: str, more: str, than: str, within: float | None = None) -> Condition:
+def _difference(name: str, more: str, than: str) -> Difference:
     """Raises ValueError on a place whose experiment, protocol or rule does not exist."""
     places = [tuple(place.split(maxsplit=2)) for place in (more, than)]
     for place in places:
         if len(place) != 3 or place[0] not in catalogue.experiments() or ":" not in place[2]:
             raise ValueError(f"conclusions.toml: {' '.join(place)!r} is no place: write row, protocol, rule:column")
         catalogue.experiments()[place[0]].changes(place[1])
-    return Condition(name, *places, within)
+    return Difference(name, *places)
 
 
 def _said(one: Conclusion, evidence: Evidence) -> str:
@@ -124,54 +119,36 @@ def _said(one: Conclusion, evidence: Evidence) -> str:
     if judge.NOT_RUN in [ruling.verdict for ruling in asked.values()]:
         return ""
     failed = [f"{place} is {r.verdict}" for place, r in asked.items() if not _unanimous(r, one.verdicts[place])]
-    found, group, undecided = _numbers(one, evidence)
-    if found is None:
+    differences = [*one.conditions, *one.numbers]
+    group = next((group for group in evidence.groups if _run(differences, group)), None)
+    if group is None:
         return ""
-    if failed or undecided:
+    found = {d.name: _estimate(d, group, evidence) for d in differences}
+    failed += [f"{c.name} at budget {group[0].budget}" for c in one.conditions if found[c.name].low <= 0]
+    if failed:
         raise Withdrawn(
-            f"the conclusion {one.id!r} does not hold by the records: {', '.join([*failed, *undecided])}. "
+            f"the conclusion {one.id!r} does not hold by the records: {', '.join(failed)}. "
             "Write its sentence anew in study/findings/conclusions/conclusions.toml, or drop it"
         )
     numbers = {
         name: f"{100 * e.value:.1f} points ({100 * e.low:+.1f} to {100 * e.high:+.1f})" for name, e in found.items()
     }
     said = [f.estimate for ruling in asked.values() for f in ruling.findings]
-    budgets = [*([group[0].budget] if group else []), *(ruling.group[0].budget for ruling in asked.values())]
+    budgets = [*([group[0].budget] if differences else []), *(ruling.group[0].budget for ruling in asked.values())]
     return one.sentence.format(**numbers) + _rests_on(budgets, [*found.values(), *said])
-
-
-def _numbers(one: Conclusion, evidence: Evidence) -> tuple[dict[str, Estimate] | None, Group, list[str]]:
-    """The differences of the largest size by which all conditions hold, its records, and what fails.
-
-    A larger size by which one is not certain hides no smaller one by which all are; one that is the other way round
-    does. None while no size has all rows.
-    """
-    if not one.conditions:
-        return {}, [], []
-    confidence, undecided = 1 - 0.05 / len(one.conditions), []
-    for group in (group for group in evidence.groups if _run(one, group)):
-        found = {c.name: _difference(c, group, evidence, confidence) for c in one.conditions}
-        failed = [f"{c.name} at budget {group[0].budget}" for c in one.conditions if not c.holds(found[c.name])]
-        if not failed:
-            return found, group, []
-        undecided += failed
-        if any(c.fails(found[c.name]) for c in one.conditions):
-            break
-    return {} if undecided else None, [], undecided
 
 
 def _unanimous(ruling: judge.Ruling, verdict: str) -> bool:
     return {ruling.verdict, *(finding.verdict for finding in ruling.findings)} == {verdict}
 
 
-def _run(one: Conclusion, group: Group) -> bool:
-    return all(comparisons.shared(group, [c.more, c.than])[0] for c in one.conditions)
+def _run(differences: Sequence[Difference], group: Group) -> bool:
+    return all(comparisons.shared(group, [d.more, d.than])[0] for d in differences)
 
 
-def _difference(condition: Condition, group: Group, evidence: Evidence, confidence: float) -> Estimate:
-    places = [condition.more, condition.than]
-    masks = judge.surviving(group, places)
-    return judge.difference(masks, places, 0.0, confidence, evidence.spread(condition.more[2]))
+def _estimate(one: Difference, group: Group, evidence: Evidence) -> Estimate:
+    places = [one.more, one.than]
+    return judge.difference(judge.surviving(group, places), places, 0.0, 0.95, evidence.spread(one.more[2]))
 
 
 def _rests_on(budgets: Sequence[str], found: Sequence[Estimate]) -> str:

@@ -75,6 +75,10 @@ def test_the_papers_numbers_support_no_difference_where_theirs_is_within_the_mar
     [
         ((0.02, 0.01, 0.03), 0.03, "more", "reproduced"),
         ((0.01, 0.005, 0.015), 0.03, "more", "smaller"),
+        ((0.07, 0.02, 0.12), 0.03, "more", "larger"),
+        ((-0.07, -0.12, -0.02), -0.03, "less", "larger"),
+        ((0.06, 0.02, 0.10), 0.03, "more", "reproduced"),  # twice as large, and no more
+        ((0.07, 0.02, 0.12), 0.0, "more", "reproduced"),  # of no size that it could be larger than
         ((0.00, -0.01, 0.01), 0.03, "more", "not reproduced"),
         ((0.01, -0.01, 0.03), 0.03, "more", "cannot be decided"),
         ((-0.02, -0.03, -0.01), 0.03, "more", "contradicted"),
@@ -110,7 +114,7 @@ def test_a_verdict_follows_the_written_rules(interval, published, direction, ver
 @pytest.mark.parametrize("direction", judge.DIRECTIONS)
 def test_verdict_and_p_value_never_disagree(direction):
     """All differences of two made-up networks: a verdict is certain exactly where the p value beside it is small."""
-    certain = {"reproduced", "smaller", "contradicted"}
+    certain = {"reproduced", "larger", "smaller", "contradicted"}
     for gain in np.linspace(-0.08, 0.08, 33):
         a, b = (np.random.default_rng(1).random((1, 3000)) < 0.6 + shift for shift in (gain, 0.0))
         found = estimates.difference(a, b, 0.95, estimates.Spread(0.02, 6))
@@ -123,7 +127,7 @@ def test_a_p_value_stands_beside_every_comparison_that_says_something_and_is_sma
         if finding.verdict in (judge.NO_ROOM, judge.SILENT, judge.NOT_RUN):
             assert finding.p is None
         else:
-            assert (finding.p < 0.05) == (finding.verdict in ("reproduced", "smaller", "contradicted"))
+            assert (finding.p < 0.05) == (finding.verdict in ("reproduced", "larger", "smaller", "contradicted"))
 
 
 def in_trial(rulings, id, trial="corrected"):
@@ -140,7 +144,7 @@ def test_two_networks_that_do_no_better_than_guessing_are_not_compared():
     rulings = judge.Evidence([group]).rulings
     assert in_trial(rulings, "als-robustness").verdict == "no room"
     by_column = {f.comparison.column: f.verdict for f in in_trial(rulings, "als-all-attackers").findings}
-    assert by_column["pgd-0.5"] == "no room" and by_column["pgd-0.1"] == "reproduced"
+    assert by_column["pgd-0.5"] == "no room" and by_column["pgd-0.1"] == "larger"
 
 
 def test_an_image_that_is_wrong_without_an_attack_does_not_survive_one():
@@ -195,16 +199,17 @@ def test_a_claim_with_an_experiment_that_the_paper_lacks_is_judged_under_the_cor
 
 
 def test_accuracy_is_set_against_a_guess():
-    rows = {key: fake.record(key, **{"corrected:clean": 0.9, "corrected:pgd-0.5": 0.5}) for key in catalogue.rows()}
+    rows = {key: fake.record(key, **{"corrected:clean": 0.9, "corrected:pgd-0.5": 0.3}) for key in catalogue.rows()}
     findings = in_trial(judge.Evidence([list(rows.values())]).rulings, "above-a-guess").findings
-    assert [round(finding.estimate.value, 6) for finding in findings] == [0.4] * 3
+    assert [round(finding.estimate.value, 6) for finding in findings] == [0.2] * 3
     assert {finding.verdict for finding in findings} == {"reproduced"}
 
 
 @pytest.mark.parametrize(
     ("verdicts", "verdict"),
     [
-        (["reproduced", "smaller"], "smaller"),
+        (["reproduced", "larger", "smaller"], "smaller"),
+        (["reproduced", "larger"], "larger"),
         (["reproduced", "cannot be decided", "contradicted", "not reproduced"], "contradicted"),
         (["no room", "no room"], "no room"),
         (["reproduced", "no room"], "reproduced"),
@@ -257,7 +262,7 @@ def test_a_sentence_of_ours_is_not_shown_as_a_quotation(group, tmp_path):
 def test_a_gain_in_every_column_reproduces_a_claim_of_more_robustness():
     columns = [column for column in catalogue.COLUMNS if column != "clean"]
     group = [
-        fake.record("advprop", "published", **{f"published:{c}": 0.6 for c in columns}),
+        fake.record("advprop", "published", **{f"published:{c}": 0.4 for c in columns}),
         fake.record("traditional", "published", **{f"published:{c}": 0.3 for c in columns}),
     ]
     verdicts = {

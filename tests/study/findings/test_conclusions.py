@@ -21,7 +21,11 @@ name = "cost"
 more = "traditional corrected corrected:clean"
 than = "adversarial corrected corrected:clean"
 """
-ALIKE = TRUE + "within = 0.1\n"
+NUMBER = """[[conclusion.numbers]]
+name = "under"
+more = "adversarial corrected corrected:pgd-0.1"
+than = "traditional corrected corrected:pgd-0.1"
+"""
 
 
 @pytest.fixture
@@ -59,26 +63,24 @@ def test_a_false_sentence_stops_the_build_and_names_what_to_mend(written, plain,
         conclusions.say("costs", evidence(plain, adversarial))
 
 
-def test_two_accuracies_are_alike_if_the_interval_lies_within_the_margin(written):
-    written(ALIKE)
-    record = fake.record("traditional", **{"corrected:clean": 0.5})
-    same = Evidence([[record, fake.record("adversarial", **{"corrected:clean": 0.5})]])
-    assert conclusions.say("costs", same)
-    with pytest.raises(Withdrawn):
-        conclusions.say("costs", evidence(0.8, 0.5))
+def test_a_number_for_the_reader_is_told_whatever_its_sign_and_a_condition_is_not(written):
+    written(TRUE.replace("images.", "images, and {under} under attack.") + NUMBER)
+    (group,) = evidence(0.8, 0.5).groups
+    said = conclusions.say("costs", Evidence([group]))
+    assert re.search(r"costs 30.0 points .* and -?\d+\.\d points \([+-].* under attack", said)
+    with pytest.raises(Withdrawn, match="cost at budget lite"):
+        conclusions.say("costs", evidence(0.5, 0.8))
 
 
-def test_a_larger_size_that_cannot_tell_hides_no_smaller_one_that_can_and_one_that_says_the_opposite_does(written):
+@pytest.mark.parametrize(("plain", "adversarial"), [(0.5, 0.5), (0.5, 0.8)])
+def test_a_smaller_size_saves_no_sentence_that_the_largest_does_not_bear_out(written, plain, adversarial):
     written(TRUE)
     (small,) = evidence(0.8, 0.5).groups
-    for plain, adversarial in ((0.5, 0.5), (0.5, 0.8)):
-        levels = {"traditional": plain, "adversarial": adversarial}
-        large = [fake.record(key, budget="ladder-10", **{"corrected:clean": level}) for key, level in levels.items()]
-        if plain == adversarial:
-            assert "(Small setting" in conclusions.say("costs", Evidence([large, small]))
-        else:
-            with pytest.raises(Withdrawn, match="cost at budget ladder-10"):
-                conclusions.say("costs", Evidence([large, small]))
+    levels = {"traditional": plain, "adversarial": adversarial}
+    large = [fake.record(key, budget="ladder-10", **{"corrected:clean": level}) for key, level in levels.items()]
+    assert conclusions.say("costs", Evidence([small]))
+    with pytest.raises(Withdrawn, match="cost at budget ladder-10"):
+        conclusions.say("costs", Evidence([large, small]))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_a_sentence_is_not_said_while_a_row_of_it_was_not_run(written):
 def test_a_sentence_may_rest_on_a_verdict_and_falls_with_it(written):
     written(
         '[[conclusion]]\nid = "x"\npage = "claims"\nsentence = "AdvProp is more accurate."\n'
-        'verdicts = { "advprop-accuracy/corrected" = "reproduced" }\n'
+        'verdicts = { "advprop-accuracy/corrected" = "larger" }\n'
     )
     rows = {"advprop": 0.9, "traditional": 0.5}
     better = [fake.record(key, **{"corrected:clean": level}) for key, level in rows.items()]

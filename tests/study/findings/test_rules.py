@@ -49,7 +49,7 @@ def verdicts(
 @pytest.mark.parametrize(("n", "seeds"), [(1000, 1), (2000, 3)])
 def test_of_an_effect_that_is_not_there_one_verdict_in_twenty_is_certain(n, seeds, factor):
     found = verdicts(0.0, 0.03, "more", factor=factor, n=n, seeds=seeds)
-    certain = found["reproduced"] + found["smaller"] + found["contradicted"]
+    certain = found["reproduced"] + found["larger"] + found["smaller"] + found["contradicted"]
     assert certain / found.total() < 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / found.total())
 
 
@@ -57,14 +57,14 @@ def test_of_an_effect_that_is_not_there_one_verdict_in_twenty_is_certain(n, seed
 def test_of_a_claim_of_fifteen_comparisons_not_many_more_than_one_in_twenty_has_a_false_one(others, most):
     """Few degrees of freedom make the tails of an interval a little short: measured, and no worse than this."""
     found = verdicts(0.0, 0.03, "more", factor=FACTOR, n=10_000, seeds=1, repeats=1000, others=others, asked=15)
-    certain = found["reproduced"] + found["smaller"] + found["contradicted"]
+    certain = found["reproduced"] + found["larger"] + found["smaller"] + found["contradicted"]
     assert 15 * certain / found.total() < most
 
 
 def test_rules_that_know_the_images_alone_err_more_often_because_trainings_differ():
     """Why the spread is in every interval: without it the same verdicts are wrong several times as often."""
     found = verdicts(0.0, 0.03, "more", factor=FACTOR, n=5000, seeds=1, knows_spread=False)
-    assert (found["reproduced"] + found["smaller"] + found["contradicted"]) / found.total() > 0.25
+    assert (found["reproduced"] + found["larger"] + found["smaller"] + found["contradicted"]) / found.total() > 0.25
 
 
 @pytest.mark.parametrize("direction", ["no more", "same"])
@@ -83,13 +83,13 @@ def test_a_difference_at_the_margin_passes_for_none_once_in_twenty(direction):
 
 def test_an_effect_beyond_what_is_visible_is_found_and_never_contradicted():
     found = verdicts(0.07, 0.07, "more", factor=FACTOR, n=5000, seeds=1, repeats=200)
-    assert (found["reproduced"] + found["smaller"]) / found.total() > 0.8
+    assert (found["reproduced"] + found["larger"] + found["smaller"]) / found.total() > 0.8
     assert found["contradicted"] == 0
 
 
 def table() -> str:
     """Rates in percent, a line a case."""
-    names = ("reproduced", "smaller", "cannot be decided", "not reproduced", "contradicted")
+    names = ("reproduced", "larger", "smaller", "cannot be decided", "not reproduced", "contradicted")
     lines = [f"{'images':>7} {'seeds':>5} {'spread':>7} {'claim':>9} {'true':>5}  " + "  ".join(names)]
     for (n, seeds), factor in product([(1000, 1), (10_000, 1), (10_000, 3)], [0.0, FACTOR]):
         for direction, effect in product(["more", "same"], [0.0, 0.005, 0.01, 0.03]):
