@@ -9,13 +9,13 @@ milder ones. So a network's number here is not its number on CIFAR-10-C; network
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from study.evidence import estimates
-from study.evidence.estimates import Estimate
+from study.evidence import comparisons, estimates
+from study.evidence.estimates import Estimate, Spread
 from study.evidence.selection import Group, runs_of
 from study.plan import catalogue
 from study.plan.config import did_you_mean
@@ -77,6 +77,7 @@ class Network:
     protocol: str
     measured: tuple[Corruptions, ...]
     records: tuple[Record, ...]
+    spread: Spread | None = None  # of trainings of these sizes, on clean images: the nearest that several seeds show
 
     @property
     def row(self) -> catalogue.Row:
@@ -106,14 +107,14 @@ def networks(root: Path, group: Group) -> list[Network]:
 
     Raises ValueError if two of them saw other images, or other numbers of them: they cannot be compared.
     """
-    found = []
+    found, spread = [], comparisons.spread(group, "corrected:clean")
     for key in catalogue.distinct():
         for protocol in dict.fromkeys(record.protocol for record in group if record.key == key):
             runs = {record.where: record for record in runs_of(group, key, protocol)}
             there = Corruptions.collect(root, runs.values())
             both = [(measured, runs[where]) for where, measured in there.items() if measured.complete]
             if both:
-                found.append(Network(key, protocol, *zip(*both, strict=True)))
+                found.append(Network(key, protocol, *zip(*both, strict=True), spread))
     everything = [both for network in found for both in zip(network.measured, network.records, strict=True)]
     for other in everything[1:]:
         _refuse_other_images(everything[0], other)
@@ -132,9 +133,14 @@ def accuracy(masks: Sequence[np.ndarray], confidence: float = 0.95) -> Estimate:
     return Estimate(centred.value + 0.5, low, high, centred.n, centred.seeds)
 
 
-def difference(a: Sequence[np.ndarray], b: Sequence[np.ndarray], confidence: float = 0.95) -> Estimate:
-    """Mean accuracy over the masks of ``a`` minus that over those of ``b``: paired by image, and by seed."""
-    return estimates.contrast({1 / len(a): a, -1 / len(b): b}, confidence)
+def difference(
+    a: Sequence[np.ndarray], b: Sequence[np.ndarray], confidence: float = 0.95, spread: Spread | None = None
+) -> Estimate:
+    """Mean accuracy over the masks of ``a`` minus that over those of ``b``: paired by image, and by seed.
+
+    All masks of a network are of the same trainings, so its mean is one accuracy of these to ``spread``.
+    """
+    return estimates.difference(np.mean(a, axis=0), np.mean(b, axis=0), confidence, spread)
 
 
 def compared(
@@ -151,12 +157,13 @@ def compared(
     if not seeds:
         return None
     kinds = tuple(kinds)
-    return difference(*(_of_seeds(one, seeds).masks(kinds) for one in (network, others[0])), confidence)
+    masks = [_of_seeds(one, seeds).masks(kinds) for one in (network, others[0])]
+    return difference(*masks, confidence, network.spread)
 
 
 def _of_seeds(network: Network, seeds: set[int]) -> Network:
     kept = [pair for pair in zip(network.measured, network.records, strict=True) if pair[1].seed in seeds]
-    return Network(network.key, network.protocol, *zip(*kept, strict=True))
+    return replace(network, **dict(zip(("measured", "records"), zip(*kept, strict=True), strict=True)))
 
 
 def _refuse_other_images(a: tuple[Corruptions, Record], b: tuple[Corruptions, Record]) -> None:

@@ -322,6 +322,17 @@ def test_mean_accuracy_and_difference_are_those_of_the_masks(group, tmp_path):
     assert judge.compared([plain, advprop], advprop, "adversarial") is None, "which is not there"
 
 
+def test_a_comparison_of_two_networks_knows_how_much_trainings_differ(group, tmp_path):
+    """One accuracy of a training is of all its corruptions: its luck is not drawn anew for each of them."""
+    alone = judge.networks(tmp_path, group)
+    more = [fake.record("als", seed=seed, **{"corrected:clean": 0.5 + seed / 50}) for seed in range(3)]
+    known = judge.networks(tmp_path, [*group, *more])
+    by_images, both = (judge.compared(networks, networks[2], "traditional") for networks in (alone, known))
+    shares = [float(np.mean(network.masks(COMMON))) for network in (known[2], known[0])]
+    luck = known[0].spread.factor ** 2 * sum(p * (1 - p) for p in shares)
+    assert both.value == by_images.value and both.error**2 == pytest.approx(by_images.error**2 + luck)
+
+
 def test_the_interval_is_over_images_and_not_over_images_times_corruptions():
     image = np.random.default_rng(0).random((1, 400)) < 0.5  # 75 corruptions that all lose the same images
     many, one = judge.accuracy([image] * 75), judge.accuracy([image])
