@@ -51,6 +51,7 @@ SYMBOLS = {
     NOT_RUN: "…",
     NOT_ASKED: "",
 }
+QUIET = (NO_ROOM, SILENT, NOT_RUN)  # they say nothing of a comparison
 Size = tuple[str, str]  # budget, data
 
 
@@ -300,7 +301,8 @@ def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | No
     body = []
     for trial in TRIALS:
         ruling = judged[trial]
-        for finding in ruling.findings:
+        told, folded = _foldable(ruling.findings)
+        for finding in told:
             published = finding.comparison.published
             cells = [trial, "" if published is None or trial == "stronger attack" else f"{100 * published:+.2f}"]
             cells += [points(finding.estimate)]
@@ -308,6 +310,10 @@ def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | No
             cells += [f"{SYMBOLS[finding.verdict]} {finding.verdict}", _p(finding.p)]
             cells += [ruling.group[0].budget if finding.estimate else "", _runs(finding, ruling.group, page, root)]
             body.append(row(_name(finding.comparison, trial), cells))
+        for verdict, count in folded.items():
+            size = ruling.group[0].budget if verdict != NOT_RUN else ""
+            cells = [trial, "", "", "", f"{SYMBOLS[verdict]} {verdict}", "", size, ""]
+            body.append(row(f"{count} more comparisons", cells))
     own = "" if judge.supported_by_the_paper(claim) else " Not all of the paper's own numbers say so."
     told = ["The paper", "Here", "Smallest visible", "Verdict", "p", "Size", "Runs"]
     caption = f"Differences in percentage points; p adjusted for the comparisons of the claim.{own}"
@@ -322,6 +328,12 @@ def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | No
         class_="claim",
         id=f"claim-{claim.id}",
     )
+
+
+def _foldable(findings: Sequence[Finding]) -> tuple[list[Finding], dict[str, int]]:
+    """The findings that have a line each; and of those that say nothing, where they are many, how many of a kind."""
+    many = {one: count for one in QUIET if (count := [f.verdict for f in findings].count(one)) > 1}
+    return [finding for finding in findings if finding.verdict not in many], many
 
 
 def _visible(ruling: Ruling) -> Markup:

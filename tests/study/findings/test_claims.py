@@ -320,10 +320,11 @@ def test_what_an_update_costs_is_counted_in_passes():
     assert cells == ["2", "2", "8", "2"] and report.counted().count("✓ reproduced") == 2
 
 
-def test_the_summary_counts_every_claim_that_a_trial_asks(group):
+def test_the_summary_counts_every_sentence_of_the_paper_that_a_trial_asks(group):
     rulings = judge.Evidence([group]).rulings
     for line, trial in zip(report.summary(rulings).splitlines(), judge.TRIALS, strict=True):
-        asked = [r.verdict for r in rulings if r.trial == trial and r.verdict != judge.NOT_ASKED]
+        quoted = [r for r in rulings if r.trial == trial and r.claim.quoted]
+        asked = [r.verdict for r in quoted if r.verdict != judge.NOT_ASKED]
         total, *counts = map(int, re.findall(r"\d+", line))
         assert total == sum(counts) == len(asked)
         for verdict in set(asked):
@@ -346,3 +347,24 @@ def test_page_terminal_and_json_tell_the_same(group, tmp_path):
             assert value in text and value in page
             for where in comparison["records"]:
                 assert f'href="../results/{where}/run.html"' in page
+
+
+def test_comparisons_that_say_nothing_share_a_line_and_all_others_have_their_own(tmp_path):
+    """Networks right of a tenth under every attack but one: three comparisons of four have no room."""
+    levels = {"adversarial": 0.6, "traditional": 0.2}
+    attacked = dict.fromkeys((f"corrected:{c}" for c in catalogue.COLUMNS if c not in ("clean", "pgd-0.1")), 0.05)
+    group = [
+        fake.record(key, **{"corrected:clean": 0.9, "corrected:pgd-0.1": level} | attacked)
+        for key, level in levels.items()
+    ]
+    for record in group:
+        fake.put(record, tmp_path)
+    (section,) = [
+        section
+        for section in report.details(judge.Evidence([group]).rulings, root=tmp_path).split('<section class="claim"')
+        if 'id="claim-adversarial-robustness"' in section
+    ]
+    lines = re.findall(r"<tr>.*?</tr>", section.partition("<tbody")[2], re.DOTALL)
+    corrected = [line for line in lines if "<td>corrected</td>" in line]
+    assert len(corrected) == 2 and "PGD 0.1" in corrected[0] and "3 more comparisons" in corrected[1]
+    assert "no room" in corrected[1] and "no room" not in corrected[0]
