@@ -15,7 +15,7 @@ from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
 from study.presentation.marks import accuracy_under, rows_on_y
 from study.presentation.markup import accuracy, counts, group_title, points, row, span, table, together
-from study.presentation.words import Words, percent
+from study.presentation.words import Words, percent, plural
 
 
 def effects(group: Group, key: str) -> str:
@@ -96,7 +96,7 @@ def waterfall_words(group: Group, key: str, column: str) -> Words:
     walk = judge.walk(group, key, column)
     effects = [f"{name} {100 * change.value:+.1f}" for name, change in zip(walk.names, walk.changes, strict=True)]
     first, last = percent(walk.start), percent(walk.end)
-    over = f"{walk.end.n:,} images and {walk.end.seeds} {'training' if walk.end.seeds == 1 else 'trainings'}"
+    over = f"{walk.end.n:,} images and {plural(walk.end.seeds, 'training')}"
     return {
         "caption": f"{catalogue.rows()[key].label}, {HEADINGS[column]}: from the published to the corrected protocol, "
         f"a switch at a time; each bar starts where the last one ended. All are over the same {over} a protocol. "

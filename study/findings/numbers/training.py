@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from study.evidence.selection import Group, rows_run, runs_of
 from study.plan import catalogue
 from study.presentation.figures import style
-from study.presentation.marks import look
+from study.presentation.marks import legend, look
 from study.presentation.markup import row, table
 from study.presentation.words import Words, source
 
@@ -28,7 +28,7 @@ def learning(group: Group, protocol: str = "corrected") -> Figure:
                     panel.plot(range(1, len(values) + 1), values, ms=5, lw=1.4, label=row.label, **look(row))
             panel.set(title=heading, xlabel="epoch", ylim=(0, None))
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, columnspacing=1.2)
+        legend(figure, 5, columnspacing=1.2)
     return figure
 
 

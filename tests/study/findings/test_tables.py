@@ -18,7 +18,8 @@ from study.records import packing
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVLIB_RESULTS", str(tmp_path / "results"))
     return tmp_path / "results"
 
 
@@ -47,12 +48,12 @@ def test_a_run_that_lacks_a_measurement_fails_instead_of_leaving_a_gap(folder):
     record = fake.record(drop=["corrected:pgd-0.5"])
     fake.put(record, folder)
     with pytest.raises(KeyError, match="pgd-0.5"):
-        results.paper_table([record], root=folder)
+        results.paper_table([record])
 
 
-def test_a_part_of_the_paper_without_a_run_is_refused_and_so_is_a_table_that_it_does_not_have(tmp_path):
+def test_a_part_of_the_paper_without_a_run_is_refused_and_so_is_a_table_that_it_does_not_have(folder):
     with pytest.raises(ValueError, match="no row of Table 2"):
-        results.paper_table([fake.record("advprop")], 2, root=tmp_path)
+        results.paper_table([fake.record("advprop")], 2)
     with pytest.raises(ValueError, match="no table 3"):
         catalogue.part(3)
 
@@ -61,7 +62,7 @@ def test_the_results_table_has_each_number_of_paper_and_records(folder):
     group = [fake.record("advprop", protocol) for protocol in catalogue.PROTOCOLS]
     for record in group:
         fake.put(record, folder)
-    html = results.paper_table(group, root=folder)
+    html = results.paper_table(group)
     for value in catalogue.rows()["advprop"].published.values():
         assert f"<td>{value:.1f}</td>" in html
     for record in group:
@@ -75,7 +76,7 @@ def test_a_number_changes_with_the_mask_that_it_is_computed_from(folder):
     """The tables hold no number of their own: alter one image of one record, and the digits follow."""
     record = fake.record("traditional", **{"corrected:clean": 0.6})
     fake.put(record, folder)
-    before = results.paper_table([record], root=folder)
+    before = results.paper_table([record])
     mask = record.measurement("corrected:clean").mask
     mask[-20:] = True
     packed = packing.pack_mask(mask)
@@ -85,7 +86,7 @@ def test_a_number_changes_with_the_mask_that_it_is_computed_from(folder):
             dataclasses.replace(m, correct=packed) if m.name == "corrected:clean" else m for m in record.measurements
         ),
     )
-    after = results.paper_table([altered], root=folder)
+    after = results.paper_table([altered])
     assert "<td>60.0<" in before and "<td>70.0<" in after and "<td>60.0<" not in after
 
 
@@ -94,7 +95,7 @@ def test_without_its_record_a_row_has_no_number_and_is_called_missing(folder):
         fake.put(fake.record(key), folder)
     (folder / fake.record("advprop").where / "record.json").unlink()
     (group,) = selection.groups(folder)
-    assert "AdvProp" not in results.paper_table(group, root=folder)
+    assert "AdvProp" not in results.paper_table(group)
     assert "AdvProp (corrected, `advprop`)" in results.missing(group, 1)
 
 
@@ -126,10 +127,10 @@ def test_a_row_says_how_many_of_its_seeds_are_there(folder):
     group = [fake.record(seed=seed) for seed in (0, 1)]
     for record in group:
         fake.put(record, folder)
-    assert "2 of 3 seeds" in results.paper_table(group, root=folder)
+    assert "2 of 3 seeds" in results.paper_table(group)
     third = fake.record(seed=2)
     fake.put(third, folder)
-    assert "of 3 seeds" not in results.paper_table([*group, third], root=folder)
+    assert "of 3 seeds" not in results.paper_table([*group, third])
 
 
 def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
@@ -138,13 +139,13 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
         fake.put(fake.record(key, budget="smoke"), folder)
     rulings = judge.Evidence([group]).rulings
     pages = [
-        *(results.paper_table(group, part, root=folder) for part in (1, 2, None)),
+        *(results.paper_table(group, part) for part in (1, 2, None)),
         results.headline(group),
         results.columns(group),
         order.comparison(group),
         training.cost(group),
         runs.smoke(folder),
-        runs.runs(group, root=folder),
+        runs.runs(group),
         *(dissection.effects(group, key) for key in catalogue.DISSECTED),
         *(mixtures.effects(group, protocol) for protocol in catalogue.PROTOCOLS),
         report.brief(rulings),
@@ -162,7 +163,7 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
 def test_a_record_without_its_notebook_is_refused(folder):
     (fake.put(fake.record(), folder) / "run.ipynb").unlink()
     with pytest.raises(FileNotFoundError, match="no run.ipynb"):
-        results.paper_table(selection.groups(folder)[0], root=folder)
+        results.paper_table(selection.groups(folder)[0])
 
 
 def test_a_folder_without_results_says_so(folder):
@@ -177,20 +178,20 @@ def test_stale_records_are_counted_and_the_command_that_says_why_is_named(folder
     assert ": 1 corrected. `python -m study status --budget lite --seeds 3` says why" in sentences.left_out(folder)
 
 
-def test_a_published_row_that_was_not_trained_in_float32_says_so_in_tables_and_in_the_dissection(tmp_path):
+def test_a_published_row_that_was_not_trained_in_float32_says_so_in_tables_and_in_the_dissection(folder):
     exact = fake.record("adversarial", "published")
     moved = fake.record("adversarial", "published-precision")
     corrected = fake.record("adversarial", "corrected")
     for record in (moved, corrected):
         record.provenance["precision"] = "bfloat16"
     for record in (exact, corrected):
-        fake.put(record, tmp_path)
-    assert "trained in" not in results.paper_table([exact, corrected], root=tmp_path)
+        fake.put(record, folder)
+    assert "trained in" not in results.paper_table([exact, corrected])
     assert "what the device does best instead of float32, here bfloat16" in dissection.effects(
         [exact, moved, corrected], "adversarial"
     )
     exact.provenance["precision"] = "bfloat16"
-    assert results.paper_table([exact, corrected], root=tmp_path).count("trained in bfloat16: ") == 1
+    assert results.paper_table([exact, corrected]).count("trained in bfloat16: ") == 1
 
 
 def test_the_runs_are_counted_by_protocol_and_their_hours_added_up():
