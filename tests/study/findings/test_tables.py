@@ -160,6 +160,18 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
             assert len(re.findall(r"<t[hd]", line)) == heads or f'colspan="{heads}"' in line
 
 
+def test_an_update_of_two_steps_counts_twice_and_one_on_clean_images_does_not():
+    group = [fake.record(key, protocol) for key in ("traditional", "advprop") for protocol in catalogue.PROTOCOLS]
+    lines = re.findall(r"<tr><th[^>]*>(.*?)</th>(.*?)</tr>", training.cost(group))[1:]
+    found = {(name, *re.findall("<td>(.*?)</td>", cells)) for name, cells in lines}
+    assert found == {
+        ("Traditional", "published", "4 + 4", "100", "800"),
+        ("Traditional", "corrected", "4 + 4", "100", "800"),
+        ("AdvProp", "published", "4 + 4", "200", "800"),
+        ("AdvProp", "corrected", "4 + 4", "100", "800"),
+    }
+
+
 def test_a_record_without_its_notebook_is_refused(folder):
     (fake.put(fake.record(), folder) / "run.ipynb").unlink()
     with pytest.raises(FileNotFoundError, match="no run.ipynb"):
