@@ -206,6 +206,16 @@ def test_a_published_row_that_was_not_trained_in_float32_says_so_in_tables_and_i
     assert results.paper_table([exact, corrected]).count("trained in bfloat16: ") == 1
 
 
+def test_the_dissection_says_whether_its_intervals_know_how_much_trainings_differ():
+    group = [fake.record("adversarial", protocol) for protocol in catalogue.PROTOCOLS]
+    assert "With one training of each they do not include how much trainings differ." in dissection.effects(
+        group, "adversarial"
+    )
+    group.append(fake.record("advprop", seed=0))
+    group.append(fake.record("advprop", seed=1, **{"corrected:clean": 0.7}))
+    assert "Between two trainings they include how much trainings differ." in dissection.effects(group, "adversarial")
+
+
 def test_the_runs_are_counted_by_protocol_and_their_hours_added_up():
     found = [fake.record(protocol=p) for p in ("published", "corrected", "published-space")]
     assert runs.totals(found).startswith("**3 runs** (1 published, 1 corrected, 1 in between; seed 0) took 0.0 hours")
