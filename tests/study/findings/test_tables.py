@@ -279,6 +279,17 @@ def test_the_order_of_the_rows_is_compared_with_the_papers_column_by_column():
     assert order.agreement(group[:4]) == ""
 
 
+def test_the_order_of_two_attacks_within_a_method_is_compared_with_the_papers():
+    keys = ["traditional", "adversarial", "advprop", "als", "sat"]  # PGD 0.1 is below FGSM 0.1 in three of them
+    rates = {"published:fgsm-0.1": 0.3, "published:pgd-0.1": 0.4}
+    group = [fake.record(key, "published", **rates) for key in keys]
+    said = order.agreement(group)
+    assert "PGD 0.1 leaves more than FGSM 0.1 in 5 of 5 here and in 2 in the paper" in said
+    assert "the order of the two is the paper's in 2." in said
+    group[0] = fake.record("traditional", "published", **{"published:fgsm-0.1": 0.3, "published:pgd-0.1": 0.2})
+    assert "in 4 of 5 here and in 2 in the paper: the order of the two is the paper's in 3." in order.agreement(group)
+
+
 def test_a_row_that_gains_from_a_larger_attack_is_flagged_unless_it_only_guesses():
     def flags(large: float, small: float) -> str:
         rates = {"corrected:pgd-0.1": small, "corrected:pgd-0.5": large, "corrected:fgsm-0.5": 0.0}
