@@ -82,7 +82,8 @@ def _training(panel, record: Record, watched: Watched) -> None:
     for method, colour, marker in ((judge.ONE, PALETTE[1], "s"), (judge.MANY, PALETTE[0], "o")):
         seen = [watched.accuracy(method, epoch) for epoch in epochs]
         band(panel, epochs, seen, colour, marker=marker, label=judge.HEADINGS[method])
-    panel.set_title(f"{_name(record)}\nε = {judge.size(record.as_config())}/255", fontsize=8)
+    title = _name(record).replace(f", {record.protocol}", f"\n{record.protocol}")
+    panel.set_title(f"{title}, ε = {judge.size(record.as_config())}/255", fontsize=8)
     panel.set(ylim=(0, 100))
     panel.xaxis.get_major_locator().set_params(integer=True)
 

@@ -247,7 +247,7 @@ def test_the_table_and_the_figure_show_the_numbers_of_the_file(monkeypatch):
     figure = report.by_epoch(found)
     panel = figure.axes[0]
     assert [list(line.get_ydata()) for line in panel.lines] == [[30, 90], [40, 95], [25, 0]]
-    assert panel.get_title("left") == "AdvProp, corrected\nε = 4/255"
+    assert panel.get_title("left") == "AdvProp\ncorrected, ε = 4/255"
     plt.close(figure)
     words = report.by_epoch_words(found)
     assert "AdvProp, corrected, overfits: PGD-10 4/255 25.0 %, 0.0 %." in words["alt"]
