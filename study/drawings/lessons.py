@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from advlib.norm import BRANCHES, DualBatchNorm2d
 from study.presentation.figures import MARKERS, PALETTE, picture, style
+from study.presentation.marks import legend
 
 LogitsFn = Callable[[Tensor], Tensor]
 DASHES = ("-", "--", "-.", ":")
@@ -56,7 +57,7 @@ def attacked(
         panels = iter(axes)
         for name, pixels in shown.items():
             row = next(panels)
-            _predictions(row, logits_fn, pixels[:images], y, classes)
+            predictions(row, logits_fn, pixels[:images], y, classes)
             row[0].set_ylabel(name, fontsize=8)
             if name == "clean":
                 continue
@@ -125,7 +126,7 @@ def two_statistics(gaps: Mapping[str, Sequence[float]], made: Tensor, learned: T
         shift.plot(limits, limits, color="black", lw=1, ls="--")
         shift.plot(made, learned, color=PALETTE[0], marker="o", ls="")
         shift.set(title="first layer, each channel", xlabel="shift the attack makes", ylabel="aux minus main")
-        figure.legend(*gap.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+        legend(figure, 2, fontsize=9)
     return figure
 
 
@@ -179,7 +180,7 @@ def smoothed_targets(
         span = 1.1 * gradient.abs().max().item()
         for panel in axes[2]:
             panel.set_ylim(-span, span)
-        figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+        legend(figure, 2, fontsize=9)
     return figure
 
 
@@ -246,7 +247,7 @@ def by_surrogate(alphas: Sequence[float], table: pd.DataFrame, agreement: Sequen
             panel.set_xscale("log")
             panel.axvline(trained, color="grey", lw=1)
             panel.set_xlabel(r"$\alpha$ of the surrogate (grey line: in training)")
-        figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+        legend(figure, 3, fontsize=9)
     return figure
 
 
@@ -266,7 +267,8 @@ def _arriving(model: nn.Module, layers: Sequence[nn.Module], images: Tensor, bra
     return [means[layer] for layer in layers]
 
 
-def _predictions(panels, logits_fn: LogitsFn, pixels: Tensor, y: Tensor, classes: Sequence[str]) -> None:
+def predictions(panels, logits_fn: LogitsFn, pixels: Tensor, y: Tensor, classes: Sequence[str]) -> None:
+    """Images in panels, each with the class that it is taken for and its probability, marked where that is wrong."""
     p, predicted = logits_fn(pixels).softmax(dim=1).max(dim=1)
     for panel, image, probability, k, label in zip(panels, pixels, p, predicted, y[: len(pixels)], strict=True):
         picture(panel, _array(image), f"{classes[k]} ({100 * probability:.0f} %)", wrong=bool(k != label))

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from advlib.attacks import eval_mode
 from study.data.pixels import to_pixels
+from study.drawings.lessons import predictions
 from study.evidence.comparisons import HEADINGS
 from study.evidence.estimates import wilson
 from study.experiment.evaluate import make_images
@@ -21,7 +22,7 @@ from study.experiment.precision import float32
 from study.experiment.run import Experiment
 from study.plan.attacks import PAPER_COLUMNS, PGD_20, Attack
 from study.plan.catalogue import rule
-from study.presentation.figures import PALETTE, picture, style
+from study.presentation.figures import PALETTE, style
 from study.records import Record
 from study.records.literal import one_line
 
@@ -103,9 +104,6 @@ def gallery(
             with eval_mode(model):
                 x = make_images(model, to_pixels(dataset.test_images[:images]), y, attack, generator)
                 with torch.no_grad():
-                    confidence, predicted = model(x).softmax(dim=1).max(dim=1)
+                    predictions(panels, model, x, y, dataset.classes)
             panels[0].set_ylabel(LABELS[attack.column], fontsize=8)
-            for panel, pixels, p, k, label in zip(panels, x, confidence, predicted, y, strict=True):
-                caption = f"{dataset.classes[k]} ({100 * p:.0f} %)"
-                picture(panel, pixels.permute(1, 2, 0).cpu().numpy(), caption, wrong=bool(k != label))
     return figure

@@ -31,6 +31,11 @@ class Estimate:
     error: float = math.nan
     freedom: float = math.nan
 
+    @property
+    def sign(self) -> int:
+        """Of a difference whose interval excludes 0: 1 or -1; else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
     def p_value(self, null: float = 0.0) -> float:
         """How surprising the difference would be if it were ``null``, in [0, 1]: of two sides, as the interval is."""
         centre = (self.low + self.high) / 2

@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,10 @@ def groups(root: Path) -> list[Group]:
     the higher budget, and rather of the original images than of a copy. So a first run of a higher budget does not push
     a whole table aside. Raises ValueError if two of a group saw different data under one name: their numbers do not
     belong in one table; and, with the remedy, on a file of larger masks that is damaged or another network's.
+
+    Read once, and again when one of the files has changed.
     """
-    by_place: dict[tuple, Group] = {}
-    counted = [one for one in records.collect(root) if one.budget in RESULT_BUDGETS and why_stale(one) is None]
-    for record in _with_larger_masks(root, counted):
-        by_place.setdefault((record.budget, record.config["dataset"]), []).append(record)
-    for group in by_place.values():
-        _refuse_other_data(group)
-    return sorted(by_place.values(), key=_rank)
+    return [list(group) for group in _groups(root, _stamps(root))]
 
 
 def best(root: Path) -> list[Group]:
@@ -127,6 +124,25 @@ def labels(root: Path, group: Group) -> np.ndarray | None:
 def flags(group: Group) -> str:
     """What a command has to be told to find the runs of ``group``."""
     return f"--budget {group[0].budget} --dataset {shlex.quote(group[0].config['dataset'])}"
+
+
+@lru_cache(maxsize=1)  # a page asks a dozen times, and 65 records take a third of a second
+def _groups(root: Path, stamps: tuple) -> list[Group]:
+    by_place: dict[tuple, Group] = {}
+    counted = [one for one in records.collect(root) if one.budget in RESULT_BUDGETS and why_stale(one) is None]
+    for record in _with_larger_masks(root, counted):
+        by_place.setdefault((record.budget, record.config["dataset"]), []).append(record)
+    for group in by_place.values():
+        _refuse_other_data(group)
+    return sorted(by_place.values(), key=_rank)
+
+
+def _stamps(root: Path) -> tuple:
+    """What tells the files that :func:`groups` rests on from those that were there before."""
+    runs = [path for name in ("record.json", Columns.FILE) for path in Path(root).glob(f"*/*/*/*/seed*/{name}")]
+    weights = (Path(root).parent / "models").glob("*.safetensors")
+    found = [(path, path.stat()) for path in sorted([*runs, *weights])]
+    return tuple((path, stat.st_mtime_ns, stat.st_size, stat.st_ino) for path, stat in found)
 
 
 def _with_larger_masks(root: Path, found: Group) -> Group:

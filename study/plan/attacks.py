@@ -5,7 +5,7 @@ mixture of their switches, are values of one type. :mod:`study.experiment.evalua
 has not all of them is no record.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from study.plan.config import CHOICES
 
@@ -64,7 +64,7 @@ class Attack:
     @property
     def specification(self) -> dict:
         """What a record says of it: every field but the other numbers of steps, which are attacks there."""
-        return {name: value for name, value in asdict(self).items() if name != "also_after"}
+        return {name: value for name, value in vars(self).items() if name != "also_after"}
 
     @property
     def reported(self) -> "list[Attack]":

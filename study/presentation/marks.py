@@ -6,7 +6,9 @@ lines of a legend and the panels' titles say it again in words, so nothing is to
 
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from study.evidence.comparisons import HEADINGS
 from study.evidence.estimates import Estimate
@@ -49,6 +51,33 @@ def dot(panel, estimate: Estimate, position: float, colour, marker: str, label: 
         lw=1,
         label=label,
     )
+
+
+def band(panel, x: Sequence[float], estimates: Sequence[Estimate], colour, **line) -> None:
+    """Estimates as a line over x, in percent, and their intervals as a shade."""
+    value, low, high = ([100 * getattr(e, part) for e in estimates] for part in ("value", "low", "high"))
+    panel.plot(x, value, color=colour, ms=4, lw=1.5, **line)
+    panel.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+
+
+def grid(number: int, across: int, width: float, height: float) -> tuple[Figure, list]:
+    """A figure, and in it so many panels of that size on the same axes, ``across`` of them side by side."""
+    down = -(-number // across)
+    size = (width * across, height * down + 0.6)
+    figure, panels = plt.subplots(down, across, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for panel in panels.flat[number:]:
+        panel.remove()
+    for panel in panels.flat[max(0, number - across) : number]:  # nothing stands below these
+        panel.tick_params(labelbottom=True)
+    return figure, list(panels.flat[:number])
+
+
+def legend(figure: Figure, ncols: int, loc: str = "outside lower center", **looks) -> None:
+    """One legend for all panels, in which what stands in several is said once."""
+    marks = {
+        label: mark for panel in figure.axes for mark, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(marks.values(), marks.keys(), loc=loc, ncols=ncols, **looks)
 
 
 def rows_on_y(panel, names: Sequence[str]) -> None:

@@ -60,27 +60,25 @@ def points(estimate: Estimate | None) -> Markup:
     if estimate is None:
         return NOT_RUN
     value = f"{100 * estimate.value:+.1f}"
-    if estimate.low > 0 or estimate.high < 0:
+    if estimate.sign:
         value = element("strong", value)
     return together([value, span("interval", f"{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}")])
 
 
 def change(estimate: Estimate) -> Markup:
     """A difference in percentage points with its interval behind it, small: what stands below something else."""
-    value, low, high = (100 * share for share in (estimate.value, estimate.low, estimate.high))
-    return span("interval", f"{value:+.1f} ({low:+.1f} to {high:+.1f})")
+    return span("interval", interval(estimate))
 
 
-def link(record: Record, page: str = "book", root: Path | None = None) -> Markup:
-    """The link to a run's page from a page in the folder ``page``. Raises FileNotFoundError if its notebook is gone."""
+def link(record: Record, root: Path | None = None) -> Markup:
+    """The link to a run's page from a page of the book. Raises FileNotFoundError if its notebook is gone."""
     if not ((root or results_folder()) / record.where / "run.ipynb").is_file():
         raise FileNotFoundError(f"{record.where} has a record and no run.ipynb: restore it with git, or run again")
-    up = "../" * len(Path(page).parts)
-    return element("a", f"run {record.seed}", href=f"{up}results/{record.where}/run.html")
+    return element("a", f"run {record.seed}", href=f"../results/{record.where}/run.html")
 
 
-def links(runs: Iterable[Record], page: str = "book", root: Path | None = None) -> Markup:
-    return together((link(record, page, root) for record in runs), " ")
+def links(runs: Iterable[Record], root: Path | None = None) -> Markup:
+    return together((link(record, root) for record in runs), " ")
 
 
 def row(head: str, cells: Sequence[str], kind: str = "") -> Markup:
@@ -101,6 +99,12 @@ def table(heads: Sequence[str], body: Sequence[Markup], caption: str, kind: str 
     region = {"tabindex": 0, "role": "region", "aria_label": caption.split(".")[0]}
     scrolls = element("div", shown, class_="table-scroll", **region)
     return element("figure", element("figcaption", caption), scrolls, class_="results")
+
+
+def interval(estimate: Estimate) -> str:
+    """ "+1.2 (-0.3 to +2.7)": a difference in percentage points and its interval."""
+    value, low, high = (100 * share for share in (estimate.value, estimate.low, estimate.high))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def length(value: float) -> str:

@@ -26,7 +26,6 @@ WITHOUT_DOI = {  # none was given
     "dallaire2021mixture",
     "krizhevsky2009learning",
     "box2005statistics",
-    "rade2021helper",
     "kim2023fantastic",
     "chellapilla2006high",
     "netzer2011reading",

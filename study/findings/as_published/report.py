@@ -1,10 +1,10 @@
 """The points as they are read: all of them, what each does to the numbers, two oddities of the paper's. No torch.
 
 What a point does is a table: a line for each row of the paper, in each cell "before → after" and the difference with
-its interval. What has not been run yet is said so; what was run and lacks a measurement raises.
+its interval. What has not been run yet has no table, and :func:`dissection.report.missing` names it; what was run and
+lacks a measurement raises.
 """
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,12 +20,6 @@ from study.plan import catalogue
 from study.presentation import markup
 from study.presentation.markup import element
 from study.records import Record
-
-NO_RESULT = markup.generated(
-    "There is no result yet, so there is nothing to compare. ",
-    element("code", "python -m study run advprop --protocol published --budget lite"),
-    " makes one.",
-)
 
 
 def overview() -> str:
@@ -45,7 +39,10 @@ def overview() -> str:
 
 
 def effects(root: Path, number: int) -> str:
-    """What a point does to the numbers, from the records in ``root``, as HTML: its comparisons, then its switch."""
+    """What a point does to the numbers, from the records in ``root``, as HTML: its comparisons, then its switch.
+
+    Raises ValueError for a point with which nothing changes.
+    """
     point = POINTS[number - 1]
     shown = [comparison(root, name) for name in point.comparisons]
     if point.switch:
@@ -56,43 +53,34 @@ def effects(root: Path, number: int) -> str:
 
 
 def comparison(root: Path, name: str) -> str:
-    """One of :data:`points.COMPARISONS` as HTML, by the largest size in ``root`` that has each technique alone."""
+    """One of :data:`points.COMPARISONS` as HTML, by the largest size in ``root`` that has each technique alone.
+
+    Empty if none of its rows was run.
+    """
     compared = COMPARISONS[name]
-    found = selection.largest(root, ALONE)
-    if not found:
-        return NO_RESULT
-    rows = {key: row for key, row in catalogue.rows().items() if compared.applies(row)}
+    group = next(iter(selection.largest(root, ALONE)), [])
     lines = {
         _title(row): [_pair(runs, before, after) for _, before, after in compared.pairs]
-        for key, row in rows.items()
-        if (runs := runs_of(found[0], key, compared.protocol))
+        for key, row in catalogue.rows().items()
+        if compared.applies(row) and (runs := runs_of(group, key, compared.protocol))
     }
-    if not lines:
-        labels = ", ".join(row.label for row in rows.values() if row.paper_table == 1)
-        return markup.generated(f"Not run yet under the {compared.protocol} protocol: {labels}.")
-    return _table([heading for heading, _, _ in compared.pairs], lines, compared.caption, found[0])
+    return _table([heading for heading, _, _ in compared.pairs], lines, compared.caption, group)
 
 
 def switch_moved(root: Path, switch: str) -> str:
     """What moving one switch of the training away from the published protocol does, as HTML, for the rows run so.
 
-    Raises ValueError on a switch that is none of ``catalogue.SWITCHES``.
+    Empty if none was. Raises ValueError on a switch that is none of ``catalogue.SWITCHES``.
     """
     if switch not in catalogue.SWITCHES:
         raise ValueError(f"unknown switch {switch!r}: choose one of {', '.join(catalogue.SWITCHES)}")
-    found = selection.best(root)
-    if not found:
-        return NO_RESULT
-    group, moved = found[0], f"published-{switch}"
-    lines = {}
+    group, moved, lines = next(iter(selection.best(root)), []), f"published-{switch}", {}
     for key, row in catalogue.rows().items():
         pairs = [
             comparisons.paired(group, [(key, "published", name), (key, moved, name)]) for name in OF_A_SWITCH.values()
         ]
         if all(pairs):
             lines[_title(row)] = pairs
-    if not lines:
-        return _not_moved(group, switch)
     field, published = catalogue.SWITCHES[switch]
     caption = f"Training published, then with {field} = {published} given up and nothing else changed"
     if switch == "precision":  # a device's best may be float32 as well
@@ -144,23 +132,6 @@ def _where(point: Point) -> str:
     return markup.together(parts, "; ") or f"both protocols: {point.always}"
 
 
-def _not_moved(group: Group, switch: str) -> str:
-    """Why there is no row to show: the switch moves nothing at this budget, or a command would make one."""
-    budget, dataset = group[0].budget, group[0].config["dataset"]
-    concerned = [key for key, row in catalogue.rows().items() if switch in row.switches(budget)]
-    if not concerned:
-        return markup.generated(
-            f"At the budget {budget} the published protocol does here what the corrected one does, so there is nothing "
-            "to compare."
-        )
-    command = f"python -m study run {concerned[0]} --protocol published-{switch} --budget {budget}"
-    return markup.generated(
-        "Not run yet with this one point of the training changed. ",
-        element("code", f"{command} --dataset {shlex.quote(dataset)}"),
-        " fills this table.",
-    )
-
-
 def _pair(runs: list[Record], before: str, after: str) -> list[np.ndarray]:
     return comparisons.same_images([(runs, name, comparisons.as_measured(runs, name)) for name in (before, after)])
 
@@ -182,7 +153,12 @@ def _table(
     group: Group,
     spreads: Sequence[Spread | None] = (),
 ) -> str:
-    """Lines: title of a row -> a pair of masks for each of the ``headings``; ``spreads``: of two trainings' masks."""
+    """Lines: title of a row -> a pair of masks for each of the ``headings``; ``spreads``: of two trainings' masks.
+
+    Empty if there is none.
+    """
+    if not lines:
+        return ""
     spreads = spreads or [None] * len(headings)
     first = group[0]
     images = sorted({mask.shape[1] for pairs in lines.values() for pair in pairs for mask in pair})

@@ -26,6 +26,7 @@ from study.evidence.selection import Group
 from study.findings.masking import probes as masking
 from study.findings.masking.probes import Probe
 from study.plan import catalogue
+from study.presentation.words import network
 from study.records import Measurement, Record
 from study.records.beside import Beside
 
@@ -111,9 +112,8 @@ class Case:
 
     @property
     def title(self) -> str:
-        seed = f", seed {self.record.seed}" if self.record.seed else ""
         branch = ", auxiliary branch" if self.branch == "aux" else ""
-        return f"{catalogue.unique_name(self.record.key)}, {self.record.protocol}{seed}{branch}"
+        return network(self.record.key, self.record.protocol, self.record.seed) + branch
 
     @property
     def under_pgd(self) -> np.ndarray:

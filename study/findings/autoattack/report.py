@@ -10,10 +10,8 @@ are rounded to 16 bits. :data:`beside.SAME_NETWORK` says how many clean predicti
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 
 from study.evidence import comparisons, estimates
@@ -25,8 +23,9 @@ from study.findings.autoattack.judge import ATTACKS, Case
 from study.findings.masking import report as masking
 from study.findings.masking.judge import Verdict
 from study.presentation.figures import PALETTE, style
-from study.presentation.markup import NOT_RUN, accuracy, counts, element, links, row, span, table, together
-from study.presentation.words import Words, percent
+from study.presentation.marks import dot, legend, rows_on_y
+from study.presentation.markup import NOT_RUN, accuracy, counts, element, interval, links, row, span, table, together
+from study.presentation.words import Words, percent, plural
 
 FLAGS = {  # what AutoAttack's authors check: its name here, and the rule
     "randomised": (
@@ -60,11 +59,10 @@ def summary(cases: Sequence[Case]) -> str:
     lowest = max(cases, key=lambda one: one.below.value)
     robust = max(cases, key=lambda one: one.accuracy.value)
     tried = sorted({len(one.masks) + len(one.found.attacks) for one in cases})
-    networks = f"{len(cases)} {_plural(len(cases), 'network')}"
     below = 100 * lowest.below.value
     sizes = counts(sorted({one.found.images for one in cases}))
     sentences = (
-        f"AutoAttack was run on {networks} and the first {sizes} test images.",
+        f"AutoAttack was run on {plural(len(cases), 'network')} and the first {sizes} test images.",
         f"With those of the record and the probe, {counts(tried)} attacks of 8/255 were tried on a network.",
         f"On the same images, the worst case is at most {below:.1f} percentage points below PGD-20 ({lowest.title}).",
         f"The most that is left of a network is {100 * robust.accuracy.value:.1f} % ({robust.title}).",
@@ -75,19 +73,17 @@ def summary(cases: Sequence[Case]) -> str:
     return " ".join(filter(None, sentences))
 
 
-def every_network(
-    verdicts: Sequence[Verdict], cases: Sequence[Case], group: Group, page: str = "book", root: Path | None = None
-) -> str:
+def every_network(verdicts: Sequence[Verdict], cases: Sequence[Case], group: Group) -> str:
     """Every network as HTML: what PGD-20, AutoAttack and all attacks of 8/255 leave of it, and the signs of masking."""
     body, further = [], list(cases)
     for verdict in verdicts:
         of_it = [one for one in cases if _of(one) == (verdict.key, verdict.protocol, "main")]
         further = [one for one in further if one not in of_it]
-        runs = links(runs_of(group, verdict.key, verdict.protocol), page, root)
+        runs = links(runs_of(group, verdict.key, verdict.protocol))
         by_pgd = comparisons.accuracy(group, verdict.key, verdict.protocol, STRONG)
         body.append(
             row(
-                together([masking.title(verdict), " ", span("interval", runs)]),
+                together([verdict.title, " ", span("interval", runs)]),
                 [
                     accuracy(by_pgd),
                     together(accuracy(one.after_all) for one in of_it) or NOT_RUN,
@@ -97,7 +93,7 @@ def every_network(
             )
         )
     for one in further:  # the auxiliary branches, and experiments beyond the paper
-        run = links([one.record], page, root)
+        run = links([one.record])
         by_pgd = estimates.accuracy(one.under_pgd[None])
         left = [accuracy(by_pgd), accuracy(one.after_all), accuracy(one.accuracy), NOT_RUN]
         body.append(row(together([one.title, " ", span("interval", run)]), left))
@@ -125,14 +121,11 @@ def worst_case(cases: Sequence[Case]) -> Figure:
     with style():
         figure, panel = plt.subplots(figsize=(7.2, 1.5 + 0.55 * len(cases)))
         for name, (measured, marker, colour, shift) in kinds.items():
-            found = [measured(one) for one in cases]
-            value, low, high = (np.array([100 * getattr(e, part) for e in found]) for part in ("value", "low", "high"))
-            places = np.arange(len(cases)) + shift
-            spread = [value - low, high - value]
-            panel.errorbar(value, places, xerr=spread, fmt=marker, color=colour, ms=6, capsize=2, label=name)
-        panel.set_yticks(range(len(cases)), [one.title for one in cases])
-        panel.set(xlabel="accuracy under attacks of eps 8/255 (%)", xlim=(-0.5, None), ylim=(len(cases) - 0.5, -0.5))
-        figure.legend(loc="outside lower center", ncols=3)
+            for position, one in enumerate(cases):
+                dot(panel, measured(one), position + shift, colour, marker, name)
+        rows_on_y(panel, [one.title for one in cases])
+        panel.set(xlabel="accuracy under attacks of eps 8/255 (%)", xlim=(-0.5, None))
+        legend(figure, 3)
     return figure
 
 
@@ -170,10 +163,7 @@ def auxiliary(cases: Sequence[Case], group: Group) -> str:
 def _against(one: Case, other: Case, spread: Spread | None) -> str:
     n = min(one.found.images, other.found.images)
     gap = estimates.difference(one.found.left[None, :n], other.found.left[None, :n], spread=spread)
-    return (
-        f", {100 * gap.value:+.1f} points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f}) from the "
-        f"{percent(other.after_all)} of {other.title}"
-    )
+    return f", {interval(gap)} points from the {percent(other.after_all)} of {other.title}"
 
 
 def flags(cases: Sequence[Case]) -> str:
@@ -207,8 +197,8 @@ def _latecomers(cases: Sequence[Case]) -> str:
     if not finished:
         return ""
     late = sum(int((one.found.after("apgd-t") & ~one.found.left).sum()) for one in finished)
-    over = f"over the {len(finished)} {_plural(len(finished), 'network')} that all four were run on"
-    return f"After APGD-CE and APGD-T, FAB-T and Square find {late} further {_plural(late, 'image')}, {over}."
+    over = f"over the {plural(len(finished), 'network')} that all four were run on"
+    return f"After APGD-CE and APGD-T, FAB-T and Square find {plural(late, 'further image')}, {over}."
 
 
 def _raised(cases: Sequence[Case]) -> str:
@@ -224,8 +214,4 @@ def _outcome(flag: str, cases: Sequence[Case]) -> str:
         return "Not checked yet." if cases else ""
     raised = [f"{one.title}: {one.found.flags[flag]}" for one in checked if one.found.flags[flag]]
     missing = f", {len(cases) - len(checked)} not checked" if len(checked) < len(cases) else ""
-    return f"Of {len(checked)} {_plural(len(checked), 'network')}{missing}: {'; '.join(raised) or 'raised for none'}."
-
-
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{noun}s"
+    return f"Of {plural(len(checked), 'network')}{missing}: {'; '.join(raised) or 'raised for none'}."

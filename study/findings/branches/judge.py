@@ -28,10 +28,11 @@ from itertools import product
 import numpy as np
 
 from study.evidence import estimates
-from study.evidence.comparisons import STRONG
+from study.evidence.comparisons import FOUR_COLUMNS
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, runs_of
 from study.plan import catalogue
+from study.presentation.words import network
 from study.records.beside import Beside
 
 BRANCHES = ("main", "aux")  # as in advlib.norm, which needs torch
@@ -39,7 +40,7 @@ PAIRS = tuple(product(BRANCHES, BRANCHES))  # (whose statistics, whose affine pa
 MAIN, AUX = ("main", "main"), ("aux", "aux")  # the two that were trained
 KEPT, ANEW = "kept", "anew"
 WAYS = (KEPT, ANEW)  # where the statistics are from
-COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", STRONG)
+COLUMNS = FOUR_COLUMNS
 AFFINE, STATISTICS, BOTH, UNDECIDED = "affine parameters", "statistics", "both", "undecided"
 
 
@@ -105,6 +106,10 @@ class Crossing:
     splits: tuple[Split, ...]
     training_images: int
 
+    @property
+    def title(self) -> str:
+        return network(self.key, self.protocol)
+
     def accuracy(self, way: str, pair: Pair, column: str) -> Estimate:
         return estimates.accuracy(self.masks[way, pair, column])
 
@@ -164,18 +169,13 @@ def split(way: str, column: str, masks: Mapping[Pair, np.ndarray]) -> Split:
     return Split(way, column, **parts, carrier=_carrier(**parts))
 
 
-def certain(estimate: Estimate) -> int:
-    """The sign of a difference whose interval excludes 0, else 0."""
-    return int(estimate.low > 0) - int(estimate.high < 0)
-
-
 def _carrier(branches: Estimate, statistics: Estimate, affine: Estimate, lead: Estimate, **_) -> str:
-    way = certain(branches)
+    way = branches.sign
     if not way:
         return UNDECIDED
-    by_statistics, by_affine = certain(statistics) == way, certain(affine) == way
-    if by_affine and certain(lead) == way:
+    by_statistics, by_affine = statistics.sign == way, affine.sign == way
+    if by_affine and lead.sign == way:
         return AFFINE
-    if by_statistics and certain(lead) == -way:
+    if by_statistics and lead.sign == -way:
         return STATISTICS
-    return BOTH if by_statistics and by_affine and not certain(lead) else UNDECIDED
+    return BOTH if by_statistics and by_affine and not lead.sign else UNDECIDED

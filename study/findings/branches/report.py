@@ -29,14 +29,24 @@ from study.findings.branches.judge import (
     Combinations,
     Crossing,
     Split,
-    certain,
 )
 from study.plan import catalogue
 from study.presentation import sentences
 from study.presentation.figures import PALETTE, style
-from study.presentation.marks import dot, rows_on_y
-from study.presentation.markup import accuracy, change, counts, element, group_title, points, row, table, together
-from study.presentation.words import Words, percent, source
+from study.presentation.marks import dot, legend, rows_on_y
+from study.presentation.markup import (
+    accuracy,
+    change,
+    counts,
+    element,
+    group_title,
+    interval,
+    points,
+    row,
+    table,
+    together,
+)
+from study.presentation.words import Words, percent, plural, source, where
 from study.records.literal import code
 
 SAID = {KEPT: "statistics as training kept them", ANEW: "statistics measured anew"}
@@ -47,7 +57,6 @@ PARTS = {  # of a split, and of its line in the table
     "branches": "both at once: the sum of the first two",
     "lead": "affine minus statistics",
 }
-PLACES = {"clean": "on clean images", STRONG: f"under {HEADINGS[STRONG]}"}
 Network = tuple[str, str]  # key, protocol
 
 
@@ -67,9 +76,9 @@ def which_is_robust(group: Group) -> str:
     for protocol in catalogue.PROTOCOLS:
         of = [columns for (_, its), columns in found.items() if its == protocol]
         if of:
-            said = [f"{where} {_ahead([columns[column].gain for columns in of])}" for column, where in PLACES.items()]
-            noun = "network" if len(of) == 1 else "networks"
-            said = f"Of {len(of)} {noun} trained under the **{protocol}** protocol: {'; '.join(said)}."
+            gains = {column: [columns[column].gain for columns in of] for column in ("clean", STRONG)}
+            said = [f"{where(column)} {_ahead(of_column)}" for column, of_column in gains.items()]
+            said = f"Of {plural(len(of), 'network')} trained under the **{protocol}** protocol: {'; '.join(said)}."
             lines.append(" ".join(filter(None, [said, _guessing(of, 1 / len(group[0].data["classes"]))])))
     return "\n".join(f"- {line}" for line in lines)
 
@@ -158,16 +167,15 @@ def crossed(crossings: Sequence[Crossing]) -> Figure:
             for panel, column in zip(panels, COLUMNS, strict=True):
                 for way, (offset, *look) in looks.items():
                     for position, pair in enumerate(PAIRS):
-                        label = SAID[way] if position == 0 else None
-                        dot(panel, crossing.accuracy(way, pair, column), position + offset, *look, label)
+                        dot(panel, crossing.accuracy(way, pair, column), position + offset, *look, SAID[way])
                 panel.set_title(HEADINGS[column])
                 panel.set_xlim(0, None)
             rows_on_y(panels[0], [" + ".join(pair) for pair in PAIRS])
-            panels[0].set_ylabel(f"{title(crossing).replace(', ', chr(10))}\n", fontsize=9)
+            panels[0].set_ylabel(f"{crossing.title.replace(', ', chr(10))}\n", fontsize=9)
         for panel in lines[-1]:
             panel.set_xlabel("accuracy (%)")
         figure.supylabel("statistics + affine parameters", fontsize=10)
-        figure.legend(*lines[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend(figure, 2)
     return figure
 
 
@@ -176,7 +184,7 @@ def crossed_words(crossings: Sequence[Crossing], group: Group) -> Words:
     for crossing in crossings:
         for way, said in {KEPT: "kept", ANEW: "measured anew"}.items():
             measured = [f"{' + '.join(p)} {percent(crossing.accuracy(way, p, STRONG))}" for p in PAIRS]
-            values.append(f"{title(crossing)}, statistics {said}: {', '.join(measured)}")
+            values.append(f"{crossing.title}, statistics {said}: {', '.join(measured)}")
     return {
         "caption": "The four networks inside each of AdvProp's: statistics of the branch named first, affine "
         "parameters of the one named second, each attacked through itself. Squares: with the statistics that training "
@@ -196,13 +204,13 @@ def explained(crossing: Crossing) -> str:
     for way in WAYS:
         said.append(f"With {SAID[way]}, {_carried(crossing.split(way, STRONG))}")
         lost = crossing.lost(way)
-        if certain(lost) < 0:
+        if lost.sign < 0:
             said.append(
                 "But so crossed, statistics and affine parameters do not fit each other: on clean images the better of "
-                f"the two crossed networks differs from the worse branch by {_interval(lost)} points. So these effects "
+                f"the two crossed networks differs from the worse branch by {interval(lost)} points. So these effects "
                 "may come from the mismatch."
             )
-    return f"**{title(crossing)}.** {' '.join(said)}"
+    return f"**{crossing.title}.** {' '.join(said)}"
 
 
 def missing(group: Group, crossings: Sequence[Crossing]) -> str:
@@ -229,7 +237,7 @@ def effects(crossing: Crossing) -> str:
         lines.append(row("the difference is carried by", [split.carrier for split in splits]))
         body.append(element("tbody", group_title(SAID[way], 1 + len(COLUMNS)), *lines))
     caption = (
-        f"Effects on the accuracy of {title(crossing)}, in percentage points. Each interval is of "
+        f"Effects on the accuracy of {crossing.title}, in percentage points. Each interval is of "
         f"{100 * CONFIDENCE:.2f} %, so that all comparisons of this network together are wrong once in twenty times; "
         "bold where it excludes 0."
     )
@@ -247,15 +255,11 @@ def four_networks(crossing: Crossing) -> str:
         body.append(element("tbody", group_title(SAID[way], 1 + len(COLUMNS)), *lines))
     n, seeds = (getattr(crossing.accuracy(KEPT, MAIN, "clean"), part) for part in ("n", "seeds"))
     caption = (
-        f"The four networks inside {title(crossing)}: accuracy in percent, each attacked through itself, with 95 % "
-        f"intervals. {n:,} images, {seeds} {'training' if seeds == 1 else 'trainings'}. Statistics measured anew are "
+        f"The four networks inside {crossing.title}: accuracy in percent, each attacked through itself, with 95 % "
+        f"intervals. {n:,} images, {plural(seeds, 'training')}. Statistics measured anew are "
         f"of {crossing.training_images:,} training images."
     )
     return table(["Statistics, affine", *(HEADINGS[column] for column in COLUMNS)], body, caption)
-
-
-def title(crossing: Crossing) -> str:
-    return f"{catalogue.rows()[crossing.key].name}, {crossing.protocol}"
 
 
 def pair_name(pair: tuple[str, str], way: str) -> str:
@@ -275,7 +279,7 @@ def _before_after(one: TwoBranches) -> str:
 
 
 def _ahead(gains: Sequence[Estimate]) -> str:
-    signs = [certain(gain) for gain in gains]
+    signs = [gain.sign for gain in gains]
     outcomes = {1: "the auxiliary branch is ahead", -1: "the main branch is ahead", 0: "the two are undecided"}
     return ", ".join(
         f"{said} in {signs.count(sign)} of {len(gains)}" for sign, said in outcomes.items() if sign in signs
@@ -296,15 +300,15 @@ def _guessing(of: Sequence[dict[str, TwoBranches]], guess: float) -> str:
 
 def _carried(split: Split) -> str:
     parts = (
-        f"of a difference of {_interval(split.branches)} points the affine parameters account for "
-        f"{_interval(split.affine)} and the statistics for {_interval(split.statistics)}"
+        f"of a difference of {interval(split.branches)} points the affine parameters account for "
+        f"{interval(split.affine)} and the statistics for {interval(split.statistics)}"
     )
     verdict = {
         AFFINE: "the **affine parameters** carry it",
         STATISTICS: "the **statistics** carry it",
         BOTH: "**both** carry it",
         UNDECIDED: "what carries it is **undecided**"
-        if certain(split.branches)
+        if split.branches.sign
         else "whether there is one is **undecided**",
     }
     return f"{parts}: {verdict[split.carrier]}."
@@ -312,9 +316,4 @@ def _carried(split: Split) -> str:
 
 def _counted(carriers: Sequence[str]) -> str:
     named = {word: carriers.count(word) for word in (AFFINE, STATISTICS, BOTH, UNDECIDED) if word in carriers}
-    networks = "network" if len(carriers) == 1 else "networks"
-    return ", ".join(f"{word} in {many} of {len(carriers)} {networks}" for word, many in named.items())
-
-
-def _interval(e: Estimate) -> str:
-    return f"{100 * e.value:+.1f} ({100 * e.low:+.1f} to {100 * e.high:+.1f})"
+    return ", ".join(f"{word} in {many} of {plural(len(carriers), 'network')}" for word, many in named.items())

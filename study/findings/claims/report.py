@@ -415,7 +415,7 @@ def _runs(finding: Finding, group: Group, page: str, root: Path | None) -> str:
     """The links to the records that the estimate rests on: of a row, those of the seeds that both rows have."""
     rested_on = comparisons.shared(group, finding.places)
     by_row = {key: runs for (key, _, _), runs in zip(finding.places, rested_on, strict=True) if runs}
-    named = [together([_called(key), links(runs, page, root)], ": ") for key, runs in by_row.items()]
+    named = [together([_called(key), links(runs, root)], ": ") for key, runs in by_row.items()]
     return span("interval wrap", together(named, Markup("<br>"))) if named else ""
 
 

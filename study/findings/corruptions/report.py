@@ -255,7 +255,7 @@ def _images(networks: Sequence[Network]) -> str:
 
 
 def _links(network: Network, page: str, root: Path | None) -> str:
-    return markup.span("interval", markup.links(network.records, page, root))
+    return markup.span("interval", markup.links(network.records, root))
 
 
 def _points(estimate: Estimate | None) -> str:

@@ -15,7 +15,8 @@ from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
 from study.presentation.marks import accuracy_under, rows_on_y
 from study.presentation.markup import accuracy, counts, group_title, points, row, span, table, together
-from study.presentation.words import Words, percent
+from study.presentation.words import Words, percent, plural
+from study.records.literal import code
 
 
 def effects(group: Group, key: str) -> str:
@@ -41,24 +42,28 @@ def effects(group: Group, key: str) -> str:
                 continue
             what = step.what + judge.trained_in(group, step)
             body.append(row(_named(step.name, what, found), [points(effect) for effect in found]))
+    known = comparisons.spread(group, f"corrected:{STRONG}")
+    differ = "Between two trainings they include" if known else "With one training of each they do not include"
     caption = (
         f"{catalogue.rows()[key].label}: what each switch between the protocols does alone. Intervals are 95 %, paired "
         "by image; bold where they exclude 0; n: the images compared (whole batches, where their statistics "
-        "count). With one training a protocol they do not include how much another "
-        f"training would differ. {HEADINGS[STRONG]} is the same attack everywhere."
+        f"count). {differ} how much trainings differ. {HEADINGS[STRONG]} is the same attack everywhere."
     )
     return table(heads, body, caption)
 
 
 def missing(group: Group, key: str) -> str:
-    """How many networks of a row's dissection were not trained, as a sentence of Markdown; empty if none is missing."""
-    protocols = catalogue.rows()[key].dissection(group[0].budget)
-    absent = [protocol for protocol in protocols if not selection.runs_of(group, key, protocol)]
+    """Which networks of a row's dissection were not trained, and what trains one, as Markdown; empty if none."""
+    paper, budget = catalogue.rows()[key], group[0].budget
+    absent = [protocol for protocol in paper.dissection(budget) if not selection.runs_of(group, key, protocol)]
+    if not absent:
+        return ""
+    alone = [switch for switch in paper.switches(budget) if f"published-{switch}" in absent]
+    moved = f", among them those with one switch moved alone: {', '.join(alone)}" if alone else ""
+    command = code(f"python -m study run {key} --protocol {absent[0]} {selection.flags(group)}")
     return (
-        f"Of {catalogue.rows()[key].label}, {len(absent)} trainings between the two protocols are not run yet; "
-        "`python -m study list --dissection` names them."
-        if absent
-        else ""
+        f"Not run yet of {paper.label}: {plural(len(absent), 'training')} on the way between the two protocols{moved}. "
+        f"{command} makes the first."
     )
 
 
@@ -96,7 +101,7 @@ def waterfall_words(group: Group, key: str, column: str) -> Words:
     walk = judge.walk(group, key, column)
     effects = [f"{name} {100 * change.value:+.1f}" for name, change in zip(walk.names, walk.changes, strict=True)]
     first, last = percent(walk.start), percent(walk.end)
-    over = f"{walk.end.n:,} images and {walk.end.seeds} {'training' if walk.end.seeds == 1 else 'trainings'}"
+    over = f"{walk.end.n:,} images and {plural(walk.end.seeds, 'training')}"
     return {
         "caption": f"{catalogue.rows()[key].label}, {HEADINGS[column]}: from the published to the corrected protocol, "
         f"a switch at a time; each bar starts where the last one ended. All are over the same {over} a protocol. "

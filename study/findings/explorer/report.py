@@ -69,15 +69,12 @@ def _unpack_all(data: dict) -> None:
             packing.unpack(seen[attack]["perturbation"], shape, np.int8)
 
 
-def page(data: dict, found: dict[str, Record], *, to_results: str = "../results") -> Markup:
-    """What the page adds to its own markup, as HTML: the table of the curves, and the data for the script.
-
-    ``to_results`` leads from the page to the run pages.
-    """
+def page(data: dict, found: dict[str, Record]) -> Markup:
+    """What the page adds to its own markup, as HTML: the table of the curves, and the data for the script."""
     about = {
         key: {
             "label": catalogue.rows()[key].name,
-            "run": f"{to_results}/{record.where}/run.html",
+            "run": f"../results/{record.where}/run.html",
             "curves": curves(record, data["eps"]),
         }
         for key, record in found.items()

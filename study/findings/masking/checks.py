@@ -16,12 +16,13 @@ from study.evidence.comparisons import STRONG
 from study.evidence.estimates import Estimate
 from study.findings.masking.probes import FROM, Probe
 from study.plan import catalogue
+from study.plan.attacks import SWEEP_EPS
 from study.plan.catalogue import Row
 
 PASSES, FAILS, NOTHING_LEFT, NOT_MEASURED, NOT_ASKED = "passes", "fails", "nothing left", "not measured", "not asked"
 MARGIN = 0.01  # of accuracy, or of images: less is not worth an alarm
 LAST_STEP_RISE = 0.01  # of the whole rise of the loss: more, and the attack was stopped on its way up
-SIZES = ("1/255", "2/255", "4/255", "8/255", "16/255")  # of the attacks that are swept
+SIZES = tuple(f"{size}/255" for size in SWEEP_EPS)  # of the attacks that are swept
 PAIRED = ("fgsm-0.1", "pgd-0.1", "fgsm-0.5", "pgd-0.5", STRONG)  # measured by both gradients, and through both branches
 
 

@@ -25,6 +25,7 @@ from study.findings.masking.checks import (
 )
 from study.findings.masking.probes import Probe
 from study.plan import catalogue
+from study.presentation.words import network
 
 CLEAR, UNDECIDED, MASKED, COLLAPSED = "no sign of masking", "undecided", "masked", "collapsed"
 VERDICTS = (CLEAR, UNDECIDED, MASKED, COLLAPSED)  # from best to worst
@@ -49,6 +50,10 @@ class Verdict:
     protocol: str
     verdict: str
     results: tuple[Result, ...]
+
+    @property
+    def title(self) -> str:
+        return network(self.key, self.protocol)
 
     @property
     def failing(self) -> list[Result]:

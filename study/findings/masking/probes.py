@@ -52,19 +52,17 @@ class Probe(Beside):
             unpack_mask(packed, self.images)
 
 
-def transfers(
-    probes: Mapping[str, Probe], protocol: str = "corrected", seed: int = 0
-) -> dict[tuple[str, str], Estimate]:
+def transfers(probes: Mapping[str, Probe]) -> dict[tuple[str, str], Estimate]:
     """(source, target), keys of rows -> share of images right without attack and under PGD-20 made on the source.
 
-    Of the trainings of one protocol and seed. Where source and target are one, it is the white box. Empty while no
+    Of the corrected protocol and its first seed. Where source and target are one, it is the white box. Empty while no
     images were transferred.
     """
     found = {}
     for place, probe in probes.items():
         *_, of, target, trained = place.split("/")
         names = [m.name.removeprefix("probe:") for m in probe.measurements if FROM in m.name]
-        if (of, trained) != (protocol, f"seed{seed}") or not names:
+        if (of, trained) != ("corrected", "seed0") or not names:
             continue
         for name in (STRONG, *names):
             source = name.split("/")[-2] if name != STRONG else target

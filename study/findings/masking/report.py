@@ -1,7 +1,6 @@
 """The verdicts of :mod:`masking.judge` as they are read: on the page, in a terminal, as JSON. No torch."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +18,7 @@ from study.findings.masking.probes import FROM
 from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
 from study.presentation.marks import shades
-from study.presentation.markup import NO_NUMBER, counts, element, links, row, span, table, together
+from study.presentation.markup import NO_NUMBER, counts, element, interval, links, row, span, table, together
 from study.presentation.words import Words, percent
 
 SYMBOLS = {
@@ -76,9 +75,9 @@ def rules() -> str:
     return element("dl", *items, class_="rules")
 
 
-def details(verdicts: Sequence[Verdict], group: Group, *, page: str = "book", root: Path | None = None) -> str:
+def details(verdicts: Sequence[Verdict], group: Group) -> str:
     """What fails and what was not measured though it is asked for, network by network, as HTML; empty if nothing."""
-    return together(_section(verdict, group, page, root) for verdict in verdicts if _to_tell(verdict))
+    return together(_section(verdict, group) for verdict in verdicts if _to_tell(verdict))
 
 
 def transfers(found: Mapping[tuple[str, str], Estimate]) -> Figure:
@@ -138,8 +137,7 @@ def text(verdicts: Sequence[Verdict]) -> str:
     """For a terminal: a line a row and protocol, below it what fails or is missing, with its numbers."""
     lines = []
     for verdict in verdicts:
-        title = f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}"
-        lines.append(f"{title:38s} {SYMBOLS[verdict.verdict]} {verdict.verdict}")
+        lines.append(f"{verdict.title:38s} {SYMBOLS[verdict.verdict]} {verdict.verdict}")
         for result in _to_tell(verdict):
             lines.append(f"    {SYMBOLS[result.outcome]} {result.check.title}: {result.outcome}")
             lines += [f"        {_line(finding)}" for finding in result.findings if finding.outcome == FAILS]
@@ -190,7 +188,7 @@ def name(measurement: str) -> str:
     return ", ".join([said, *(MARKS[mark] for mark in marks), *(["published rule"] if rule == "published" else [])])
 
 
-def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> Markup:
+def _section(verdict: Verdict, group: Group) -> Markup:
     body = [
         row(_comparison(finding), [result.check.title, badge(finding.outcome), *_numbers(finding)])
         for result in _to_tell(verdict)
@@ -202,13 +200,13 @@ def _section(verdict: Verdict, group: Group, page: str, root: Path | None) -> Ma
         "Images left right in percent, and the difference in percentage points, or the share, with an interval that "
         f"holds for all comparisons of this network together. Over {counts([sizes[0], sizes[-1]])} images."
     )
-    runs = links(runs_of(group, verdict.key, verdict.protocol), page, root)
+    runs = links(runs_of(group, verdict.key, verdict.protocol))
     strong = 100 * comparisons.accuracy(group, verdict.key, verdict.protocol, STRONG).value
     said = element(
         "p", badge(verdict.verdict), "; ", runs, f". For comparison, {HEADINGS[STRONG]} leaves {strong:.1f} %."
     )
     shown = table(["Comparison", "Check", "Outcome", "Before → after", "Difference or share"], body, caption)
-    return element("section", element("h3", title(verdict)), said, shown, class_="claim", id=_anchor(verdict))
+    return element("section", element("h3", verdict.title), said, shown, class_="claim", id=_anchor(verdict))
 
 
 def _to_tell(verdict: Verdict) -> list[Result]:
@@ -218,10 +216,6 @@ def _to_tell(verdict: Verdict) -> list[Result]:
         for result in verdict.results
         if result.outcome == FAILS or (result.outcome == NOT_MEASURED and not result.check.of_probe)
     ]
-
-
-def title(verdict: Verdict) -> str:
-    return f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}"
 
 
 def _anchor(verdict: Verdict) -> str:
@@ -263,7 +257,7 @@ def _interval(finding: Finding) -> str:
         return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
     if not finding.before:
         return f"{value:.1f} ({low:.1f} to {high:.1f})"
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return interval(e)
 
 
 def _ours(verdict: Verdict, group: Group) -> str:
@@ -277,10 +271,10 @@ def _ours(verdict: Verdict, group: Group) -> str:
     pattern = "The paper's pattern is there as well" if _odd(ours) else "The paper's pattern is not there"
     failing = ", ".join(result.check.title for result in verdict.failing)
     return (
-        f"{catalogue.rows()[verdict.key].name}, {verdict.protocol}: {_three(ours)}. {pattern}. Verdict: "
+        f"{verdict.title}: {_three(ours)}. {pattern}. Verdict: "
         f"**{verdict.verdict}**{f' ({failing})' if failing else ''}. With steps of 2/255, which the released code "
-        f"takes and which cannot reach 0.5, PGD leaves {100 * code.value:.1f} %: {100 * more.value:+.1f} points "
-        f"against FGSM 0.5 ({100 * more.low:+.1f} to {100 * more.high:+.1f})."
+        f"takes and which cannot reach 0.5, PGD leaves {100 * code.value:.1f} %: {interval(more)} points "
+        "against FGSM 0.5."
     )
 
 

@@ -43,7 +43,6 @@ class Figure:
     data: str
     robust: float
     attack: str
-    eps: str
     clean: float | None = None
     claimed: float | None = None  # by the paper, where somebody else measured ``robust``
     note: str = ""
@@ -52,7 +51,7 @@ class Figure:
     @property
     def what(self) -> str:
         """What the number is."""
-        parts = [f"{self.attack}, eps {self.eps}", self.note]
+        parts = [f"{self.attack}, eps {EPS}", self.note]
         parts += [f"{attack} leaves {value:.2f}" for attack, value in self.weaker.items()]
         return "; ".join(filter(None, parts))
 
@@ -177,8 +176,6 @@ def check(found: list[Figure], known: Mapping[str, Source]) -> tuple[Figure, ...
         values = [v for v in (one.robust, one.clean, one.claimed, *one.weaker.values()) if v is not None]
         if not all(0 <= value <= 100 for value in values):
             raise ValueError(f"{name} has an accuracy outside 0 to 100: write percent")
-        if one.eps != EPS and not one.note:
-            raise ValueError(f"{name} is of eps {one.eps}, not {EPS}: leave it out, or say so in its note")
     return tuple(found)
 
 

@@ -5,12 +5,12 @@ from matplotlib.figure import Figure
 
 from study.evidence import comparisons
 from study.evidence.comparisons import FOUR_COLUMNS, HEADINGS, STRONG
-from study.evidence.selection import Group, runs_of
+from study.evidence.selection import Group
 from study.plan import catalogue
 from study.presentation.figures import style
-from study.presentation.marks import SIDE_BY_SIDE, dot, rows_on_y
-from study.presentation.markup import counts, points, row, table
-from study.presentation.words import Words
+from study.presentation.marks import SIDE_BY_SIDE, dot, legend, rows_on_y
+from study.presentation.markup import counts, interval, points, row, table
+from study.presentation.words import Words, not_run, plural, where
 
 ASKED = ("clean", STRONG)  # what the sentences are about
 
@@ -34,12 +34,11 @@ def answer(group: Group) -> str:
             for chosen, effect in comparisons.factorial(group, protocol, column, 1 - 0.05 / number).items()
         }
         certain = [
-            f"{' × '.join(chosen)} {100 * e.value:+.1f} points ({100 * e.low:+.1f} to {100 * e.high:+.1f}) "
-            f"{'on clean images' if column == 'clean' else f'under {HEADINGS[column]}'}"
-            for (chosen, column), e in found.items()
-            if e.low > 0 or e.high < 0
+            f"{' × '.join(chosen)} {interval(effect)} points {where(column)}"
+            for (chosen, column), effect in found.items()
+            if effect.sign
         ]
-        together = any(len(chosen) > 1 for (chosen, _), e in found.items() if e.low > 0 or e.high < 0)
+        together = any(len(chosen) > 1 for (chosen, _), effect in found.items() if effect.sign)
         sentences.append(
             f"Under the `{protocol}` protocol {len(certain)} of {number} effects differ from zero: "
             f"{'; '.join(certain)}."
@@ -64,7 +63,7 @@ def factorial(group: Group) -> Figure:
             for protocol, (side, *looks) in SIDE_BY_SIDE.items():
                 found = comparisons.factorial(group, protocol, column) or {}
                 for position, estimate in enumerate(found.values()):
-                    dot(panel, estimate, position + 0.15 * side, *looks, protocol if position == 0 else None)
+                    dot(panel, estimate, position + 0.15 * side, *looks, protocol)
                 names = names or [" x ".join(chosen) for chosen in found]
             panel.set(title=HEADINGS[column], xlabel="effect (points)")
         if not names:
@@ -72,7 +71,7 @@ def factorial(group: Group) -> Figure:
                 f"the factorial needs the methods {', '.join(catalogue.factorial().values())}: run them first"
             )
         rows_on_y(panels[0], names)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend(figure, 2)
     return figure
 
 
@@ -85,15 +84,14 @@ def factorial_words(group: Group) -> Words:
             found += [
                 f"{' x '.join(names)} on {HEADINGS[column]}, {protocol}: {100 * effect.value:+.1f}"
                 for names, effect in effects.items()
-                if effect.low > 0 or effect.high < 0
+                if effect.sign
             ]
     seeds, images = (sorted({getattr(effect, of) for effect in said}) for of in ("seeds", "n"))
-    trainings = f"{counts(seeds)} {'training' if seeds == [1] else 'trainings'}"
     return {
         "caption": "What AdvProp, ALS and SAT each change on top of adversarial training, on average over the presence "
         "of the others, and what they change together. An interval that crosses the line is compatible with no "
-        f"effect. Budget {first.budget} on {first.data['title']}, {trainings} of each and {counts(images)} images; "
-        "95 % intervals.",
+        f"effect. Budget {first.budget} on {first.data['title']}, {plural(seeds, 'training')} of each and "
+        f"{counts(images)} images; 95 % intervals.",
         "alt": "Dots with intervals, an effect a line, a column a panel. Effects in points whose intervals exclude "
         f"zero: {'; '.join(found) or 'none'}.",
     }
@@ -104,10 +102,9 @@ def effects(group: Group, protocol: str) -> str:
     by_column = [comparisons.factorial(group, protocol, column) for column in HEADINGS]
     body = [row(" × ".join(chosen), [points(of_column[chosen]) for of_column in by_column]) for chosen in by_column[0]]
     shown = by_column[0]["AdvProp",]
-    noun = "training" if shown.seeds == 1 else "trainings"
     caption = (
         f"Effects on accuracy on top of adversarial training, {protocol} protocol, in percentage points, of "
-        f"{shown.seeds} {noun} of each method and {shown.n:,} images. Intervals are "
+        f"{plural(shown.seeds, 'training')} of each method and {shown.n:,} images. Intervals are "
         "95 %, bold where they exclude 0; of so many, one in twenty does by chance alone."
     )
     return table(["Effect", *HEADINGS.values()], body, caption)
@@ -115,10 +112,5 @@ def effects(group: Group, protocol: str) -> str:
 
 def missing(group: Group) -> str:
     """The rows of the design that were not run, as a sentence of Markdown; empty if none is missing."""
-    absent = [
-        f"{catalogue.rows()[key].label} ({protocol}, `{key}`)"
-        for protocol in catalogue.PROTOCOLS
-        for key in catalogue.factorial().values()
-        if not runs_of(group, key, protocol)
-    ]
-    return f"Not run yet, and needed for the design: {', '.join(absent)}." if absent else ""
+    absent = not_run(group, catalogue.factorial().values())
+    return f"Not run yet, and needed for the design: {absent}." if absent else ""

@@ -36,8 +36,20 @@ def agreement(group: Group, alike: float = 0.7) -> str:
     sentences += [f"It resembles the paper's less in {', '.join(differ)}." if differ else ""]
     reached = f"one in {1 / chance(len(ours), alike):.0f} reaches {alike} in a column"
     sentences += [f"In brackets is the rank correlation. Of {len(ours)} methods in random order, {reached}."]
+    sentences += [_of_two_columns(group)]
     sentences += [f"The level is not the paper's: averaged over the methods, our columns lie {place}."]
     return " ".join(filter(None, sentences))
+
+
+def _of_two_columns(group: Group) -> str:
+    """In how many methods FGSM 0.1 and PGD 0.1 stand in the paper's order: an order of methods does not tell."""
+    found = side_by_side(group)
+    fgsm, pgd = (found[catalogue.COLUMNS[column]] for column in ("fgsm-0.1", "pgd-0.1"))
+    ours, theirs = (np.sign(np.subtract(*of)) for of in zip(pgd, fgsm, strict=True))
+    return (
+        f"Within a method, PGD 0.1 leaves more than FGSM 0.1 in {(ours > 0).sum()} of {len(ours)} here and in "
+        f"{(theirs > 0).sum()} in the paper: the order of the two is the paper's in {(ours == theirs).sum()}."
+    )
 
 
 @cache

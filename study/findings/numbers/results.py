@@ -1,7 +1,6 @@
 """The paper's tables, measured: as tables, as a plane of accuracy and robustness, and what is missing. No torch."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +16,7 @@ from study.findings.masking import checks, judge, probes
 from study.findings.numbers.training import trained_in
 from study.machine.folders import results_folder
 from study.plan import catalogue
+from study.plan.attacks import Attack
 from study.presentation import sentences
 from study.presentation.figures import style
 from study.presentation.marks import accuracy_under, look
@@ -32,7 +32,7 @@ from study.presentation.markup import (
     table,
     together,
 )
-from study.presentation.words import Words, percent, source
+from study.presentation.words import Words, not_run, percent, source
 
 ALONE = ("traditional", "adversarial", "advprop", "als", "sat")  # the baselines, and each technique by itself
 
@@ -58,15 +58,14 @@ def also_here(groups: Sequence[Group], said: Sequence[Group]) -> str:
     return f"Also run: {sentences.named(others)}." if others else ""
 
 
-def paper_table(group: Group, part: int | None = 1, *, page: str = "book", root: Path | None = None) -> str:
+def paper_table(group: Group, part: int | None = 1) -> str:
     """One of the paper's tables as HTML: for each of its rows that was run, the paper's numbers and ours.
 
-    ``part`` is 1, 2, or None for the rows of neither table. ``page`` is the folder of the page that shows it, for the
-    links to the run pages. Raises FileNotFoundError where a record has lost its notebook, ValueError where the group
-    has no row of that part.
+    ``part`` is 1, 2, or None for the rows of neither table. Raises FileNotFoundError where a record has lost its
+    notebook, ValueError where the group has no row of that part.
     """
     heads = ["Protocol", *HEADINGS.values()]
-    body, probed = [], probes.probes(root or results_folder(), group)
+    body, probed = [], probes.probes(results_folder(), group)
     for key, paper in catalogue.part(part).items():
         lines = []
         for protocol in catalogue.PROTOCOLS:
@@ -75,7 +74,7 @@ def paper_table(group: Group, part: int | None = 1, *, page: str = "book", root:
                 planned = _planned(runs) if part == 1 else ""
                 silent = judge.silent(group, key, protocol, probed)
                 notes = (f"{silent}: no evidence of robustness; " if silent else "") + planned + trained_in(runs)
-                head = together([protocol, span("interval", notes, links(runs, page, root))])
+                head = together([protocol, span("interval", notes, links(runs))])
                 lines.append(row(head, [accuracy(cell) for cell in cells], protocol))
         if lines:
             printed = [*(f"{paper.published[column]:.1f}" for column in catalogue.COLUMNS), NO_NUMBER]
@@ -95,13 +94,8 @@ def paper_table(group: Group, part: int | None = 1, *, page: str = "book", root:
 
 def missing(group: Group, part: int | None) -> str:
     """The rows of a part of the paper that a group has not run, as a sentence of Markdown; empty if none is missing."""
-    absent = [
-        f"{row.label} ({protocol}, `{key}`)"
-        for key, row in catalogue.part(part).items()
-        for protocol in catalogue.PROTOCOLS
-        if not runs_of(group, key, protocol)
-    ]
-    return f"Not run yet: {', '.join(absent)}." if absent else ""
+    absent = not_run(group, catalogue.part(part))
+    return f"Not run yet: {absent}." if absent else ""
 
 
 def red_flags(group: Group) -> str:
@@ -198,12 +192,11 @@ def columns(group: Group) -> str:
         spec = group[0].measurement(f"{rule}:{column}").attack
         steps = 1 if spec["method"] == "fgsm" else spec["steps"]
         step_size = spec["eps"] if spec["method"] == "fgsm" else spec["step_size"]
-        reach = spec["eps"] if spec["random_start"] else min(spec["eps"], steps * step_size)
         cells = [
             rule,
             length(spec["eps"]),
             f"{steps} x {length(step_size)}",
-            length(reach),
+            length(Attack(**spec).reach),
             str(spec["restarts"]),
             {"pixels": "pixels", "standardised": "standard deviations"}[spec["space"]],
             spec["statistics"],

@@ -12,9 +12,10 @@ from study.evidence.estimates import Estimate
 from study.evidence.selection import Group, rows_run, runs_of
 from study.plan import catalogue
 from study.presentation.figures import PALETTE, style
-from study.presentation.marks import dot, look, rows_on_y, shades
+from study.presentation.marks import band, dot, grid, legend, look, rows_on_y, shades
 from study.presentation.words import Words, percent, source
 
+PROTOCOL = "corrected"  # of all networks here
 READABLE = 20  # classes side by side in a figure; of more, the hardest and the easiest are shown
 BRANCHES = (  # what is asked of either batch norm: heading, column of the main one, column of the auxiliary one
     ("clean", "clean", "clean:aux"),
@@ -23,49 +24,44 @@ BRANCHES = (  # what is asked of either batch norm: heading, column of the main 
 )
 
 
-def against_eps(group: Group, protocol: str = "corrected") -> Figure:
+def against_eps(group: Group) -> Figure:
     """Accuracy against the size of the attack, a panel a row of Table 1: FGSM, PGD-10 and noise of the same size."""
-    rows = rows_run(group, protocol)
+    rows = rows_run(group, PROTOCOL)
     kinds = {
         "noise": (r"noise-(\d+)/255", ":", PALETTE[2], "v"),
         "FGSM": (r"fgsm-(\d+)/255", "--", PALETTE[1], "s"),
         "PGD-10": (r"pgd-10-(\d+)/255", "-", PALETTE[0], "o"),
     }
-    lines = -(-len(rows) // 3)
     with style():
-        figure, panels = plt.subplots(
-            lines, 3, figsize=(9.6, 0.8 + 2.2 * lines), sharex=True, sharey=True, squeeze=False
-        )
-        for panel in panels.flat[len(rows) :]:
-            panel.set_visible(False)
-        for panel, (key, row) in zip(panels.flat, rows.items(), strict=False):
+        figure, panels = grid(len(rows), 3, 3.2, 2.2)
+        for panel, (key, row) in zip(panels, rows.items(), strict=True):
             for name, (pattern, dashes, colour, marker) in kinds.items():
-                points = _sweep(group, key, protocol, pattern, start="clean")
-                _band(panel, points, label=name, color=colour, ls=dashes, marker=marker)
+                points = _sweep(group, key, pattern, start="clean")
+                band(panel, list(points), points.values(), colour, label=name, ls=dashes, marker=marker)
             panel.set(title=row.label, ylim=(0, 100))
         figure.supxlabel("eps (of 255)", fontsize=10)
         figure.supylabel("accuracy (%)", fontsize=10)
-        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+        legend(figure, 3, "outside upper right")
     return figure
 
 
-def against_eps_words(group: Group, protocol: str = "corrected") -> Words:
-    values = _by_row(group, protocol, {"FGSM": "fgsm-8/255", "PGD-10": "pgd-10-8/255"})
+def against_eps_words(group: Group) -> Words:
+    values = _by_row(group, {"FGSM": "fgsm-8/255", "PGD-10": "pgd-10-8/255"})
     return {
         "caption": "Accuracy against the size of the attack. An honest curve falls towards 0 as eps grows, and PGD "
-        f"lies below FGSM. Uniform noise of the same size is the control. Networks of the {protocol} protocol. "
-        f"{source(group, catalogue.part(1), protocol)}",
+        "lies below FGSM. Uniform noise of the same size is the control. Networks of the corrected protocol. "
+        f"{source(group, catalogue.part(1), PROTOCOL)}",
         "alt": f"A small panel for each method of Table 1, accuracy falling with eps. At eps 8/255: {values}.",
     }
 
 
-def against_steps(group: Group, protocol: str = "corrected") -> Figure:
+def against_steps(group: Group) -> Figure:
     """Accuracy against the number of PGD steps at eps 8/255: a curve that still falls says the attack was too short."""
     with style():
         figure, panel = plt.subplots(figsize=(6.4, 4.4))
         steps: dict[int, Estimate] = {}
-        for key, row in rows_run(group, protocol).items():
-            steps = _sweep(group, key, protocol, r"steps-(\d+)")
+        for key, row in rows_run(group, PROTOCOL).items():
+            steps = _sweep(group, key, r"steps-(\d+)")
             values = [100 * estimate.value for estimate in steps.values()]
             panel.plot(list(steps), values, ms=6, lw=1.4, label=row.label, **look(row))
         panel.set(xscale="log", xlabel="PGD steps of 2/255, eps 8/255", ylabel="accuracy (%)", ylim=(0, None))
@@ -75,21 +71,21 @@ def against_steps(group: Group, protocol: str = "corrected") -> Figure:
     return figure
 
 
-def against_steps_words(group: Group, protocol: str = "corrected") -> Words:
-    values = _by_row(group, protocol, {"after 2 steps": "steps-2", "after 50": "steps-50"})
+def against_steps_words(group: Group) -> Words:
+    values = _by_row(group, {"after 2 steps": "steps-2", "after 50": "steps-50"})
     return {
         "caption": "Accuracy against the number of steps of PGD at eps 8/255. Where a curve is flat, more steps of "
-        f"this attack find nothing more. The paper's PGD takes two. Networks of the {protocol} protocol. "
-        f"{source(group, catalogue.part(1), protocol, intervals='')}",
+        "this attack find nothing more. The paper's PGD takes two. Networks of the corrected protocol. "
+        f"{source(group, catalogue.part(1), PROTOCOL, intervals='')}",
         "alt": f"A falling line for each method of Table 1. {values}.",
     }
 
 
-def by_branch(group: Group, protocol: str = "corrected") -> Figure:
+def by_branch(group: Group) -> Figure:
     """AdvProp's two batch norms: accuracy of each, clean and attacked through itself and through the other one."""
-    rows = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}
+    rows = {key: row for key, row in rows_run(group, PROTOCOL).items() if row.advprop}
     columns = [column for _, *both in BRANCHES for column in both]
-    measured = {key: comparisons.by_corrected_rule(group, key, protocol, columns) for key in rows}
+    measured = {key: comparisons.by_corrected_rule(group, key, PROTOCOL, columns) for key in rows}
     with style():
         figure, panels = plt.subplots(1, len(BRANCHES), figsize=(9.6, 1.6 + 0.42 * len(rows)), sharey=True)
         for panel, (heading, main, auxiliary) in zip(panels, BRANCHES, strict=True):
@@ -99,19 +95,19 @@ def by_branch(group: Group, protocol: str = "corrected") -> Figure:
                     (0.13, auxiliary, "auxiliary", PALETTE[1], "s"),
                 ]:
                     estimate = measured[key][column]
-                    dot(panel, estimate, position + offset, colour, marker, name if position == 0 else None)
+                    dot(panel, estimate, position + offset, colour, marker, name)
             panel.set(title=heading, xlabel="accuracy (%)", xlim=(0, None))
         rows_on_y(panels[0], [row.label for row in rows.values()])
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend(figure, 2)
     return figure
 
 
-def by_branch_words(group: Group, protocol: str = "corrected") -> Words:
+def by_branch_words(group: Group) -> Words:
     values = []
-    found = {key: row for key, row in rows_run(group, protocol).items() if row.advprop}
+    found = {key: row for key, row in rows_run(group, PROTOCOL).items() if row.advprop}
     columns = [column for _, *both in BRANCHES for column in both]
     for key, paper in found.items():
-        measured = comparisons.by_corrected_rule(group, key, protocol, columns)
+        measured = comparisons.by_corrected_rule(group, key, PROTOCOL, columns)
         main, auxiliary = (percent(measured[column]) for column in (STRONG, f"{STRONG}:aux"))
         values.append(f"{paper.label} main {main}, auxiliary {auxiliary}")
     return {
@@ -119,21 +115,20 @@ def by_branch_words(group: Group, protocol: str = "corrected") -> Words:
         "itself, and images attacked through the other one. Through itself, an image is lost at the first error of two "
         "starts, under the surrogate gradient too where there is one; through the other, what counts is the last step "
         "of one start, under the true gradient. A network's dots are over the same images. "
-        f"{protocol.capitalize()} protocol. {source(group, found, protocol)}",
+        f"Corrected protocol. {source(group, found, PROTOCOL)}",
         "alt": f"Three panels with two dots a network. Under PGD-20 through itself: {'; '.join(values)}.",
     }
 
 
-def per_class(group: Group, labels: np.ndarray, protocol: str = "corrected", columns=("clean", STRONG)) -> Figure:
+def per_class(group: Group, labels: np.ndarray) -> Figure:
     """Accuracy of each class, a panel a column, a line a row of Table 1. ``labels``: int (n,), of the test images.
 
     Of more classes than can be read, the hardest and the easiest, by the mean of the first column's rows.
     """
-    rows = rows_run(group, protocol)
+    rows = rows_run(group, PROTOCOL)
     classes = np.array(group[0].data["classes"])
-    grids = [
-        np.array([_by_class(group, key, protocol, column, labels, len(classes)) for key in rows]) for column in columns
-    ]
+    columns = ("clean", STRONG)
+    grids = [np.array([_by_class(group, key, column, labels, len(classes)) for key in rows]) for column in columns]
     shown = _readable(grids[0])
     with style():
         size = (9.8, 1.6 + 0.36 * len(rows)) if len(shown) <= 10 else (16, 2.4 + 0.36 * len(rows))
@@ -146,53 +141,45 @@ def per_class(group: Group, labels: np.ndarray, protocol: str = "corrected", col
     return figure
 
 
-def per_class_words(group: Group, protocol: str = "corrected") -> Words:
+def per_class_words(group: Group) -> Words:
     names = group[0].data["classes"]
     few = len(names) <= READABLE
     classes = ", ".join(names) if few else f"the {READABLE // 2} hardest and the {READABLE // 2} easiest"
     chosen = "" if few else f" Of {len(names)} classes {classes}, by the mean over the left panel's methods."
     return {
-        "caption": f"Accuracy of each class in percent, {protocol} protocol, clean and under {HEADINGS[STRONG]}."
-        f"{chosen} {source(group, catalogue.part(1), protocol, intervals='')}",
+        "caption": f"Accuracy of each class in percent, corrected protocol, clean and under {HEADINGS[STRONG]}."
+        f"{chosen} {source(group, catalogue.part(1), PROTOCOL, intervals='')}",
         "alt": f"Two tables as shades and numbers: a line a method of Table 1, a column a class: {classes}.",
     }
 
 
-def _sweep(group: Group, key: str, protocol: str, pattern: str, start: str | None = None) -> dict[int, Estimate]:
+def _sweep(group: Group, key: str, pattern: str, start: str | None = None) -> dict[int, Estimate]:
     """What was measured of a sweep: the whole number in the column's name -> accuracy, in order, on the same images.
 
     ``start``: the column of no attack, which stands at 0.
     """
     found = {0: start} if start else {}
-    for measurement in runs_of(group, key, protocol)[0].measurements:
+    for measurement in runs_of(group, key, PROTOCOL)[0].measurements:
         if match := re.fullmatch(f"corrected:({pattern})", measurement.name):
             found[int(match[2])] = match[1]
     found = dict(sorted(found.items()))
-    measured = comparisons.by_corrected_rule(group, key, protocol, found.values())
+    measured = comparisons.by_corrected_rule(group, key, PROTOCOL, found.values())
     return {k: measured[column] for k, column in found.items()}
 
 
-def _band(panel, points: dict[int, Estimate], **line) -> None:
-    x = list(points)
-    estimates = points.values()
-    value, low, high = (np.array([100 * getattr(e, name) for e in estimates]) for name in ("value", "low", "high"))
-    panel.plot(x, value, ms=4, lw=1.5, **line)
-    panel.fill_between(x, low, high, color=line["color"], alpha=0.15, lw=0)
-
-
-def _by_row(group: Group, protocol: str, columns: dict[str, str]) -> str:
+def _by_row(group: Group, columns: dict[str, str]) -> str:
     values = []
-    for key, row in rows_run(group, protocol).items():
+    for key, row in rows_run(group, PROTOCOL).items():
         measured = [
-            f"{name} {percent(comparisons.accuracy(group, key, protocol, column))}" for name, column in columns.items()
+            f"{name} {percent(comparisons.accuracy(group, key, PROTOCOL, column))}" for name, column in columns.items()
         ]
         values.append(f"{row.label} {' and '.join(measured)}")
     return ", ".join(values)
 
 
-def _by_class(group: Group, key: str, protocol: str, column: str, labels: np.ndarray, classes: int) -> list[float]:
+def _by_class(group: Group, key: str, column: str, labels: np.ndarray, classes: int) -> list[float]:
     """Accuracy of a row on each class, in percent; nan for a class without an image."""
-    masks = [comparisons.survivors(run, f"corrected:{column}") for run in runs_of(group, key, protocol)]
+    masks = [comparisons.survivors(run, f"corrected:{column}") for run in runs_of(group, key, PROTOCOL)]
     of = labels[: min(map(len, masks))]
     return [
         100 * np.mean([mask[: len(of)][of == k] for mask in masks]) if (of == k).any() else np.nan

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from study.evidence.selection import Group, rows_run, runs_of
 from study.plan import catalogue
 from study.presentation.figures import style
-from study.presentation.marks import look
+from study.presentation.marks import legend, look
 from study.presentation.markup import row, table
 from study.presentation.words import Words, source
 
@@ -28,7 +28,7 @@ def learning(group: Group, protocol: str = "corrected") -> Figure:
                     panel.plot(range(1, len(values) + 1), values, ms=5, lw=1.4, label=row.label, **look(row))
             panel.set(title=heading, xlabel="epoch", ylim=(0, None))
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, columnspacing=1.2)
+        legend(figure, 5, columnspacing=1.2)
     return figure
 
 
@@ -51,15 +51,18 @@ def cost(group: Group) -> str:
     for key, paper in catalogue.part(1).items():
         for protocol in catalogue.PROTOCOLS:
             if found := runs_of(group, key, protocol):
-                passes, steps = found[0].cost["passes_per_step"], found[0].cost["steps"]
-                total = steps * (passes["forward"] + passes["backward"])
+                passes, batches = found[0].cost["passes_per_step"], found[0].cost["steps"]
+                config = found[0].as_config()
+                steps = batches * (2 if config.adversarial and config.update == "two-steps" else 1)
+                total = batches * (passes["forward"] + passes["backward"])
                 cells = [protocol, f"{passes['forward']} + {passes['backward']}", f"{steps:,}", f"{total:,}"]
                 body.append(row(paper.label, cells))
     caption = (
-        "Cost of a training. Passes: forward and backward passes of one batch that an update takes; compare methods at "
-        "equal passes before comparing their accuracy. How long a pass takes is on the page of performance."
+        "Cost of a training. Passes: forward and backward passes that a mini-batch takes; compare methods at equal "
+        "passes before comparing their accuracy. The released code takes two optimiser steps a mini-batch where it "
+        "trains on attacked images. How long a pass takes is on the page of performance."
     )
-    return table(["Method", "Protocol", "Passes an update", "Updates", "Passes in all"], body, caption)
+    return table(["Method", "Protocol", "Passes a mini-batch", "Optimiser steps", "Passes in all"], body, caption)
 
 
 def trained_in(runs: Group) -> str:

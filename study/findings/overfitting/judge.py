@@ -24,13 +24,13 @@ from study.evidence import estimates
 from study.evidence.estimates import Estimate
 from study.evidence.selection import Group
 from study.plan import catalogue
+from study.plan.attacks import SWEEP_EPS
 from study.plan.config import Config
 from study.records import Measurement, Record
 from study.records.beside import Beside
 
 CLEAN, ONE, MANY = "clean", "fgsm", "pgd-10"
 HEADINGS = {ONE: "FGSM", MANY: "PGD-10"}
-SIZES = (1, 2, 4, 8, 16)  # of 255: the attacks that every record has
 SHARE = 1 / 4  # of the accuracy in training: below it an epoch is overfitted
 OVERFITS, RECOVERS, SPARED = "overfits", "recovers", "spared"
 
@@ -68,7 +68,7 @@ class Watched(Beside):
 
 
 def size(config: Config) -> int:
-    """The largest of SIZES that is no larger than what the training attack can reach, from the image or the ball.
+    """The largest of SWEEP_EPS that is no larger than what the training attack can reach, from the image or the ball.
 
     Raises ValueError for a training without one, or with one that the watched attacks cannot be set against: on
     standardised images, or through another branch than the one that learns from its images.
@@ -80,7 +80,7 @@ def size(config: Config) -> int:
             f"its training attacks {config.attack_space} through the {config.attack_branch} branch: only attacks on "
             "pixels, through the branch that learns from their images, can be set against those that are watched"
         )
-    return max(one for one in SIZES if one <= 255 * config.reach + 1e-6)
+    return max(one for one in SWEEP_EPS if one <= 255 * config.reach + 1e-6)
 
 
 def columns(config: Config) -> tuple[str, str, str]:
@@ -110,10 +110,3 @@ def collect(root: Path, group: Group) -> list[tuple[Record, Watched]]:
     in_order = sorted(group, key=lambda record: (order[record.key], record.protocol, record.seed))
     found = Watched.collect(root, in_order)
     return [(record, found[record.where]) for record in in_order if record.where in found]
-
-
-def label(record: Record) -> str:
-    """The network in words, another for each record of a group."""
-    protocol = f", {record.protocol}" if record.protocol != "corrected" else ""
-    seed = f", seed {record.seed}" if record.seed else ""
-    return f"{catalogue.unique_name(record.key)}{protocol}{seed}"

@@ -1,17 +1,16 @@
 """Watched trainings as they are read: a figure with its words, and a table. No torch."""
 
-import math
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from study.findings.overfitting import judge
 from study.findings.overfitting.judge import Watched
 from study.presentation import markup
 from study.presentation.figures import PALETTE, style
+from study.presentation.marks import band, grid, legend
 from study.presentation.markup import counts, element, row, table
-from study.presentation.words import Words, percent
+from study.presentation.words import Words, network, percent
 from study.records import Record
 
 SAYS = {
@@ -23,20 +22,13 @@ SAYS = {
 
 def by_epoch(found: Sequence[tuple[Record, Watched]]) -> Figure:
     """A panel a network: accuracy in percent after every epoch under the training's attack, one step and ten."""
-    across = min(4, len(found))
-    down = math.ceil(len(found) / across)
     with style():
-        size = (2.45 * across, 2.1 * down + 0.4)
-        figure, panels = plt.subplots(down, across, figsize=size, sharex=True, sharey=True, squeeze=False)
-        for panel, (record, watched) in zip(panels.flat, found, strict=False):
+        figure, panels = grid(len(found), min(4, len(found)), 2.45, 2.1)
+        for panel, (record, watched) in zip(panels, found, strict=True):
             _training(panel, record, watched)
-        for panel in panels.flat[len(found) :]:
-            panel.set_visible(False)
-        for panel in panels.flat[max(0, len(found) - across) : len(found)]:  # nothing stands below these
-            panel.tick_params(labelbottom=True)
         figure.supxlabel("epoch", fontsize=10)
         figure.supylabel("accuracy, %", fontsize=10)
-        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        legend(figure, 3, "outside upper center")
     return figure
 
 
@@ -45,7 +37,7 @@ def by_epoch_words(found: Sequence[tuple[Record, Watched]]) -> Words:
     sentences = []
     for record, seen in found:
         rates = ", ".join(percent(seen.accuracy(judge.MANY, k + 1)) for k in range(len(seen.epochs)))
-        name = f"{judge.label(record)}, {judge.verdict(seen, record)}"
+        name = f"{_name(record)}, {judge.verdict(seen, record)}"
         sentences.append(f"{name}: {seen.epochs[0][-1].column.replace('pgd-10-', 'PGD-10 ')} {rates}.")
     images = counts(sorted({seen.images for _, seen in found}))
     record, _ = found[0]
@@ -71,7 +63,7 @@ def summary(found: Sequence[tuple[Record, Watched]]) -> str:
             markup.accuracy(watched.accuracy(judge.MANY, best)) + " " + element("small", f"epoch {best}"),
             SAYS[judge.verdict(watched, record)].format(epochs=", ".join(map(str, judge.overfitted(watched, record)))),
         ]
-        body.append(row(judge.label(record), [*cells, markup.links([record])]))
+        body.append(row(_name(record), [*cells, markup.links([record])]))
     if not body:
         return ""
     return table(
@@ -89,9 +81,12 @@ def _training(panel, record: Record, watched: Watched) -> None:
     panel.plot(epochs, training, color="black", ls="--", lw=1.5, label="attack of the training")
     for method, colour, marker in ((judge.ONE, PALETTE[1], "s"), (judge.MANY, PALETTE[0], "o")):
         seen = [watched.accuracy(method, epoch) for epoch in epochs]
-        value, low, high = ([100 * getattr(e, part) for e in seen] for part in ("value", "low", "high"))
-        panel.plot(epochs, value, color=colour, marker=marker, ms=4, label=judge.HEADINGS[method])
-        panel.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
-    panel.set_title(f"{judge.label(record)}\nε = {judge.size(record.as_config())}/255", fontsize=8)
+        band(panel, epochs, seen, colour, marker=marker, label=judge.HEADINGS[method])
+    title = _name(record).replace(f", {record.protocol}", f"\n{record.protocol}")
+    panel.set_title(f"{title}, ε = {judge.size(record.as_config())}/255", fontsize=8)
     panel.set(ylim=(0, 100))
     panel.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _name(record: Record) -> str:
+    return network(record.key, record.protocol, record.seed)

@@ -4,6 +4,7 @@ from study.evidence import comparisons
 from study.evidence.comparisons import FOUR_COLUMNS, HEADINGS
 from study.evidence.selection import Group, runs_of
 from study.presentation import markup
+from study.presentation.words import plural
 
 EXACT = "adversarial-float32"
 MODES = {EXACT: "float32", "adversarial": "by default", "adversarial-fast": "fast"}  # key -> how its training rounds
@@ -43,14 +44,14 @@ def said(group: Group) -> str:
         if not found:
             continue
         seeds = len(comparisons.shared(group, [(key, "corrected", ""), (EXACT, "corrected", "")])[0])
-        certain = [HEADINGS[column] for column, estimate in found.items() if estimate.low > 0 or estimate.high < 0]
+        certain = [HEADINGS[column] for column, estimate in found.items() if estimate.sign]
         widest = max(max(abs(estimate.low), abs(estimate.high)) for estimate in found.values())
         verdict = (
             f"differs from float32 for certain in {', '.join(certain)}"
             if certain
             else f"differs from float32 in no column for certain; no interval reaches beyond {100 * widest:.1f} points"
         )
-        sentences.append(f"Training {mode} {verdict} ({seeds} seed{'s' if seeds > 1 else ''}).")
+        sentences.append(f"Training {mode} {verdict} ({plural(seeds, 'seed')}).")
     return " ".join(sentences)
 
 

@@ -24,7 +24,7 @@ def totals(found: Sequence[Record]) -> str:
     return f"**{len(found)} runs** ({kinds_of(found)}; seed {seeds}) took {hours:.1f} hours of computing."
 
 
-def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = None) -> str:
+def runs(found: Iterable[Record]) -> str:
     """Every record, a line each, with the link to its executed notebook and what made it, as HTML."""
     body = []
     for record in found:
@@ -32,7 +32,7 @@ def runs(found: Iterable[Record], *, page: str = "book", root: Path | None = Non
             record.protocol,
             record.budget,
             record.data["title"],
-            link(record, page, root),
+            link(record),
             record.provenance["device"],
             f"{record.seconds / 60:.1f}",
             (record.provenance["commit"] or "unknown")[:7],

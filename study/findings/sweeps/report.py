@@ -17,7 +17,7 @@ from study.presentation import markup
 from study.presentation.figures import PALETTE, style
 from study.presentation.marks import dot, rows_on_y
 from study.presentation.sentences import title
-from study.presentation.words import Words
+from study.presentation.words import Words, where
 
 ANSWERED = ("clean", STRONG)  # what a sentence is about
 
@@ -46,7 +46,7 @@ def settings(group: Group) -> Figure:
 def settings_words(group: Group) -> Words:
     said = [
         f"{extension.label} against {catalogue.rows()[extension.base].label}: "
-        + ", ".join(f"{100 * found[column].value:+.1f} {_place(column)}" for column in ANSWERED)
+        + ", ".join(f"{100 * found[column].value:+.1f} {where(column)}" for column in ANSWERED)
         for extension, found in lines(group)
     ]
     return {
@@ -157,10 +157,5 @@ def _line(group: Group, extension: Extension, confidence: float) -> Markup:
 
 
 def _said(gain: Estimate, confidence: float) -> str:
-    if gain.low > 0:
-        return "more"
-    return "less" if gain.high < 0 else f"cannot be decided; smallest visible {100 * gain.visible(confidence):.1f}"
-
-
-def _place(column: str) -> str:
-    return "on clean images" if column == "clean" else f"under {HEADINGS[column]}"
+    unknown = f"cannot be decided; smallest visible {100 * gain.visible(confidence):.1f}"
+    return {1: "more", -1: "less", 0: unknown}[gain.sign]

@@ -96,6 +96,11 @@ def test_a_difference_of_twins_is_zero_and_not_certain():
     assert found.value == 0 and found.high == -found.low == pytest.approx(3 / 100, abs=0.003)
 
 
+def test_the_sign_of_a_difference_is_that_of_an_interval_without_zero():
+    ends = [(0.1, 0.3), (-0.3, -0.1), (-0.1, 0.1), (0.0, 0.1)]
+    assert [estimates.Estimate(0.0, *both, 100, 1).sign for both in ends] == [1, -1, 0, 0]
+
+
 def test_nine_in_ten_intervals_of_ninety_percent_hold_the_truth():
     """Coverage over 300 made-up test sets: the definition of a confidence interval."""
     held = 0

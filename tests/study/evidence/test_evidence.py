@@ -173,6 +173,18 @@ def test_the_paper_is_not_judged_by_runs_on_other_data(results):
     assert judged[0].config["dataset"] == "cifar10-jpeg"
 
 
+def test_records_are_read_once_and_again_when_one_has_changed_or_is_there_no_more(results):
+    fake.put(fake.record("als"), results)
+    folder = fake.put(fake.record("advprop"), results)
+    (before,), (again,) = selection.groups(results), selection.groups(results)
+    assert [one is other for one, other in zip(before, again, strict=True)] == [True, True] and before is not again
+    fake.put(fake.record("advprop", **{"corrected:clean": 0.123}), results)
+    (changed,) = selection.groups(results)
+    assert comparisons.accuracy(changed, "advprop", "corrected", "clean").value == pytest.approx(0.125)
+    (folder / "record.json").unlink()
+    assert [record.key for record in selection.groups(results)[0]] == ["als"]
+
+
 def test_smoke_runs_are_never_results(results):
     fake.put(fake.record(budget="smoke"), results)
     assert selection.groups(results) == []

@@ -6,8 +6,10 @@ import fake_records as fake
 import pytest
 from places import ROOT
 
+from study.evidence import selection
 from study.findings.as_published import points, report
 from study.findings.as_published.points import COMPARISONS
+from study.findings.dissection import report as dissection
 from study.plan import catalogue
 from study.plan.attacks import suite
 
@@ -59,17 +61,25 @@ def test_every_comparison_is_shown_somewhere():
 
 
 @pytest.mark.parametrize("point", MEASURED, ids=lambda point: point.name)
-def test_effects_come_from_records_and_say_what_is_missing(point, results):
+def test_effects_come_from_records_and_what_was_not_run_has_no_table(point, results):
     html = report.effects(results, point.number)
-    assert html.count("<figure") == len(point.comparisons)
-    assert ("Not run yet" in html) == bool(point.switch)
-    if point.switch:
-        key = re.search(r"study run (\S+) --protocol", html).group(1)
-        assert point.switch in catalogue.rows()[key].switches()
+    assert html.count("<figure") == len(point.comparisons) and bool(html) == bool(point.comparisons)
 
 
-def test_without_records_a_point_says_so(tmp_path):
-    assert "There is no result yet" in report.effects(tmp_path, 1)
+def test_what_was_not_run_is_named_once_with_a_command_that_the_program_takes(results):
+    fake.put(fake.record("advprop", "published-space"), results)
+    (group,) = selection.best(results)
+    said = dissection.missing(group, "advprop")
+    assert "Not run yet of AdvProp: 17 trainings" in said and "moved alone: mode, branch, layers, update" in said
+    (command,) = re.findall("`python -m study (.+?)`", said)
+    assert command == "run advprop --protocol published-mode --budget lite --dataset cifar10-jpeg"
+    assert catalogue.config("advprop", protocol="published-mode", budget="lite", dataset="cifar10-jpeg")
+    group += [fake.record("advprop", protocol) for protocol in catalogue.rows()["advprop"].dissection()]
+    assert dissection.missing(group, "advprop") == ""
+
+
+def test_without_records_there_is_no_table_and_a_point_that_changes_nothing_is_refused(tmp_path):
+    assert report.effects(tmp_path, 1) == report.effects(tmp_path, 3) == ""
     with pytest.raises(ValueError, match="the same SGD"):
         report.effects(tmp_path, 11)
 
@@ -92,7 +102,7 @@ def test_a_switch_that_was_run_fills_its_table(results):
     fake.put(fake.record("adversarial", "published-space", **{"published:clean": 0.5}), results)
     html = report.switch_moved(results, "space")
     before = 100 * fake.record("adversarial", "published").measurement("published:clean").accuracy
-    assert f"{before:.1f} → 50.0" in html and "Not run yet" not in html
+    assert f"{before:.1f} → 50.0" in html
     assert html.count('<th scope="row">') == 1
     with pytest.raises(ValueError, match="unknown switch"):
         report.switch_moved(results, "tuesday")

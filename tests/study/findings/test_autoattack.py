@@ -551,7 +551,8 @@ def made_probe():
 # the page
 
 
-def test_the_page_says_what_is_there(tmp_path):
+def test_the_page_says_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVLIB_RESULTS", str(tmp_path))
     raised = dict.fromkeys(judge.FLAGS, "") | {"square": "Square Attack has decreased <it>."}
     both = [
         case(flags=raised),
@@ -566,7 +567,7 @@ def test_the_page_says_what_is_there(tmp_path):
     assert "raised a flag: Square finds more." in text
     group = [one.record for one in both] + [fake.record("sat")]
     fake.put(group[-1], tmp_path)
-    html = report.every_network(masking.verdicts(group), both, group, root=tmp_path)
+    html = report.every_network(masking.verdicts(group), both, group)
     advprop, als, sat = (line for line in re.findall(r'<tr><th scope="row">.*?</tr>', html))
     for line, left in ((als, "30.0<"), (advprop, "30.0<")):
         assert left in line and line.count("20.0<span") == 2, "after AutoAttack, and in the worst case"
@@ -601,7 +602,8 @@ def test_the_cases_are_those_beside_the_records_in_the_papers_order(tmp_path):
     assert [one.record.key for one in found] == ["traditional", "advprop"]
 
 
-def test_each_branch_and_the_experiments_beyond_the_paper_are_cases_after_the_rows(tmp_path):
+def test_each_branch_and_the_experiments_beyond_the_paper_are_cases_after_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVLIB_RESULTS", str(tmp_path))
     both = {"corrected:clean": 0.75, "corrected:clean:aux": 0.75}
     for key in ("als-0.2", "advprop", "adversarial"):
         fake.put(record := fake.record(key, **both), tmp_path)
@@ -617,7 +619,7 @@ def test_each_branch_and_the_experiments_beyond_the_paper_are_cases_after_the_ro
         "ALS, alpha 0.2, corrected",
     ]
     group = records.collect(tmp_path)
-    html = report.every_network(masking.verdicts(group), found, group, root=tmp_path)
+    html = report.every_network(masking.verdicts(group), found, group)
     names = [re.sub(r" ?<.*", "", line) for line in re.findall(r'<th scope="row">(.*?)</th>', html)]
     assert names[-2:] == titles[-2:], "what no verdict on masking speaks of"
     aux = next(one for one in found if one.branch == "aux")
@@ -631,7 +633,7 @@ def test_an_auxiliary_branch_stands_beside_adversarial_training_with_the_differe
     aux = judge.case(record, made_up(record, AutoAttackOnAux, left=(150, 80, 70, 70, 60)))
     said = report.auxiliary([plain, aux], [plain.record, record])
     assert said.startswith("AutoAttack leaves 30.0 % of 200 images right in **AdvProp, corrected, auxiliary branch**, ")
-    assert "+10.0 points (" in said and said.endswith(") from the 20.0 % of Adversarial, corrected.")
+    assert "+10.0 (" in said and said.endswith(") points from the 20.0 % of Adversarial, corrected.")
     assert report.auxiliary([aux], [record]).endswith("auxiliary branch**.")
     assert report.auxiliary([plain], [plain.record]) == ""
 

@@ -206,4 +206,4 @@ def test_the_accuracy_of_a_class_is_over_the_images_whose_class_is_written_down(
     record = fake.record("als", **{"corrected:clean": 0.5})
     found = dataclasses.replace(record, larger=larger(record, 1000, **{"corrected:clean": 100}).measurements)
     labels = np.arange(fake.IMAGES) % 2
-    assert robustness._by_class([found], "als", "corrected", "clean", labels, 2) == [50, 50]
+    assert robustness._by_class([found], "als", "clean", labels, 2) == [50, 50]

@@ -317,20 +317,20 @@ def test_a_probe_whose_last_step_has_no_interval_is_refused(interval, tmp_path):
 # what is said of them
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    root = tmp_path_factory.mktemp("results")
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVLIB_RESULTS", str(tmp_path))
     group = [network(key, protocol) for key in catalogue.part(2) for protocol in catalogue.PROTOCOLS]
     group += [RECORD, network("als", drop=["corrected:noise-0.1"])]
     group[-3] = network("adversarial-large-eps", **{"corrected:pgd-0.1": 0.0, "corrected:pgd-0.5": 0.35})
     for record in group:
-        fake.put(record, root)
-    return judge.verdicts(group, {RECORD.where: probe(RECORD)}), group, root
+        fake.put(record, tmp_path)
+    return judge.verdicts(group, {RECORD.where: probe(RECORD)}), group
 
 
 def test_page_terminal_and_json_tell_the_same(told):
-    found, group, root = told
-    page, text = report.details(found, group, root=root), report.text(found)
+    found, group = told
+    page, text = report.details(found, group), report.text(found)
     plain = json.loads(json.dumps(report.as_json(found, group)))
     (entry,) = [e for e in plain if e["verdict"] == "masked"]
     (odd,) = [c for c in entry["checks"][0]["comparisons"] if c["outcome"] == "fails"]
@@ -352,9 +352,9 @@ def test_a_verdict_is_a_symbol_and_words_and_names_the_checks_that_fail(told):
 
 
 def test_links_of_the_verdicts_lead_to_the_sections_that_there_are(told):
-    found, group, root = told
+    found, group = told
     linked = set(re.findall(r'href="#(masking-[^"]+)"', "".join(map(report.found, found))))
-    sections = set(re.findall(r'id="(masking-[^"]+)"', report.details(found, group, root=root)))
+    sections = set(re.findall(r'id="(masking-[^"]+)"', report.details(found, group)))
     assert linked == sections and len(sections) == 2, "the masked one, and the one that lacks a measurement"
 
 
@@ -365,7 +365,7 @@ def test_the_summary_counts_every_network_once(told):
 
 
 def test_the_doubtful_rows_of_table_2_are_named_with_the_papers_numbers_and_ours(told):
-    found, group, _ = told
+    found, group = told
     said = report.table_2(found, group)
     assert "2 of 3 methods of its Table 2" in said
     assert "SAT 85.2 % under PGD 0.5, 60.3 % under FGSM 0.5, 41.5 % under PGD 0.1" in said

@@ -14,7 +14,6 @@ from study.experiment import build, retrain, run
 from study.experiment.unfinished import digest
 from study.findings.overfitting import judge, measure, report
 from study.findings.overfitting.judge import Watched
-from study.plan import catalogue
 from study.plan.config import Config
 from study.records import Measurement, write
 from study.records.packing import pack_mask
@@ -248,23 +247,12 @@ def test_the_table_and_the_figure_show_the_numbers_of_the_file(monkeypatch):
     figure = report.by_epoch(found)
     panel = figure.axes[0]
     assert [list(line.get_ydata()) for line in panel.lines] == [[30, 90], [40, 95], [25, 0]]
-    assert panel.get_title("left") == "AdvProp\nε = 4/255"
+    assert panel.get_title("left") == "AdvProp\ncorrected, ε = 4/255"
     plt.close(figure)
     words = report.by_epoch_words(found)
-    assert "AdvProp, overfits: PGD-10 4/255 25.0 %, 0.0 %." in words["alt"]
+    assert "AdvProp, corrected, overfits: PGD-10 4/255 25.0 %, 0.0 %." in words["alt"]
     assert "first 200 test images" in words["caption"]
 
 
 def test_nothing_watched_shows_nothing():
     assert report.summary([]) == "" and judge.collect("nowhere", [fake.record()]) == []
-
-
-def test_every_experiment_protocol_and_seed_has_a_label_of_its_own():
-    made = [
-        fake.record(key, protocol, seed=seed)
-        for key in catalogue.rows()
-        for protocol in catalogue.PROTOCOLS
-        for seed in (0, 1)
-    ]
-    made += [fake.record(key) for key in catalogue.extensions()]
-    assert len({judge.label(record) for record in made}) == len(made)

@@ -279,7 +279,7 @@ def test_the_factorials_answer_names_the_effects_that_are_told_from_none_and_no_
         return mixtures.answer(group)
 
     said = answer(0.9, 0.5)
-    assert "1 of 14 effects" in said and "AdvProp +40.0 points" in said and "on clean images" in said
+    assert "1 of 14 effects" in said and "AdvProp +40.0 (" in said and "points on clean images" in said
     assert "ALS" not in said and "SAT" not in said and "No interaction does" in said
     assert "none of 14 effects" in answer(0.5, 0.5)
     assert mixtures.answer([fake.record()]) == ""

@@ -18,7 +18,8 @@ from study.records import packing
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVLIB_RESULTS", str(tmp_path / "results"))
     return tmp_path / "results"
 
 
@@ -47,12 +48,12 @@ def test_a_run_that_lacks_a_measurement_fails_instead_of_leaving_a_gap(folder):
     record = fake.record(drop=["corrected:pgd-0.5"])
     fake.put(record, folder)
     with pytest.raises(KeyError, match="pgd-0.5"):
-        results.paper_table([record], root=folder)
+        results.paper_table([record])
 
 
-def test_a_part_of_the_paper_without_a_run_is_refused_and_so_is_a_table_that_it_does_not_have(tmp_path):
+def test_a_part_of_the_paper_without_a_run_is_refused_and_so_is_a_table_that_it_does_not_have(folder):
     with pytest.raises(ValueError, match="no row of Table 2"):
-        results.paper_table([fake.record("advprop")], 2, root=tmp_path)
+        results.paper_table([fake.record("advprop")], 2)
     with pytest.raises(ValueError, match="no table 3"):
         catalogue.part(3)
 
@@ -61,7 +62,7 @@ def test_the_results_table_has_each_number_of_paper_and_records(folder):
     group = [fake.record("advprop", protocol) for protocol in catalogue.PROTOCOLS]
     for record in group:
         fake.put(record, folder)
-    html = results.paper_table(group, root=folder)
+    html = results.paper_table(group)
     for value in catalogue.rows()["advprop"].published.values():
         assert f"<td>{value:.1f}</td>" in html
     for record in group:
@@ -75,7 +76,7 @@ def test_a_number_changes_with_the_mask_that_it_is_computed_from(folder):
     """The tables hold no number of their own: alter one image of one record, and the digits follow."""
     record = fake.record("traditional", **{"corrected:clean": 0.6})
     fake.put(record, folder)
-    before = results.paper_table([record], root=folder)
+    before = results.paper_table([record])
     mask = record.measurement("corrected:clean").mask
     mask[-20:] = True
     packed = packing.pack_mask(mask)
@@ -85,7 +86,7 @@ def test_a_number_changes_with_the_mask_that_it_is_computed_from(folder):
             dataclasses.replace(m, correct=packed) if m.name == "corrected:clean" else m for m in record.measurements
         ),
     )
-    after = results.paper_table([altered], root=folder)
+    after = results.paper_table([altered])
     assert "<td>60.0<" in before and "<td>70.0<" in after and "<td>60.0<" not in after
 
 
@@ -94,7 +95,7 @@ def test_without_its_record_a_row_has_no_number_and_is_called_missing(folder):
         fake.put(fake.record(key), folder)
     (folder / fake.record("advprop").where / "record.json").unlink()
     (group,) = selection.groups(folder)
-    assert "AdvProp" not in results.paper_table(group, root=folder)
+    assert "AdvProp" not in results.paper_table(group)
     assert "AdvProp (corrected, `advprop`)" in results.missing(group, 1)
 
 
@@ -126,10 +127,10 @@ def test_a_row_says_how_many_of_its_seeds_are_there(folder):
     group = [fake.record(seed=seed) for seed in (0, 1)]
     for record in group:
         fake.put(record, folder)
-    assert "2 of 3 seeds" in results.paper_table(group, root=folder)
+    assert "2 of 3 seeds" in results.paper_table(group)
     third = fake.record(seed=2)
     fake.put(third, folder)
-    assert "of 3 seeds" not in results.paper_table([*group, third], root=folder)
+    assert "of 3 seeds" not in results.paper_table([*group, third])
 
 
 def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
@@ -138,13 +139,13 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
         fake.put(fake.record(key, budget="smoke"), folder)
     rulings = judge.Evidence([group]).rulings
     pages = [
-        *(results.paper_table(group, part, root=folder) for part in (1, 2, None)),
+        *(results.paper_table(group, part) for part in (1, 2, None)),
         results.headline(group),
         results.columns(group),
         order.comparison(group),
         training.cost(group),
         runs.smoke(folder),
-        runs.runs(group, root=folder),
+        runs.runs(group),
         *(dissection.effects(group, key) for key in catalogue.DISSECTED),
         *(mixtures.effects(group, protocol) for protocol in catalogue.PROTOCOLS),
         report.brief(rulings),
@@ -159,10 +160,22 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
             assert len(re.findall(r"<t[hd]", line)) == heads or f'colspan="{heads}"' in line
 
 
+def test_an_update_of_two_steps_counts_twice_and_one_on_clean_images_does_not():
+    group = [fake.record(key, protocol) for key in ("traditional", "advprop") for protocol in catalogue.PROTOCOLS]
+    lines = re.findall(r"<tr><th[^>]*>(.*?)</th>(.*?)</tr>", training.cost(group))[1:]
+    found = {(name, *re.findall("<td>(.*?)</td>", cells)) for name, cells in lines}
+    assert found == {
+        ("Traditional", "published", "4 + 4", "100", "800"),
+        ("Traditional", "corrected", "4 + 4", "100", "800"),
+        ("AdvProp", "published", "4 + 4", "200", "800"),
+        ("AdvProp", "corrected", "4 + 4", "100", "800"),
+    }
+
+
 def test_a_record_without_its_notebook_is_refused(folder):
     (fake.put(fake.record(), folder) / "run.ipynb").unlink()
     with pytest.raises(FileNotFoundError, match="no run.ipynb"):
-        results.paper_table(selection.groups(folder)[0], root=folder)
+        results.paper_table(selection.groups(folder)[0])
 
 
 def test_a_folder_without_results_says_so(folder):
@@ -177,20 +190,30 @@ def test_stale_records_are_counted_and_the_command_that_says_why_is_named(folder
     assert ": 1 corrected. `python -m study status --budget lite --seeds 3` says why" in sentences.left_out(folder)
 
 
-def test_a_published_row_that_was_not_trained_in_float32_says_so_in_tables_and_in_the_dissection(tmp_path):
+def test_a_published_row_that_was_not_trained_in_float32_says_so_in_tables_and_in_the_dissection(folder):
     exact = fake.record("adversarial", "published")
     moved = fake.record("adversarial", "published-precision")
     corrected = fake.record("adversarial", "corrected")
     for record in (moved, corrected):
         record.provenance["precision"] = "bfloat16"
     for record in (exact, corrected):
-        fake.put(record, tmp_path)
-    assert "trained in" not in results.paper_table([exact, corrected], root=tmp_path)
+        fake.put(record, folder)
+    assert "trained in" not in results.paper_table([exact, corrected])
     assert "what the device does best instead of float32, here bfloat16" in dissection.effects(
         [exact, moved, corrected], "adversarial"
     )
     exact.provenance["precision"] = "bfloat16"
-    assert results.paper_table([exact, corrected], root=tmp_path).count("trained in bfloat16: ") == 1
+    assert results.paper_table([exact, corrected]).count("trained in bfloat16: ") == 1
+
+
+def test_the_dissection_says_whether_its_intervals_know_how_much_trainings_differ():
+    group = [fake.record("adversarial", protocol) for protocol in catalogue.PROTOCOLS]
+    assert "With one training of each they do not include how much trainings differ." in dissection.effects(
+        group, "adversarial"
+    )
+    group.append(fake.record("advprop", seed=0))
+    group.append(fake.record("advprop", seed=1, **{"corrected:clean": 0.7}))
+    assert "Between two trainings they include how much trainings differ." in dissection.effects(group, "adversarial")
 
 
 def test_the_runs_are_counted_by_protocol_and_their_hours_added_up():
@@ -254,6 +277,17 @@ def test_the_order_of_the_rows_is_compared_with_the_papers_column_by_column():
     assert order.comparison(group[:4]) == ""
     assert "less in" not in order.agreement(group) and "less in Test" in order.agreement(reverse)
     assert order.agreement(group[:4]) == ""
+
+
+def test_the_order_of_two_attacks_within_a_method_is_compared_with_the_papers():
+    keys = ["traditional", "adversarial", "advprop", "als", "sat"]  # PGD 0.1 is below FGSM 0.1 in three of them
+    rates = {"published:fgsm-0.1": 0.3, "published:pgd-0.1": 0.4}
+    group = [fake.record(key, "published", **rates) for key in keys]
+    said = order.agreement(group)
+    assert "PGD 0.1 leaves more than FGSM 0.1 in 5 of 5 here and in 2 in the paper" in said
+    assert "the order of the two is the paper's in 2." in said
+    group[0] = fake.record("traditional", "published", **{"published:fgsm-0.1": 0.3, "published:pgd-0.1": 0.2})
+    assert "in 4 of 5 here and in 2 in the paper: the order of the two is the paper's in 3." in order.agreement(group)
 
 
 def test_a_row_that_gains_from_a_larger_attack_is_flagged_unless_it_only_guesses():
