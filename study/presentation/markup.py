@@ -6,7 +6,6 @@ may be anybody's.
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from markupsafe import Markup
 
@@ -70,15 +69,15 @@ def change(estimate: Estimate) -> Markup:
     return span("interval", interval(estimate))
 
 
-def link(record: Record, root: Path | None = None) -> Markup:
+def link(record: Record) -> Markup:
     """The link to a run's page from a page of the book. Raises FileNotFoundError if its notebook is gone."""
-    if not ((root or results_folder()) / record.where / "run.ipynb").is_file():
+    if not (results_folder() / record.where / "run.ipynb").is_file():
         raise FileNotFoundError(f"{record.where} has a record and no run.ipynb: restore it with git, or run again")
     return element("a", f"run {record.seed}", href=f"../results/{record.where}/run.html")
 
 
-def links(runs: Iterable[Record], root: Path | None = None) -> Markup:
-    return together((link(record, root) for record in runs), " ")
+def links(runs: Iterable[Record]) -> Markup:
+    return together((link(record) for record in runs), " ")
 
 
 def row(head: str, cells: Sequence[str], kind: str = "") -> Markup:

@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 from markupsafe import Markup
@@ -35,7 +34,7 @@ from study.findings.claims.judge import (
 )
 from study.plan import arithmetic, catalogue
 from study.presentation.figures import style
-from study.presentation.marks import SIDE_BY_SIDE, dot, rows_on_y
+from study.presentation.marks import SIDE_BY_SIDE, dot, legend, rows_on_y
 from study.presentation.markup import NO_NUMBER, change, counts, element, links, points, row, span, table, together
 from study.presentation.words import Words
 
@@ -120,10 +119,7 @@ def forest(rulings: Sequence[Ruling]) -> Figure:
         panels[0].tick_params(axis="y", labelsize=8)
         panels[0].grid(axis="y", visible=True)  # the eye needs a line from a name to the last panel
         figure.supxlabel("difference in accuracy (points)", fontsize=10)
-        looks = {
-            label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(looks.values(), looks.keys(), loc="outside upper right", ncols=3)
+        legend(figure, 3, loc="outside upper right")
     return figure
 
 
@@ -171,10 +167,7 @@ def by_size(rulings: Sequence[Ruling]) -> Figure | None:
             panel.margins(x=0.3)
             panel.set_title(_name(comparison), fontsize=9)
         figure.supylabel("difference in accuracy (points)", fontsize=10)
-        marks = {
-            label: mark for panel in figure.axes for mark, label in zip(*panel.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=2)
+        legend(figure, 2)
     return figure
 
 
@@ -226,9 +219,9 @@ def _size_called(size: Size, among: Iterable[Size], joint: str) -> str:
     return budget if [other for other, _ in among].count(budget) == 1 else f"{budget}{joint}{dataset}"
 
 
-def details(rulings: Sequence[Ruling], *, page: str = "book", root: Path | None = None) -> str:
+def details(rulings: Sequence[Ruling]) -> str:
     """Every claim with its sentence, its place in the paper, and each comparison with estimate, verdict and runs."""
-    return together(_section(claim, judged, page, root) for claim, judged in _by_claim(rulings))
+    return together(_section(claim, judged) for claim, judged in _by_claim(rulings))
 
 
 def counted() -> str:
@@ -297,7 +290,7 @@ def badge(ruling: Ruling) -> Markup:
     return text + span("interval wrap", _tally(ruling)) + _visible(ruling)
 
 
-def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | None) -> Markup:
+def _section(claim: Claim, judged: dict[str, Ruling]) -> Markup:
     body = []
     for trial in TRIALS:
         ruling = judged[trial]
@@ -308,7 +301,7 @@ def _section(claim: Claim, judged: dict[str, Ruling], page: str, root: Path | No
             cells += [points(finding.estimate)]
             cells += ["" if finding.visible is None else f"{100 * finding.visible:.1f}"]
             cells += [f"{SYMBOLS[finding.verdict]} {finding.verdict}", _p(finding.p)]
-            cells += [ruling.group[0].budget if finding.estimate else "", _runs(finding, ruling.group, page, root)]
+            cells += [ruling.group[0].budget if finding.estimate else "", _runs(finding, ruling.group)]
             body.append(row(_name(finding.comparison, trial), cells))
         for verdict, count in folded.items():
             size = ruling.group[0].budget if verdict != NOT_RUN else ""
@@ -411,11 +404,11 @@ def _called(key: str) -> str:
     return getattr(found, "name", found.label)
 
 
-def _runs(finding: Finding, group: Group, page: str, root: Path | None) -> str:
+def _runs(finding: Finding, group: Group) -> str:
     """The links to the records that the estimate rests on: of a row, those of the seeds that both rows have."""
     rested_on = comparisons.shared(group, finding.places)
     by_row = {key: runs for (key, _, _), runs in zip(finding.places, rested_on, strict=True) if runs}
-    named = [together([_called(key), links(runs, root)], ": ") for key, runs in by_row.items()]
+    named = [together([_called(key), links(runs)], ": ") for key, runs in by_row.items()]
     return span("interval wrap", together(named, Markup("<br>"))) if named else ""
 
 

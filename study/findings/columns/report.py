@@ -89,7 +89,7 @@ def _why(measured: list[Averages], guess: float) -> str:
     if not all(gained):
         return "Running averages of both kinds of images explain it in some; of the others it cannot be decided."
     halved = all(change.low > (after.value - guess) / 2 for _, after, change in measured)
-    most = " They hid more than half of the lead over guessing." if halved else ""
+    most = " With them, each of these networks kept less than half of its lead over a guess." if halved else ""
     return f"Averages of both kinds of images did not fit the clean ones.{most}"
 
 

@@ -13,7 +13,7 @@ from study.findings.corruptions import judge
 from study.findings.corruptions.judge import COMMON, EXAMPLES, EXTRA, GROUPS, KINDS, SEVERITIES, Network
 from study.presentation import markup
 from study.presentation.figures import picture, style
-from study.presentation.marks import look, shades
+from study.presentation.marks import legend, look, shades
 from study.presentation.markup import together
 from study.presentation.words import Words, percent
 from study.records import packing
@@ -47,11 +47,11 @@ def summary(networks: Sequence[Network]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences if sentence)
 
 
-def overview(networks: Sequence[Network], page: str = "book", root: Path | None = None) -> str:
+def overview(networks: Sequence[Network]) -> str:
     """A line a network, as HTML: right without corruption, right in the mean of all, and against two other rows."""
     body = [
         markup.row(
-            together([title(network), _links(network, page, root)]),
+            together([title(network), markup.span("interval", markup.links(network.records))]),
             [
                 markup.accuracy(judge.accuracy(network.clean)),
                 markup.accuracy(judge.accuracy(network.masks(COMMON))),
@@ -100,7 +100,7 @@ def by_severity(networks: Sequence[Network]) -> Figure:
                 panel.plot([0, *SEVERITIES], 100 * np.array(means), ms=5, lw=1.4, label=label, **look(network.row))
             panel.set(title=group, xlabel="severity", ylim=(0, 100), xticks=[0, *SEVERITIES])
         panels[0].set_ylabel("accuracy (%)")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, columnspacing=1.2)
+        legend(figure, 6, columnspacing=1.2)
     return figure
 
 
@@ -219,7 +219,7 @@ def _level(networks: Sequence[Network], best: Network) -> str:
         for one in networks
         if one.protocol == best.protocol
     }
-    level = [name for name, lead in found.items() if lead and _sign(lead) < 1]
+    level = [name for name, lead in found.items() if lead and lead.sign < 1]
     return f"; it cannot be told from {_listed(level)}" if level else ""
 
 
@@ -228,7 +228,7 @@ def _advprop(networks: Sequence[Network], network: Network, key: str, confidence
     if found is None:
         return ""
     said = {1: "is more accurate than", -1: "is less accurate than", 0: "cannot be told from"}
-    return f"On corrupted images {title(network)} {said[_sign(found)]} {AGAINST[key]}: {_change(found)}."
+    return f"On corrupted images {title(network)} {said[found.sign]} {AGAINST[key]}: {markup.interval(found)} points."
 
 
 def _groups(networks: Sequence[Network], network: Network, confidence: float) -> str:
@@ -238,8 +238,8 @@ def _groups(networks: Sequence[Network], network: Network, confidence: float) ->
     if None in found.values():
         return ""
     told = {
-        "gains under": [f"{group} ({_change(e)})" for group, e in found.items() if _sign(e) > 0],
-        "loses under": [f"{group} ({_change(e)})" for group, e in found.items() if _sign(e) < 0],
+        "gains under": [f"{group} ({markup.interval(e)} points)" for group, e in found.items() if e.sign > 0],
+        "loses under": [f"{group} ({markup.interval(e)} points)" for group, e in found.items() if e.sign < 0],
     }
     parts = [f"{verb} {_listed(groups)}" for verb, groups in told.items() if groups]
     return f"Against Traditional, {title(network)} {', and '.join(parts) or 'differs in no group for certain'}."
@@ -254,22 +254,8 @@ def _images(networks: Sequence[Network]) -> str:
     return markup.counts(sorted({found.images for network in networks for found in network.measured}))
 
 
-def _links(network: Network, page: str, root: Path | None) -> str:
-    return markup.span("interval", markup.links(network.records, root))
-
-
 def _points(estimate: Estimate | None) -> str:
     return markup.points(estimate) if estimate else markup.NO_NUMBER
-
-
-def _sign(estimate: Estimate) -> int:
-    """1 or -1 where the interval excludes 0, else 0."""
-    return (estimate.low > 0) - (estimate.high < 0)
-
-
-def _change(estimate: Estimate) -> str:
-    value, low, high = (100 * share for share in (estimate.value, estimate.low, estimate.high))
-    return f"{value:+.1f} points, {low:+.1f} to {high:+.1f}"
 
 
 def _listed(names: Sequence[str]) -> str:

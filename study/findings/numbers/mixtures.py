@@ -28,6 +28,7 @@ def answer(group: Group) -> str:
     sentences = []
     for protocol in protocols(group):
         number = len(ASKED) * (len(catalogue.factorial()) - 1)
+        effects = f"of {number} effects {' and '.join(map(where, ASKED))}"
         found = {
             (chosen, column): effect
             for column in ASKED
@@ -40,10 +41,9 @@ def answer(group: Group) -> str:
         ]
         together = any(len(chosen) > 1 for (chosen, _), effect in found.items() if effect.sign)
         sentences.append(
-            f"Under the `{protocol}` protocol {len(certain)} of {number} effects differ from zero: "
-            f"{'; '.join(certain)}."
+            f"Under the `{protocol}` protocol {len(certain)} {effects} differ from zero: {'; '.join(certain)}."
             if certain
-            else f"Under the `{protocol}` protocol none of {number} effects differs from zero for certain."
+            else f"Under the `{protocol}` protocol none {effects} differs from zero for certain."
         )
         if not together:
             sentences.append("No interaction does: by these runs the techniques may simply add up.")

@@ -19,6 +19,11 @@ def estimate(value, low, high):
     return Estimate(value, low, high, 1000, 3)
 
 
+@pytest.fixture(autouse=True)
+def own_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVLIB_RESULTS", str(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def group():
     return [fake.record(key, protocol) for key in catalogue.rows() for protocol in catalogue.PROTOCOLS]
@@ -232,12 +237,14 @@ def test_a_claim_cites_the_runs_that_its_estimate_rests_on_and_no_others(tmp_pat
     (plain,) = next(e for e in report.as_json(rulings) if e["id"] == "advprop-accuracy")["comparisons"]
     assert plain["seeds"] == 1
     assert plain["records"] == [record.where for record in group if record.seed == 1]
-    section = report.details(rulings, root=tmp_path).split('id="claim-advprop-accuracy"')[1].split("</section>")[0]
+    section = report.details(rulings).split('id="claim-advprop-accuracy"')[1].split("</section>")[0]
     assert "traditional/seed1/run.html" in section and "seed0" not in section and "seed2" not in section
 
 
-def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group):
+def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group, tmp_path):
     part = [record for record in group if record.key in ("advprop", "traditional")]
+    for record in part:
+        fake.put(record, tmp_path)
     for ruling in judge.Evidence([part]).rulings:
         verdicts = {finding.verdict for finding in ruling.findings}
         assert (judge.NOT_RUN in verdicts) <= (ruling.verdict == judge.NOT_RUN), ruling.claim.id
@@ -245,7 +252,7 @@ def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group):
         "not run",
         "not asked",
     }
-    lines = report.details(judge.Evidence([part]).rulings, root=None).split("<tr>")
+    lines = report.details(judge.Evidence([part]).rulings).split("<tr>")
     sizes = {f"<td>{part[0].budget}</td>" in line for line in lines if judge.NOT_RUN in line}
     assert sizes == {False}, "no size is named beside what was not run"
 
@@ -253,7 +260,7 @@ def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group):
 def test_a_sentence_of_ours_is_not_shown_as_a_quotation(group, tmp_path):
     for record in group:
         fake.put(record, tmp_path)
-    sections = report.details(judge.Evidence([group]).rulings, root=tmp_path).split('<section class="claim"')[1:]
+    sections = report.details(judge.Evidence([group]).rulings).split('<section class="claim"')[1:]
     for claim, section in zip(judge.claims(), sections, strict=True):
         assert ("<blockquote>" in section) == claim.quoted
     assert [claim.id for claim in judge.claims() if not claim.quoted] == ["pgd-above-fgsm"]
@@ -335,7 +342,7 @@ def test_page_terminal_and_json_tell_the_same(group, tmp_path):
     for record in group:
         fake.put(record, tmp_path)
     rulings = judge.Evidence([group]).rulings
-    page = report.details(rulings, root=tmp_path)
+    page = report.details(rulings)
     text, plain = report.text(rulings), json.loads(json.dumps(report.as_json(rulings)))
     assert len(plain) == 3 * len(judge.claims())
     for entry in plain:
@@ -361,7 +368,7 @@ def test_comparisons_that_say_nothing_share_a_line_and_all_others_have_their_own
         fake.put(record, tmp_path)
     (section,) = [
         section
-        for section in report.details(judge.Evidence([group]).rulings, root=tmp_path).split('<section class="claim"')
+        for section in report.details(judge.Evidence([group]).rulings).split('<section class="claim"')
         if 'id="claim-adversarial-robustness"' in section
     ]
     lines = re.findall(r"<tr>.*?</tr>", section.partition("<tbody")[2], re.DOTALL)

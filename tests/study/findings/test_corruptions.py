@@ -29,6 +29,11 @@ QUICK = ["contrast", "fog"]  # one that is a formula, one that draws
 NOT_MORE_BUT_OTHERWISE = {"frost", "glass_blur", "saturate"}  # severities of which no one is simply more of the last
 
 
+@pytest.fixture(autouse=True)
+def own_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVLIB_RESULTS", str(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def spoil():
     imported("imagecorruptions")
@@ -349,7 +354,7 @@ def test_page_sentences_and_figures_have_the_numbers_of_the_files(group, tmp_pat
     assert f"**AdvProp** has the highest accuracy on corrupted images, {100 * advprop.value:.1f} %, against " in said
     assert "it cannot be told from" not in said
     assert "On corrupted images AdvProp is more accurate than Traditional" in said
-    shown = report.overview(networks, root=tmp_path)
+    shown = report.overview(networks)
     assert f"<td>{100 * advprop.value:.1f}<" in shown and "against Adversarial" in shown and "<strong>+" in shown
     assert report.by_group(networks).count("<tr>") == 1 + len(networks) and "extra" not in report.by_group(networks)
     words = report.words(networks, selection.groups(tmp_path)[0])

@@ -149,7 +149,7 @@ def test_every_line_of_every_table_has_a_cell_for_each_heading(everything):
         *(dissection.effects(group, key) for key in catalogue.DISSECTED),
         *(mixtures.effects(group, protocol) for protocol in catalogue.PROTOCOLS),
         report.brief(rulings),
-        *re.findall("<figure.*?</figure>", report.details(rulings, root=folder), re.DOTALL),
+        *re.findall("<figure.*?</figure>", report.details(rulings), re.DOTALL),
     ]
     assert len(pages) > 30
     for html in pages:
