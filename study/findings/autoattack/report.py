@@ -74,40 +74,42 @@ def summary(cases: Sequence[Case]) -> str:
 
 
 def every_network(verdicts: Sequence[Verdict], cases: Sequence[Case], group: Group) -> str:
-    """Every network as HTML: what PGD-20, AutoAttack and all attacks of 8/255 leave of it, and the signs of masking."""
+    """Every network as HTML: what PGD-20, AutoAttack and all attacks of 8/255 leave of it, and the signs of masking.
+
+    Without AutoAttack's columns where it was run on none.
+    """
     body, further = [], list(cases)
     for verdict in verdicts:
         of_it = [one for one in cases if _of(one) == (verdict.key, verdict.protocol, "main")]
         further = [one for one in further if one not in of_it]
         runs = links(runs_of(group, verdict.key, verdict.protocol))
         by_pgd = comparisons.accuracy(group, verdict.key, verdict.protocol, STRONG)
-        body.append(
-            row(
-                together([verdict.title, " ", span("interval", runs)]),
-                [
-                    accuracy(by_pgd),
-                    together(accuracy(one.after_all) for one in of_it) or NOT_RUN,
-                    together(accuracy(one.accuracy) for one in of_it) or NOT_RUN,
-                    masking.found(verdict),
-                ],
-            )
-        )
+        left = [NOT_RUN, NOT_RUN] if cases else []
+        if of_it:
+            left = [
+                together(accuracy(one.after_all) for one in of_it),
+                together(accuracy(one.accuracy) for one in of_it),
+            ]
+        head = together([verdict.title, " ", span("interval", runs)])
+        body.append(row(head, [accuracy(by_pgd), *left, masking.found(verdict)]))
     for one in further:  # the auxiliary branches, and experiments beyond the paper
         run = links([one.record])
         by_pgd = estimates.accuracy(one.under_pgd[None])
         left = [accuracy(by_pgd), accuracy(one.after_all), accuracy(one.accuracy), NOT_RUN]
         body.append(row(together([one.title, " ", span("interval", run)]), left))
     over = (
+        "Worst case: over every attack of 8/255 that was run on the image. "
         f"It and AutoAttack are of run {counts(sorted({one.record.seed for one in cases}))} and {_sizes(cases)} test "
         "images; PGD-20 is of all runs named and of all their images, so it can be the lower number. "
         if cases
         else ""
     )
+    heads = ["AutoAttack", "Worst case"] if cases else []
     return table(
-        ["Method, training", HEADINGS[STRONG], "AutoAttack", "Worst case", "Sign of masking"],
+        ["Method, training", HEADINGS[STRONG], *heads, "Sign of masking"],
         body,
-        "Images left right, in percent, with 95 % intervals. Worst case: over every attack of 8/255 that was run on "
-        f"the image. {over}Below a verdict: the checks that fail or are missing.",
+        f"Images left right, in percent, with 95 % intervals. {over}Below a verdict: the checks that fail or are "
+        "missing.",
     )
 
 

@@ -572,6 +572,7 @@ def test_the_page_says_what_is_there(tmp_path, monkeypatch):
     for line, left in ((als, "30.0<"), (advprop, "30.0<")):
         assert left in line and line.count("20.0<span") == 2, "after AutoAttack, and in the worst case"
     assert sat.count("not run") == 2
+    assert "AutoAttack" not in report.every_network(masking.verdicts(group), [], group), "two columns of nothing"
     assert "decreased &lt;it&gt;." in report.flags(both) and "AdvProp, corrected: Square" in report.flags(both)
 
 
