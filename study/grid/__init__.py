@@ -73,15 +73,21 @@ def runs(
 ) -> list[Run]:
     """The cells of a budget, by row, protocol and seed. ``keys``: None for the paper's rows and the extensions.
 
-    ``protocols``: None for both (an extension has the corrected one alone); with ``dissection`` those between them, of
-    the rows that are dissected. Raises ValueError on what the catalogue does not have.
+    ``protocols``: of those, what each row has; None for both (an extension has the corrected one alone), or with
+    ``dissection`` those between them, of the rows that are dissected. Raises ValueError on what the catalogue does not
+    have, and on a protocol that none of the rows has.
     """
     dataset = dataset or catalogue.config("traditional", budget=budget).dataset
     found = [
         Run(key, protocol, budget, dataset, seed)
         for key in keys or catalogue.experiments()
         for protocol, seed in product(protocols or protocols_of(key, dissection, budget), [*seeds])
+        if _has(key, protocol)
     ]
+    if foreign := set(protocols or ()) - {run.protocol for run in found}:
+        raise ValueError(
+            f"none of these rows has {', '.join(sorted(foreign))}: see `python -m study list`, also with --dissection"
+        )
     for run in found:
         run.config  # noqa: B018 - unknown names are refused before anything starts
     return found
@@ -92,6 +98,13 @@ def protocols_of(key: str, dissection: bool = False, budget: str = "lite") -> Se
     if dissection:
         return catalogue.rows()[key].dissection(budget) if key in DISSECTED else ()
     return catalogue.PROTOCOLS if key in catalogue.rows() else ("corrected",)
+
+
+def _has(key: str, protocol: str) -> bool:
+    """Whether it is run under that protocol, as far as both are known."""
+    if key in catalogue.extensions():
+        return protocol == "corrected"
+    return key not in catalogue.rows() or catalogue.rows()[key].has(protocol)
 
 
 def state(run: Run, root: Path) -> State:
