@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("study: ended by Ctrl-C; the same command goes on from what is saved", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (ValueError, TypeError, OSError, RuntimeError, KeyError, ImportError) as error:
+    except (ArithmeticError, ValueError, TypeError, OSError, RuntimeError, KeyError, ImportError) as error:
         print(f"study: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 128 + ASKED[0] if ASKED else getattr(error, "exit_status", 2)
 
@@ -186,7 +186,7 @@ def run(options) -> int:
 
 def _say_if_it_takes_days(options, overrides: dict) -> None:
     """Without a GPU, a run of a GPU's budget begins with how long it will take: a step of its training is timed."""
-    if options.force or shutil.which("nvidia-smi"):  # spares a GPU's runs, which follow each other, an import of torch
+    if shutil.which("nvidia-smi"):  # spares a GPU's runs, which follow each other, an import of torch
         return
     import torch
 
@@ -195,7 +195,7 @@ def _say_if_it_takes_days(options, overrides: dict) -> None:
     chosen = {"protocol": options.protocol, "budget": options.budget, "seed": options.seed, "dataset": options.dataset}
     config = catalogue.config(options.key, **chosen, **overrides)
     where = records.run_folder(options.budget, config.dataset, options.protocol, options.key, options.seed)
-    if torch.cuda.is_available() or not why_missing(_root(options) / where, config):
+    if torch.cuda.is_available() or not (options.force or why_missing(_root(options) / where, config)):
         return
     from study.grid.gate import Pace
     from study.plan.catalogue import CIFAR_TRAINING
@@ -232,7 +232,6 @@ def _status(commands: Commands) -> None:
     command.add_argument(
         "--needs", type=COUNT, metavar="JOBS", help="fail if memory or disk are short for so many at once"
     )
-    command.add_argument("--json", action="store_true", help="also with the path of each record")
     command.add_argument("--commands", action="store_true", help="a command for each run that is not done, and no more")
 
 
@@ -255,8 +254,6 @@ def _as_text(options) -> str:
     states = [grid.state(run, root) for run in _runs(options, root)]
     if options.needs:
         grid.needs(states, options.needs).refuse_if_short(root)
-    if options.json:
-        return json.dumps([_plain(found, root) for found in states], indent=1)
     if options.commands:
         return "\n".join(_shell_line(found.run, options.results) for found in states if found.state != "done")
     lines = [f"{found.state:8s} {found.run.where}" + (f"  ({found.why})" if found.why else "") for found in states]
@@ -288,17 +285,6 @@ def _shell_line(run: grid.Run, results: Path | None) -> str:
     """The line for a shell that makes a run, or waits for whoever is at it."""
     place = ["--results", str(results)] if results else []
     return shlex.join([sys.executable, "-m", "study", "run", *run.arguments, *place, "--wait"])
-
-
-def _plain(found: grid.State, root: Path) -> dict:
-    record = root / found.run.where / "record.json"
-    return {
-        "run": found.run.where,
-        "state": found.state,
-        "why": found.why,
-        "record": str(record) if record.is_file() else None,
-        "arguments": found.run.arguments,
-    }
 
 
 def _list(commands: Commands) -> None:

@@ -338,7 +338,7 @@ def _serve(pipe, config: Config, device: str) -> None:
             pace = Pace(config, torch.device(device))
             for seconds in iter(pipe.recv, None):
                 pipe.send((*pace(seconds), pace.memory()))
-        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        except (ArithmeticError, RuntimeError, ValueError, TypeError) as error:
             pipe.send(f"{type(error).__name__}: {error}")
 
 

@@ -1,7 +1,9 @@
 """Claims about the gate before a campaign: it opens where numbers are right and runs succeed, and nowhere else."""
 
+import multiprocessing
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -136,6 +138,13 @@ def test_a_small_run_that_is_late_does_not_shut_the_gate_where_the_other_was_thr
 def test_a_process_that_cannot_train_shuts_the_gate_with_its_reason():
     with pytest.raises(gate.GateFailed, match="a process could not train: "):
         gate.paces(catalogue.config("adversarial", budget="smoke"), torch.device("meta"), 60, lambda _: None)
+
+
+def test_a_process_whose_network_diverges_says_so(monkeypatch):
+    monkeypatch.setattr(gate, "Pace", Mock(side_effect=FloatingPointError("the logits are not finite")))
+    ours, theirs = multiprocessing.Pipe()
+    gate._serve(theirs, catalogue.config("adversarial", budget="smoke"), "cpu")
+    assert ours.recv() == "FloatingPointError: the logits are not finite"
 
 
 def test_the_pace_counts_whole_batches_of_clean_images_and_takes_a_step_at_least():
