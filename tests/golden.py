@@ -36,7 +36,7 @@ def compute(key: str, protocol: str) -> dict:
     """Curve and masks of one tiny run, in one thread."""
     data = miniature.dataset(train_size=128, test_size=64, size=16)
     config = catalogue.config(key, protocol=protocol, budget="smoke", **SIZE)
-    with mock.patch.object(run, "load", lambda name, root=None: data), one_thread():
+    with mock.patch.object(run, "load", lambda name: data), one_thread():
         record = run.run(config, key=key, protocol=protocol, budget="smoke", device="cpu").record
     curve = [{name: round(entry[name], 5) for name in entry if name != "seconds"} for entry in record.curve]
     masks = {m.name: [m.n, m.correct, specification(m)] for m in record.measurements}

@@ -63,7 +63,7 @@ def test_a_pack_that_does_not_get_through_is_refused(project, tmp_path, monkeypa
 
 
 def test_the_images_that_travel_are_the_smallest_archive_that_is_here(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_pack, "search_folders", lambda root: (tmp_path,))
+    monkeypatch.setattr(gpu_pack, "search_folders", lambda: (tmp_path,))
     with pytest.raises(RuntimeError, match="put one into data/"):
         gpu_pack.smallest_archive()
     for name, size in zip(gpu_pack.ARCHIVES, (20, 10), strict=True):

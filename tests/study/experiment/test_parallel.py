@@ -200,7 +200,7 @@ TRAIN = """
 import json, sys
 from pathlib import Path
 from study.experiment.fast import launch
-task = {"config": json.loads(sys.argv[1]), "device": "cpu", "data_root": None}
+task = {"config": json.loads(sys.argv[1]), "device": "cpu"}
 launch.train(task, Path(sys.argv[2]), processes=2, threads=1)
 """
 

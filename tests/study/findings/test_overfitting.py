@@ -32,14 +32,14 @@ DATA = miniature.dataset(32, 24)
 @pytest.fixture(autouse=True)
 def data(monkeypatch):
     for module in (run, retrain):
-        monkeypatch.setattr(module, "load", lambda name, root=None: DATA)
+        monkeypatch.setattr(module, "load", lambda name: DATA)
 
 
 @pytest.fixture(scope="module")
 def finished():
     """A run of a second, and the digest of the network that it ended with."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "load", lambda name, root=None: DATA)
+        patch.setattr(run, "load", lambda name: DATA)
         done = run.run(miniature.config(**MIX), key="sat-advprop", protocol="corrected", budget="smoke", device="cpu")
     return done.record, digest(done.models["surrogate"])
 
