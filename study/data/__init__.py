@@ -115,7 +115,7 @@ def checksum(name: str) -> str | None:
             from . import folder
 
             return array_checksum(folder.read(Path(path)))
-        from .archive import sha256_of
+        from .download import sha256_of
         from .places import own
 
         return f"sha256:{sha256_of(own(Path(path)))}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .download import fetch
+from .download import fetch, sha256_of
 from .places import download_folder, mirrors, search_folders
 
 
@@ -18,12 +17,6 @@ class Archive:
     size: int
     sha256: str
     urls: tuple[str, ...] = ()
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def verify(path: Path, archive: Archive) -> None:
