@@ -14,6 +14,7 @@ from study.experiment import build, retrain, run
 from study.experiment.unfinished import digest
 from study.findings.overfitting import judge, measure, report
 from study.findings.overfitting.judge import Watched
+from study.machine.interrupt import Interrupted
 from study.plan import catalogue
 from study.plan.config import Config
 from study.records import Measurement, write
@@ -77,16 +78,16 @@ def test_with_one_batch_norm_it_watches_the_only_branch(finished):
         assert np.array_equal(measurement.mask[: theirs.n], theirs.mask)
 
 
-def killed_after_an_epoch(*args, fit=run.training.fit, **options):
-    fit(*args, **options, stop_after=1)
-    raise KeyboardInterrupt
+def cut_off_after_an_epoch(model, images, labels, config, *, fit=run.training.fit, **options):
+    answers = iter([False] * (len(images) // config.batch_size) + [True])
+    fit(model, images, labels, config, **options | {"stop": lambda: next(answers)})
 
 
 def test_a_training_that_was_cut_off_goes_on_and_keeps_what_was_seen(finished, tmp_path, monkeypatch):
     record, _ = finished
     whole, fit, trained = measure.watch(record), run.training.fit, []
-    monkeypatch.setattr(run.training, "fit", killed_after_an_epoch)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(run.training, "fit", cut_off_after_an_epoch)
+    with pytest.raises(Interrupted):
         measure.watch(record, work=tmp_path)
     real = build.STEPS["joint"]
     monkeypatch.setattr(run.training, "fit", fit)
@@ -98,8 +99,8 @@ def test_a_training_that_was_cut_off_goes_on_and_keeps_what_was_seen(finished, t
 def test_a_training_watched_on_fewer_images_is_not_gone_on_from(finished, tmp_path, monkeypatch):
     record, _ = finished
     fit = run.training.fit
-    monkeypatch.setattr(run.training, "fit", killed_after_an_epoch)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(run.training, "fit", cut_off_after_an_epoch)
+    with pytest.raises(Interrupted):
         measure.watch(record, work=tmp_path, images=10)
     monkeypatch.setattr(run.training, "fit", fit)
     assert {m.n for epoch in measure.watch(record, work=tmp_path, images=20).epochs for m in epoch} == {20}
