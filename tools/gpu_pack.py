@@ -4,7 +4,7 @@
 
 There, without network or git: ``bash gpu-pack/start.sh campaign --budget brief --minutes 9 --out DIR``. Here, when DIR
 has come back: ``python -m study unpack DIR``. Models, records of other budgets, the book and the tests stay at home,
-and what needs them (probe, transfer, autoattack, corrupt, combine, make book, make test) does not work there.
+and what needs them (`measure` of published networks, make book, make test) does not work there.
 """
 
 import argparse
