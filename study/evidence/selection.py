@@ -25,8 +25,8 @@ def groups(root: Path) -> list[Group]:
 
     First comes the group on the paper's data that has most of Table 1's rows under the two protocols; where two have as
     much, of the higher budget, and rather of the original images than of a copy. So a first run of a higher budget does
-    not push a whole table aside. Raises ValueError if two of a group saw different data under one name: their numbers do not
-    belong in one table; and, with the remedy, on a file of larger masks that is damaged or another network's.
+    not push a whole table aside. Raises ValueError if two of a group saw different data under one name: their numbers
+    do not belong in one table; and, with the remedy, on a file of larger masks that is damaged or another network's.
     """
     by_place: dict[tuple, Group] = {}
     counted = [one for one in records.collect(root) if one.budget in RESULT_BUDGETS and why_stale(one) is None]
