@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 
 from study import grid, records
 from study.evidence import selection
 from study.findings.autoattack.judge import ATTACKS, AutoAttack, AutoAttackOnAux
-from study.findings.corruptions.judge import KINDS
+from study.findings.corruptions.judge import KINDS, check_kinds
 from study.findings.explorer.report import KEYS as EXPLORED
 from study.findings.masking.probes import Probe
 from study.machine.folders import REMEDIES, alone, project_folder, results_folder
@@ -444,46 +445,23 @@ def measure(options) -> int:
 
 
 def _lines(options, root: Path) -> Iterator[str]:
-    if options.kind == "masking":
-        from study.findings.masking.measure import measure
-
-        return measure(_networks(options, root), root, options.images, anew=options.anew)
-    if options.kind == "transfer":
-        from study.findings.masking.transfer import measure
-
+    kind, how = options.kind, {}
+    if kind == "transfer":
         if extensions := [key for key in options.keys if key in catalogue.extensions()]:
             raise ValueError(
                 f"transfer is between rows of the paper, and these are experiments of our own: {extensions}"
             )
         options.keys = options.keys or _probed(options, root)
-        return measure(_networks(options, root), root)
-    if kind := {one.KIND: one for one in (AutoAttack, AutoAttackOnAux)}.get(options.kind):
-        from study.findings.autoattack.measure import measure
-
-        how = {"until": options.until, "anew": options.anew, "kind": kind}
-        return measure(_networks(options, root), root, options.images, **how)
-    if options.kind == "corruptions":
-        from study.findings.corruptions.judge import check_kinds
-        from study.findings.corruptions.measure import measure
-
-        kinds = check_kinds(options.kinds)  # before anything is read
-        return measure(_networks(options, root), root, options.images, kinds=kinds, anew=options.anew)
-    if options.kind == "branches":
-        from study.findings.branches.measure import measure
-
-        return measure(_networks(options, root), root, options.images, anew=options.anew)
-    if options.kind == "columns":
-        from study.findings.columns.measure import measure
-
-        return measure(_networks(options, root), root, options.images, anew=options.anew)
-    if options.kind == "overfitting":
-        from study.findings.overfitting.measure import measure
-
-        return measure(_networks(options, root), root, options.images, anew=options.anew)
-    from study.findings.explorer.measure import measure
-
-    options.keys = options.keys or EXPLORED
-    return measure(_networks(options, root), root)
+    elif kind == "explorer":
+        options.keys = options.keys or EXPLORED
+    else:
+        how = {"images": options.images, "anew": options.anew}
+    if kind == "corruptions":
+        how["kinds"] = check_kinds(options.kinds)  # before anything is read
+    if one := {one.KIND: one for one in (AutoAttack, AutoAttackOnAux)}.get(kind):
+        how |= {"until": options.until, "kind": one}
+    place = {"transfer": "masking.transfer", AutoAttackOnAux.KIND: "autoattack.measure"}.get(kind, f"{kind}.measure")
+    return import_module(f"study.findings.{place}").measure(_networks(options, root), root, **how)
 
 
 def _probed(options, root: Path) -> list[str]:

@@ -178,7 +178,7 @@ def test_the_same_inputs_give_the_same_bytes(first_world, tmp_path):
 
 
 def test_the_command_writes_them_where_the_page_looks_for_them(world, monkeypatch, capsys):
-    monkeypatch.setattr(network, "shared", lambda name, root: DATA)
+    monkeypatch.setattr(network, "shared", lambda name: DATA)
     before = world.file.read_bytes()
     world.file.unlink()
     places = ["--budget", "smoke", "--results", str(world.results), "--weights", str(world.models)]
