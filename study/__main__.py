@@ -22,7 +22,7 @@ from study.findings.autoattack.judge import ATTACKS, AutoAttack, AutoAttackOnAux
 from study.findings.corruptions.judge import KINDS, check_kinds
 from study.findings.explorer.report import KEYS as EXPLORED
 from study.findings.masking.probes import Probe
-from study.machine.folders import REMEDIES, alone, project_folder, results_folder
+from study.machine.folders import REMEDIES, alone, project_folder, results_folder, write_whole
 from study.machine.interrupt import ASKED
 from study.plan import catalogue
 
@@ -260,8 +260,7 @@ def _as_text(options) -> str:
     lines = [f"{found.state:8s} {found.run.where}" + (f"  ({found.why})" if found.why else "") for found in states]
     spent, left = grid.hours(states)
     rest = "nobody knows how long the others take" if left is None else f"{left:.1f} hours left, one after the other"
-    shown = {root / found.run.where / "record.json" for found in states}
-    lines += [f"foreign  {why}" for path, why in grid.strays(root, options.budget) if path not in shown]
+    lines += [f"foreign  {why}" for why in grid.strays(root, options.budget, states)]
     lines += grid.versions_of(states).splitlines()
     lines.append(f"{grid.summary(states)}; {spent:.1f} hours spent, {rest}")
     if options.needs:
@@ -570,7 +569,6 @@ def _gate(commands: Commands) -> None:
 def gate(options) -> int:
     """Whether this machine is fit for a campaign, and how many runs at a time it should make."""
     from study.grid.gate import gate as look
-    from study.machine.folders import replacing
 
     def note(line: str) -> None:
         if options.log:
@@ -587,8 +585,7 @@ def gate(options) -> int:
         note(str(error))
         raise
     if options.json:
-        with replacing(options.json) as partial:
-            partial.write_text(json.dumps(found, indent=1) + "\n")
+        write_whole(options.json, json.dumps(found, indent=1) + "\n")
     return 0
 
 

@@ -238,10 +238,9 @@ def parse(text: str, path: Path) -> Record:
         raw = parsed(text)
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): restore it with git, or delete it and run again") from error
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-        found = raw.get("schema") if isinstance(raw, dict) else None
+    if (schema := raw.get("schema") if isinstance(raw, dict) else None) != SCHEMA:
         raise ValueError(
-            f"{path} has schema {found}, this study reads {SCHEMA}: run again, or use the version that wrote it"
+            f"{path} has schema {schema}, this study reads {SCHEMA}: run again, or use the version that wrote it"
         )
     try:
         record = converted(Record, raw)
