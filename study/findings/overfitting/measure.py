@@ -41,7 +41,7 @@ def measure(
         )
 
 
-def watch(record: Record, *, images: int | None = None, work: Path | None = None) -> Watched:
+def watch(record: Record, *, images: int, work: Path | None = None) -> Watched:
     """What the network of ``record`` does after every epoch, on the first ``images`` of its test set.
 
     work: as for :func:`retrain.retrain`, which see for what is raised; also ValueError where :func:`judge.size` has
@@ -49,20 +49,19 @@ def watch(record: Record, *, images: int | None = None, work: Path | None = None
     """
     config = record.as_config()
     names = judge.columns(config)
-    n = min(images or IMAGES, record.measurement("corrected:clean").n)
     origin = provenance(device_or_best(None), None)  # before training: the files may change while it trains
     learned = retrain(
         record,
         work=work,
-        apart=f"watched-{n}",  # no checkpoint of another training, watched otherwise or not at all, is gone on from
-        watch=lambda model, data: look(model, data, config, names, n),
+        apart=f"watched-{images}",  # no checkpoint of a training that was watched otherwise, or not, is gone on from
+        watch=lambda model, data: look(model, data, config, names, images),
     )
     return Watched(
         record=record.where,
         record_digest=records.digest(record),
         weights="",
         provenance=origin | {name: record.provenance[name] for name in ("threads", "precision")},
-        images=n,
+        images=images,
         measurements=tuple(
             Measurement(**one | {"name": f"epoch-{line['epoch']}:{one['name']}"})
             for line in learned.curve

@@ -27,7 +27,8 @@ MIX = {
     "train_eps": 0.05,
     "train_random_start": True,
 }
-DATA = miniature.dataset(32, 24)
+ALL = 24
+DATA = miniature.dataset(32, ALL)
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def test_after_the_last_epoch_it_sees_what_a_run_measures(finished):
 def test_with_one_batch_norm_it_watches_the_only_branch(finished):
     config = miniature.config(**MIX | {"norm": "shared"})
     done = run.run(config, key="sat", protocol="corrected", budget="smoke", device="cpu")
-    last = measure.watch(done.record).epochs[-1]
+    last = measure.watch(done.record, images=ALL).epochs[-1]
     for measurement in last:
         theirs = done.record.measurement(measurement.name.removeprefix("epoch-2:"))
         assert np.array_equal(measurement.mask[: theirs.n], theirs.mask)
@@ -85,14 +86,14 @@ def cut_off_after_an_epoch(model, images, labels, config, *, fit=run.training.fi
 
 def test_a_training_that_was_cut_off_goes_on_and_keeps_what_was_seen(finished, tmp_path, monkeypatch):
     record, _ = finished
-    whole, fit, trained = measure.watch(record), run.training.fit, []
+    whole, fit, trained = measure.watch(record, images=ALL), run.training.fit, []
     monkeypatch.setattr(run.training, "fit", cut_off_after_an_epoch)
     with pytest.raises(Interrupted):
-        measure.watch(record, work=tmp_path)
+        measure.watch(record, images=ALL, work=tmp_path)
     real = build.STEPS["joint"]
     monkeypatch.setattr(run.training, "fit", fit)
     monkeypatch.setitem(build.STEPS, "joint", lambda *args: trained.append(1) or real(*args))
-    assert measure.watch(record, work=tmp_path).epochs == whole.epochs
+    assert measure.watch(record, images=ALL, work=tmp_path).epochs == whole.epochs
     assert len(trained) == 32 // record.config["batch_size"]  # the second of two epochs
 
 
@@ -111,7 +112,7 @@ def test_provenance_is_of_before_the_training_and_threads_are_those_it_had(finis
     order, real = [], measure.retrain
     monkeypatch.setattr(measure, "retrain", lambda *args, **options: order.append("training") or real(*args, **options))
     monkeypatch.setattr(measure, "provenance", lambda *_: order.append("provenance") or {"threads": 99})
-    found = measure.watch(record)
+    found = measure.watch(record, images=ALL)
     assert order == ["provenance", "training"] and found.provenance["threads"] == record.provenance["threads"]
 
 
@@ -164,7 +165,7 @@ def test_a_training_whose_attack_cannot_be_compared_is_refused_before_it_starts(
     record, _ = finished
     monkeypatch.setattr(measure, "retrain", None)
     with pytest.raises(ValueError, match="no attack to overfit to|can be set against"):
-        measure.watch(dataclasses.replace(record, config=record.config | changes))
+        measure.watch(dataclasses.replace(record, config=record.config | changes), images=ALL)
 
 
 # ---- the verdict
