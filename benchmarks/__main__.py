@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import crafting, curves, half, machine, tf32, training, where
 from study.findings.performance import speed
-from study.machine.folders import replacing
+from study.machine.folders import write_whole
 
 QUESTIONS = {
     "crafting": lambda rounds: crafting.question(rounds=rounds),
@@ -43,8 +43,7 @@ def main() -> int:
         found = json.loads(path.read_text()) if path.is_file() else {}
         found[name] = {"machine": said, "rows": answers}
         RESULTS.mkdir(exist_ok=True)
-        with replacing(path) as partial:  # each answer is kept as soon as it is there
-            partial.write_text(json.dumps(found, indent=1) + "\n")
+        write_whole(path, json.dumps(found, indent=1) + "\n")  # each answer is kept as soon as it is there
         print(speed.text(speed.Measured(path.stem, {name: found[name]})))
     print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return 0

@@ -13,15 +13,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 
 from study import grid, records
 from study.evidence import selection
 from study.findings.autoattack.judge import ATTACKS, AutoAttack, AutoAttackOnAux
-from study.findings.corruptions.judge import KINDS
+from study.findings.corruptions.judge import KINDS, check_kinds
 from study.findings.explorer.report import KEYS as EXPLORED
 from study.findings.masking.probes import Probe
-from study.machine.folders import REMEDIES, alone, project_folder, results_folder
+from study.machine.folders import REMEDIES, alone, project_folder, results_folder, write_whole
 from study.machine.interrupt import ASKED
 from study.plan import catalogue
 
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("study: ended by Ctrl-C; the same command goes on from what is saved", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (ValueError, TypeError, OSError, RuntimeError, KeyError, ImportError) as error:
+    except (ArithmeticError, ValueError, TypeError, OSError, RuntimeError, KeyError, ImportError) as error:
         print(f"study: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 128 + ASKED[0] if ASKED else getattr(error, "exit_status", 2)
 
@@ -186,7 +187,7 @@ def run(options) -> int:
 
 def _say_if_it_takes_days(options, overrides: dict) -> None:
     """Without a GPU, a run of a GPU's budget begins with how long it will take: a step of its training is timed."""
-    if options.force or shutil.which("nvidia-smi"):  # spares a GPU's runs, which follow each other, an import of torch
+    if shutil.which("nvidia-smi"):  # spares a GPU's runs, which follow each other, an import of torch
         return
     import torch
 
@@ -195,7 +196,7 @@ def _say_if_it_takes_days(options, overrides: dict) -> None:
     chosen = {"protocol": options.protocol, "budget": options.budget, "seed": options.seed, "dataset": options.dataset}
     config = catalogue.config(options.key, **chosen, **overrides)
     where = records.run_folder(options.budget, config.dataset, options.protocol, options.key, options.seed)
-    if torch.cuda.is_available() or not why_missing(_root(options) / where, config):
+    if torch.cuda.is_available() or not (options.force or why_missing(_root(options) / where, config)):
         return
     from study.grid.gate import Pace
     from study.plan.catalogue import CIFAR_TRAINING
@@ -232,7 +233,6 @@ def _status(commands: Commands) -> None:
     command.add_argument(
         "--needs", type=COUNT, metavar="JOBS", help="fail if memory or disk are short for so many at once"
     )
-    command.add_argument("--json", action="store_true", help="also with the path of each record")
     command.add_argument("--commands", action="store_true", help="a command for each run that is not done, and no more")
 
 
@@ -255,15 +255,12 @@ def _as_text(options) -> str:
     states = [grid.state(run, root) for run in _runs(options, root)]
     if options.needs:
         grid.needs(states, options.needs).refuse_if_short(root)
-    if options.json:
-        return json.dumps([_plain(found, root) for found in states], indent=1)
     if options.commands:
         return "\n".join(_shell_line(found.run, options.results) for found in states if found.state != "done")
     lines = [f"{found.state:8s} {found.run.where}" + (f"  ({found.why})" if found.why else "") for found in states]
     spent, left = grid.hours(states)
     rest = "nobody knows how long the others take" if left is None else f"{left:.1f} hours left, one after the other"
-    shown = {root / found.run.where / "record.json" for found in states}
-    lines += [f"foreign  {why}" for path, why in grid.strays(root, options.budget) if path not in shown]
+    lines += [f"foreign  {why}" for why in grid.strays(root, options.budget, states)]
     lines += grid.versions_of(states).splitlines()
     lines.append(f"{grid.summary(states)}; {spent:.1f} hours spent, {rest}")
     if options.needs:
@@ -288,17 +285,6 @@ def _shell_line(run: grid.Run, results: Path | None) -> str:
     """The line for a shell that makes a run, or waits for whoever is at it."""
     place = ["--results", str(results)] if results else []
     return shlex.join([sys.executable, "-m", "study", "run", *run.arguments, *place, "--wait"])
-
-
-def _plain(found: grid.State, root: Path) -> dict:
-    record = root / found.run.where / "record.json"
-    return {
-        "run": found.run.where,
-        "state": found.state,
-        "why": found.why,
-        "record": str(record) if record.is_file() else None,
-        "arguments": found.run.arguments,
-    }
 
 
 def _list(commands: Commands) -> None:
@@ -458,46 +444,23 @@ def measure(options) -> int:
 
 
 def _lines(options, root: Path) -> Iterator[str]:
-    if options.kind == "masking":
-        from study.findings.masking.measure import measure
-
-        return measure(_networks(options, root), root, options.images, anew=options.anew)
-    if options.kind == "transfer":
-        from study.findings.masking.transfer import measure
-
+    kind, how = options.kind, {}
+    if kind == "transfer":
         if extensions := [key for key in options.keys if key in catalogue.extensions()]:
             raise ValueError(
                 f"transfer is between rows of the paper, and these are experiments of our own: {extensions}"
             )
         options.keys = options.keys or _probed(options, root)
-        return measure(_networks(options, root), root)
-    if kind := {one.KIND: one for one in (AutoAttack, AutoAttackOnAux)}.get(options.kind):
-        from study.findings.autoattack.measure import measure
-
-        how = {"until": options.until, "anew": options.anew, "kind": kind}
-        return measure(_networks(options, root), root, options.images, **how)
-    if options.kind == "corruptions":
-        from study.findings.corruptions.judge import check_kinds
-        from study.findings.corruptions.measure import measure
-
-        kinds = check_kinds(options.kinds)  # before anything is read
-        return measure(_networks(options, root), root, options.images, kinds=kinds, anew=options.anew)
-    if options.kind == "branches":
-        from study.findings.branches.measure import measure
-
-        return measure(_networks(options, root), root, options.images, anew=options.anew)
-    if options.kind == "columns":
-        from study.findings.columns.measure import measure
-
-        return measure(_networks(options, root), root, options.images, anew=options.anew)
-    if options.kind == "overfitting":
-        from study.findings.overfitting.measure import measure
-
-        return measure(_networks(options, root), root, options.images, anew=options.anew)
-    from study.findings.explorer.measure import measure
-
-    options.keys = options.keys or EXPLORED
-    return measure(_networks(options, root), root)
+    elif kind == "explorer":
+        options.keys = options.keys or EXPLORED
+    else:
+        how = {"images": options.images, "anew": options.anew}
+    if kind == "corruptions":
+        how["kinds"] = check_kinds(options.kinds)  # before anything is read
+    if one := {one.KIND: one for one in (AutoAttack, AutoAttackOnAux)}.get(kind):
+        how |= {"until": options.until, "kind": one}
+    place = {"transfer": "masking.transfer", AutoAttackOnAux.KIND: "autoattack.measure"}.get(kind, f"{kind}.measure")
+    return import_module(f"study.findings.{place}").measure(_networks(options, root), root, **how)
 
 
 def _probed(options, root: Path) -> list[str]:
@@ -606,7 +569,6 @@ def _gate(commands: Commands) -> None:
 def gate(options) -> int:
     """Whether this machine is fit for a campaign, and how many runs at a time it should make."""
     from study.grid.gate import gate as look
-    from study.machine.folders import replacing
 
     def note(line: str) -> None:
         if options.log:
@@ -623,8 +585,7 @@ def gate(options) -> int:
         note(str(error))
         raise
     if options.json:
-        with replacing(options.json) as partial:
-            partial.write_text(json.dumps(found, indent=1) + "\n")
+        write_whole(options.json, json.dumps(found, indent=1) + "\n")
     return 0
 
 

@@ -23,6 +23,7 @@ from torch import nn
 from study import records
 from study.experiment import run
 from study.plan import catalogue
+from study.plan.config import SINCE, Config
 from study.records import packing
 
 FILE = Path(__file__).with_name("golden.json")
@@ -36,11 +37,17 @@ def compute(key: str, protocol: str) -> dict:
     """Curve and masks of one tiny run, in one thread."""
     data = miniature.dataset(train_size=128, test_size=64, size=16)
     config = catalogue.config(key, protocol=protocol, budget="smoke", **SIZE)
-    with mock.patch.object(run, "load", lambda name, root=None: data), one_thread():
+    with mock.patch.object(run, "load", lambda name: data), one_thread():
         record = run.run(config, key=key, protocol=protocol, budget="smoke", device="cpu").record
     curve = [{name: round(entry[name], 5) for name in entry if name != "seconds"} for entry in record.curve]
     masks = {m.name: [m.n, m.correct, specification(m)] for m in record.measurements}
-    return {"config": config.digest(), "arithmetic": arithmetic(), "curve": curve, "masks": masks}
+    return {"config": digest(config), "arithmetic": arithmetic(), "curve": curve, "masks": masks}
+
+
+def digest(config: Config) -> str:
+    """It changes with any field; a field that is newer than the golden runs, and as it was then, changes nothing."""
+    told = {name: value for name, value in config.to_dict().items() if SINCE.get(name, ...) != value}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def specification(measurement: records.Measurement) -> str:

@@ -1,10 +1,15 @@
 """A world small enough to train in: synthetic images that a net of width 8 learns in a second. Nothing here asserts."""
 
+import math
+from contextlib import suppress
+from itertools import chain, repeat
+
 import torch
 
 from advlib import train
 from study.data import Dataset
 from study.experiment import build, run, training
+from study.machine.interrupt import Interrupted
 from study.plan.config import Config
 
 CLASSES = ("red", "green", "blue", "grey")
@@ -59,6 +64,15 @@ def fit(config: Config, data: Dataset, *, model=None, step=None, **options):
     step = step or (build.STEPS[config.update] if config.adversarial else train.clean_step)
     curve = training.fit(model, data.train_images, data.train_labels, config, step=step, generator=generator, **options)
     return model, curve
+
+
+def cut_off(config: Config, data: Dataset, *, after: int = 1, **options):
+    """Train as :func:`fit` does until it is asked to stop, after so many epochs. Returns the model."""
+    model = options.pop("model", None) or build.build_model(config, data).to(memory_format=torch.channels_last)
+    answers = chain(repeat(False, after * math.ceil(len(data.train_images) / config.batch_size)), [True])
+    with suppress(Interrupted):
+        fit(config, data, model=model, stop=lambda: next(answers), **options)
+    return model
 
 
 def state(model) -> dict:

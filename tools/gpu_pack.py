@@ -4,7 +4,7 @@
 
 There, without network or git: ``bash gpu-pack/start.sh campaign --budget brief --minutes 9 --out DIR``. Here, when DIR
 has come back: ``python -m study unpack DIR``. Models, records of other budgets, the book and the tests stay at home,
-and what needs them (probe, transfer, autoattack, corrupt, combine, make book, make test) does not work there.
+and what needs them (`measure` of published networks, make book, make test) does not work there.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def code(project: Path) -> bytes:
 
 def smallest_archive() -> Path:
     """CIFAR-10 as it is here: the original, or the copy. RuntimeError if there is none."""
-    found = [folder / name for name in ARCHIVES for folder in search_folders(None) if (folder / name).is_file()]
+    found = [folder / name for name in ARCHIVES for folder in search_folders() if (folder / name).is_file()]
     if not found:
         raise RuntimeError(
             f"neither {' nor '.join(ARCHIVES)} is here: put one into data/, or name its folder in ADVLIB_DATA"

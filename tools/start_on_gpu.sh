@@ -17,8 +17,8 @@ export ADVLIB_RESULTS="$place/advlib/results"
 back=$PWD
 cd "$place/advlib"
 arguments=() before=
-for argument; do # a path is meant from where the command was given
-    case $before in --out | --start-from | --results | --json | --log) [[ $argument == /* ]] || argument=$back/$argument ;; esac
+for argument; do # a path is meant from where the command was given; after --json there is one in `gate` alone
+    case $1$before in *--out | *--start-from | *--results | gate--json | *--log) [[ $argument == /* ]] || argument=$back/$argument ;; esac
     case $argument in
     --out=* | --start-from=* | --results=* | --json=* | --log=*)
         [[ ${argument#*=} == /* ]] || argument=${argument%%=*}=$back/${argument#*=} ;;

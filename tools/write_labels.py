@@ -8,7 +8,7 @@ import json
 
 from study.data import load
 from study.evidence.selection import LABELS
-from study.machine.folders import replacing, results_folder
+from study.machine.folders import results_folder, write_whole
 from study.plan import catalogue
 from study.records import run_folder
 
@@ -23,8 +23,7 @@ def main() -> None:
     where = run_folder(options.budget, options.dataset, "any", "any", 0)
     path = results_folder() / where.split("/")[0] / where.split("/")[1] / LABELS
     labels = " ".join(str(label) for label in dataset.test_labels.tolist())
-    with replacing(path) as partial:
-        partial.write_text(json.dumps({"checksum": dataset.checksum, "labels": labels}, indent=1) + "\n")
+    write_whole(path, json.dumps({"checksum": dataset.checksum, "labels": labels}, indent=1) + "\n")
     print(f"{path.name}: {len(dataset.test_labels):,} labels of {dataset.title}")
 
 

@@ -73,10 +73,9 @@ def is_here(name: str) -> bool:
     return source.is_here(_source(kind))
 
 
-def load(name: str, *, root: Path | None = None, download: bool = True) -> Dataset:
+def load(name: str, *, download: bool = True) -> Dataset:
     """Load a dataset by name: from the cache of decoded images, else from its archive, which is downloaded if need be.
 
-    root: folder searched for archives after `$ADVLIB_DATA`, and the one a download goes to.
     download: False never opens a connection.
 
     Raises ValueError for an unknown name, a corrupt archive or an unusable folder, FileNotFoundError for an absent
@@ -84,7 +83,6 @@ def load(name: str, *, root: Path | None = None, download: bool = True) -> Datas
     names the file or the address, and the remedy.
     """
     kind, path = check_name(name)
-    root = None if root is None else Path(root)
     if kind == "digits":
         from .digits import load_digits
 
@@ -100,7 +98,7 @@ def load(name: str, *, root: Path | None = None, download: bool = True) -> Datas
 
     from .source import load_source
 
-    return load_source(_source(kind), root=root, download=download)
+    return load_source(_source(kind), download=download)
 
 
 def checksum(name: str) -> str | None:
@@ -117,7 +115,7 @@ def checksum(name: str) -> str | None:
             from . import folder
 
             return array_checksum(folder.read(Path(path)))
-        from .archive import sha256_of
+        from .download import sha256_of
         from .places import own
 
         return f"sha256:{sha256_of(own(Path(path)))}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .download import fetch
+from .download import fetch, sha256_of
 from .places import download_folder, mirrors, search_folders
 
 
@@ -18,12 +17,6 @@ class Archive:
     size: int
     sha256: str
     urls: tuple[str, ...] = ()
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def verify(path: Path, archive: Archive) -> None:
@@ -40,20 +33,20 @@ def verify(path: Path, archive: Archive) -> None:
         raise ValueError(f"{path} is corrupt: expected sha256 {archive.sha256}, found {found}. {remedy}.")
 
 
-def obtain(archive: Archive, *, root: Path | None, download: bool) -> Path:
+def obtain(archive: Archive, *, download: bool) -> Path:
     """Path of the verified archive: the first copy found, else a download.
 
     Raises FileNotFoundError when it is absent and must not or cannot be downloaded, ValueError when a copy is corrupt,
     ConnectionError when every address fails.
     """
-    folders = search_folders(root)
+    folders = search_folders()
     for folder in folders:
         path = folder / archive.filename
         if path.is_file():
             verify(path, archive)
             return path
 
-    target = download_folder(root) / archive.filename
+    target = download_folder() / archive.filename
     remedy = (
         f"Put the file ({archive.size:,} bytes, sha256 {archive.sha256}) at {target} yourself, name a folder that has "
         f"it in ADVLIB_DATA or an address that has it in ADVLIB_MIRROR, or use "

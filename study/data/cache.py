@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from study.machine.folders import replacing
 
 from .dataset import Contents, array_checksum
 from .places import cache_folder
@@ -73,21 +74,15 @@ def _check(contents: Contents) -> None:
 
 
 def _write(path: Path, contents: Contents, sha256: str) -> None:
-    """Write under another name, then rename: a killed run leaves no half-written cache."""
-    partial = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    """Write whole or not at all: a killed run leaves no half-written cache."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, "wb") as handle:
-                np.savez(handle, **contents._asdict(), said=_said(contents, sha256))
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
+        with replacing(path) as partial, open(partial, "wb") as handle:
+            np.savez(handle, **contents._asdict(), said=_said(contents, sha256))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:  # its own remedy is for records
         warnings.warn(
-            f"cannot write the cache {path} ({error.strerror or error}); going on without it. Free some space or set "
+            f"cannot write the cache {path} ({error.__cause__}); going on without it. Free some space or set "
             "ADVLIB_CACHE to a writable folder to save decoding next time",
             stacklevel=4,
         )

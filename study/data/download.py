@@ -125,9 +125,9 @@ def _take(part: Path, response, size: int, held: int, begins: int) -> str | None
 
 def _receive(response, path: Path, size: int, start: int) -> str | None:
     """Write an answer to a file, from byte `start` on, with a progress bar; None once it has `size` bytes."""
-    from tqdm import tqdm
+    from study.machine.progress import progress
 
-    bar = tqdm(desc=path.stem, total=size, initial=start, unit="B", unit_scale=True, disable=None)
+    bar = progress(desc=path.stem, total=size, initial=start, unit="B", unit_scale=True)
     with open(path, "ab" if start else "wb", opener=no_link) as handle, bar:
         while handle.tell() <= size:
             try:
@@ -145,10 +145,13 @@ def _receive(response, path: Path, size: int, start: int) -> str | None:
 
 
 def _verified(part: Path, size: int, sha256: str) -> bool:
-    if not part.exists() or part.stat().st_size != size:
-        return False
-    with open(part, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() == sha256
+    return part.exists() and part.stat().st_size == size and sha256_of(part) == sha256
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

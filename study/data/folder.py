@@ -74,10 +74,10 @@ def _fingerprint(folder: Path, train: Listing, test: Listing) -> str:
 
 
 def _decode_all(listing: Listing) -> tuple[np.ndarray, np.ndarray]:
-    from tqdm import tqdm
+    from study.machine.progress import progress
 
     images = np.empty((len(listing), 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
-    for place, (file, _) in enumerate(tqdm(listing, desc="decoding images", unit="img", disable=None)):
+    for place, (file, _) in enumerate(progress(listing, desc="decoding images", unit="img")):
         images[place] = _decode(file)
     return images, np.array([label for _, label in listing], dtype=np.int64)
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from . import cache
-from .archive import Archive, sha256_of
+from .archive import Archive
 from .cifar import CIFAR10_MEAN, CIFAR10_STD
 from .dataset import Contents, Dataset, from_contents
+from .download import sha256_of
 from .listing import SUFFIXES, readable
 from .places import own
 from .source import Source
@@ -99,15 +100,14 @@ def _members(path: Path, left_out: list[str]):
 
     The names of images elsewhere, or linked to, are appended to `left_out`.
     """
-    from tqdm import tqdm
+    from tqdm.utils import CallbackIOWrapper
 
-    size = path.stat().st_size
-    with (
-        open(path, "rb") as handle,
-        tqdm.wrapattr(handle, "read", total=size, desc=f"decoding {path.name}", disable=None) as counted,
-    ):
+    from study.machine.progress import progress
+
+    size, name = path.stat().st_size, f"decoding {path.name}"
+    with open(path, "rb") as handle, progress(total=size, desc=name, unit="B", unit_scale=True) as bar:
         try:
-            with tarfile.open(fileobj=counted) as tar:
+            with tarfile.open(fileobj=CallbackIOWrapper(bar.update, handle, "read")) as tar:
                 for member in tar:
                     match = _MEMBER.fullmatch(member.name)
                     if match and member.isfile():

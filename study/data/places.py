@@ -14,12 +14,11 @@ def checkout() -> Path | None:
     return folder if any((folder / mark).is_file() for mark in ("pyproject.toml", "_config.yml")) else None
 
 
-def search_folders(root: Path | None) -> tuple[Path, ...]:
+def search_folders() -> tuple[Path, ...]:
     """Folders that may hold an archive, in the order in which they are tried."""
     project = checkout() or Path.cwd()
-    named = [_from_environment("ADVLIB_DATA"), root]
     standard = [project / "data", project.parent / "shared" / "data", Path(_HOME).expanduser()]
-    return tuple(dict.fromkeys(folder for folder in (*named, *standard) if folder is not None))
+    return tuple(dict.fromkeys(filter(None, [_from_environment("ADVLIB_DATA"), *standard])))
 
 
 def own(path: Path) -> Path:
@@ -27,15 +26,15 @@ def own(path: Path) -> Path:
 
     So a record that names a folder without its place finds it again.
     """
-    places = [folder / path.expanduser() for folder in (Path(), *search_folders(None))]
+    places = [folder / path.expanduser() for folder in (Path(), *search_folders())]
     return next((place for place in places if place.exists()), places[0])
 
 
-def download_folder(root: Path | None) -> Path:
-    """The folder that receives downloads: root, else `$ADVLIB_DATA`, else the checkout's data/, else a user folder."""
+def download_folder() -> Path:
+    """The folder that receives downloads: `$ADVLIB_DATA`, else the checkout's data/, else a user folder."""
     project = checkout()
     standard = project / "data" if project else Path(_HOME).expanduser()
-    return root or _from_environment("ADVLIB_DATA") or standard
+    return _from_environment("ADVLIB_DATA") or standard
 
 
 def cache_folder() -> Path:

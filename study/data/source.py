@@ -34,17 +34,15 @@ class Source:
 
 def is_here(source: Source) -> bool:
     """Whether it can be loaded without a download: its archives are found, or the images decoded from them."""
-    found = [
-        any((folder / archive.filename).is_file() for folder in search_folders(None)) for archive in source.archives
-    ]
+    found = [any((folder / archive.filename).is_file() for folder in search_folders()) for archive in source.archives]
     return all(found) or cache.place(source.name, source.sha256).is_file()
 
 
-def load_source(source: Source, *, root: Path | None, download: bool) -> Dataset:
+def load_source(source: Source, *, download: bool) -> Dataset:
     """Load a published dataset; once it is cached its archives are needed no more."""
 
     def decode() -> Contents:
-        return source.read(tuple(obtain(archive, root=root, download=download) for archive in source.archives))
+        return source.read(tuple(obtain(archive, download=download) for archive in source.archives))
 
     contents = cache.remember(source.name, source.sha256, decode)
     return from_contents(

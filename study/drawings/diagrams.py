@@ -99,14 +99,14 @@ def two_branches() -> Figure:
     return figure
 
 
-def surrogate_gradient(alphas: Sequence[float] = (1, 3, 10)) -> Figure:
+def surrogate_gradient() -> Figure:
     """Value and slope of the ReLU and of the parametric softplus: the paper's Figure 3, computed."""
     z = np.linspace(-2, 2, 801)
     with style():
         figure, (value, slope) = plt.subplots(1, 2, figsize=(6.6, 3.2))
         value.plot(z, np.maximum(z, 0), color="black", lw=2.5, label="ReLU")
         slope.plot(z, np.heaviside(z, 0), color="black", lw=2.5)
-        for alpha, colour, dashes in zip(alphas, PALETTE, ("--", "-.", ":"), strict=False):
+        for alpha, colour, dashes in zip((1, 3, 10), PALETTE, ("--", "-.", ":"), strict=False):
             value.plot(
                 z,
                 np.logaddexp(0, alpha * z) / alpha,

@@ -46,11 +46,10 @@ def attacked(
     attacks: Mapping[str, Tensor],
     classes: Sequence[str],
     eps: float,
-    images: int = 6,
 ) -> Figure:
-    """The first images, then for each attack its images and, below, what it added: grey 0, black -eps, white +eps."""
+    """Six images, then for each attack its images and, below, what it added: grey 0, black -eps, white +eps."""
     shown = {"clean": x} | dict(attacks)
-    images, rows = min(images, len(x)), 2 * len(shown) - 1
+    images, rows = min(6, len(x)), 2 * len(shown) - 1
     with style():
         figure, axes = plt.subplots(rows, images, figsize=(1.2 * images, 1.3 * rows), squeeze=False)
         figure.get_layout_engine().set(hspace=0, h_pad=0.02)

@@ -87,15 +87,13 @@ def attack_table(record: Record) -> pd.DataFrame:
 
 @costs_itself_only
 @float32()
-def gallery(
-    experiment: Experiment, images: int = 6, attacks: tuple[Attack, ...] = (*PAPER_COLUMNS[:3], PGD_20)
-) -> Figure:
-    """The first test images, clean and under each attack, a row an attack, with the model's prediction and confidence.
+def gallery(experiment: Experiment) -> Figure:
+    """The first six test images, clean and under three attacks, with the model's prediction and confidence.
 
     A frame and a cross mark a wrong prediction, so that colour alone decides nothing.
     """
     dataset, model = experiment.dataset, experiment.model
-    images = min(images, len(dataset.test_labels))
+    attacks, images = (*PAPER_COLUMNS[:3], PGD_20), min(6, len(dataset.test_labels))
     y = dataset.test_labels[:images]
     generator = torch.Generator(y.device).manual_seed(experiment.record.seed)
     with style():

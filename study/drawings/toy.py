@@ -116,21 +116,21 @@ def masked_accuracy() -> dict[str, list[float]]:
     return accuracy
 
 
-def clusters(n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Three round clusters of n points: x (3n, 2, 1, 1) in [0, 1], y (3n,)."""
-    generator = torch.Generator().manual_seed(seed)
+def clusters() -> tuple[Tensor, Tensor]:
+    """Three round clusters of 20 points: x (60, 2, 1, 1) in [0, 1], y (60,)."""
+    generator = torch.Generator().manual_seed(0)
     centres = torch.tensor([[0.25, 0.28], [0.75, 0.3], [0.48, 0.76]])
-    y = torch.arange(3).repeat_interleave(n)
-    noise = 0.06 * torch.randn(3 * n, 2, generator=generator)
+    y = torch.arange(3).repeat_interleave(20)
+    noise = 0.06 * torch.randn(len(y), 2, generator=generator)
     return (centres[y] + noise).clamp(0, 1).view(-1, 2, 1, 1), y
 
 
-def curves(n: int = 16) -> tuple[Tensor, Tensor]:
-    """Two curves that run side by side, n points each: x (2n, 2, 1, 1) in [0, 1], y (2n,)."""
-    u = torch.linspace(0.08, 0.92, n)
+def curves() -> tuple[Tensor, Tensor]:
+    """Two curves that run side by side, 16 points each: x (32, 2, 1, 1) in [0, 1], y (32,)."""
+    u = torch.linspace(0.08, 0.92, 16)
     wave = 0.5 + 0.18 * torch.sin(2 * torch.pi * u)
     below, above = torch.stack([u, wave - 0.14], 1), torch.stack([u, wave + 0.14], 1)
-    y = torch.arange(2).repeat_interleave(n)
+    y = torch.arange(2).repeat_interleave(16)
     return torch.cat([below, above]).view(-1, 2, 1, 1), y
 
 
@@ -140,14 +140,13 @@ def train(
     loss_fn: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     attack=None,
     steps: int = 400,
-    seed: int = 0,
 ) -> nn.Module:
     """A small network (B, 2, 1, 1) -> (B, K) that minimises ``loss_fn`` on all points at once, by Adam.
 
     With ``attack(logits_fn, x, y)`` it learns from points and adversarial twins in equal parts, as Algorithm 1 does.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
         model.append(nn.Linear(64, int(y.max()) + 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -175,8 +174,8 @@ def _scaled(model: nn.Module, scale: float, x: Tensor) -> Tensor:
     return scale * model(x)
 
 
-def _grid(points: int = 161) -> tuple[Tensor, np.ndarray]:
-    u = torch.linspace(0, 1, points)
+def _grid() -> tuple[Tensor, np.ndarray]:
+    u = torch.linspace(0, 1, 161)
     rows, columns = torch.meshgrid(u, u, indexing="ij")
     return torch.stack([columns.flatten(), rows.flatten()], 1).view(-1, 2, 1, 1), u.numpy()
 

@@ -1,4 +1,4 @@
-"""AdvProp's two sets of batch-norm statistics, read from a trained network's file.."""
+"""AdvProp's two sets of batch-norm statistics, read from a trained network's file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from advlib.norm import BRANCHES
 from study.experiment.weights import contents
 from study.presentation.figures import PALETTE, style
 
-BRANCHES = ("main", "aux")  # as in advlib.norm, which needs torch
 STATE = ("running_mean", "running_var", "weight", "bias")  # of a batch norm: mu, sigma^2, gamma, beta
 
 

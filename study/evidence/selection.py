@@ -22,14 +22,12 @@ Group = list[Record]  # of one budget on one data set
 
 
 def groups(root: Path) -> list[Group]:
-    """The records that count as results, by budget and data set, none stale; first the one with most of Table 1.
+    """The records that count as results, by budget and data set: none stale, each with its :class:`Columns`, if any.
 
-    Each with the larger masks that lie beside it (:class:`Columns`).
-
-    That is the one on the paper's data that has most of its rows under the two protocols; where two have as much, of
-    the higher budget, and rather of the original images than of a copy. So a first run of a higher budget does not push
-    a whole table aside. Raises ValueError if two of a group saw different data under one name: their numbers do not
-    belong in one table; and, with the remedy, on a file of larger masks that is damaged or another network's.
+    First comes the group on the paper's data that has most of Table 1's rows under the two protocols; where two have as
+    much, of the higher budget, and rather of the original images than of a copy. So a first run of a higher budget does
+    not push a whole table aside. Raises ValueError if two of a group saw different data under one name: their numbers
+    do not belong in one table; and, with the remedy, on a file of larger masks that is damaged or another network's.
 
     Read once, and again when one of the files has changed.
     """

@@ -15,18 +15,18 @@ def no_augmentation(images: Tensor, generator: torch.Generator) -> Tensor:
     return images
 
 
-def crop_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Zero-pad, crop back at a random place, flip half of the images left to right."""
+def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Zero-pad 4, crop back at a random place, flip half of the images left to right."""
     B, _, H, W = images.shape
-    padded = F.pad(images, (padding,) * 4)
+    padded = F.pad(images, (4,) * 4)
     rows, columns = _window(padded, B, H, W, generator)
     return _take_pixels(padded, rows, _flip_half(columns, generator))
 
 
-def crop(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Zero-pad and crop back at a random place, without a flip: for images that mean something else in a mirror."""
+def crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Zero-pad 4 and crop back at a random place, without a flip: for images that mean something else in a mirror."""
     B, _, H, W = images.shape
-    padded = F.pad(images, (padding,) * 4)
+    padded = F.pad(images, (4,) * 4)
     return _take_pixels(padded, *_window(padded, B, H, W, generator))
 
 

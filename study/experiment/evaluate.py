@@ -21,7 +21,6 @@ from study.experiment.unfinished import Unfinished
 from study.machine.progress import progress
 from study.plan.attacks import Attack
 from study.records import PUBLISHED_BATCH, Measurement
-from study.records.packing import pack_mask
 
 
 @precision.float32()
@@ -53,12 +52,9 @@ def evaluate(
             n = min(sizes[attack.images], len(images))
             with precision.tf32() if tf32 else nullcontext():
                 outcomes = _measure(models[attack.gradient], images[:n], labels[:n], attack, seed, batch_size)
-            kept.add(attack.name, [_measurement(spec, correct, n) for spec, correct in outcomes])
+            masks = [(told, correct.cpu().numpy()) for told, correct in outcomes]
+            kept.add(attack.name, [Measurement.of(a.name, a.column, a.specification, mask) for a, mask in masks])
     return [measurement for attack in attacks for measurement in kept.get(attack.name)]
-
-
-def _measurement(attack: Attack, correct: Tensor, n: int) -> Measurement:
-    return Measurement(attack.name, attack.column, attack.specification, n, pack_mask(correct.cpu().numpy()))
 
 
 def make_images(

@@ -22,11 +22,10 @@ from study.records import Record
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """The network of ``record``, whose weights are in the file ``weights``; with ``data_root`` as for :func:`load`."""
+    """The network of ``record``, whose weights are in the file ``weights``."""
 
     record: Record
     weights: Path
-    data_root: Path | None = None
 
     def refuse_missing(self) -> None:
         """Raises ValueError, with the remedy, unless the file of weights is there."""
@@ -79,7 +78,7 @@ class Network:
     @property
     def dataset(self) -> Dataset:
         """The data that the record is of. Raises ValueError if those here are others, and what loading them raises."""
-        found = shared(self.record.config["dataset"], self.data_root)
+        found = shared(self.record.config["dataset"])
         if found.checksum != self.record.data["checksum"]:
             raise ValueError(f"{self.record.where} is of other data than {found.name!r} here: their checksums differ")
         return found
@@ -121,6 +120,6 @@ def images_of(images: int | None, most: int, why: str) -> int | None:
 
 
 @lru_cache(maxsize=1)
-def shared(name: str, root: Path | None) -> Dataset:
+def shared(name: str) -> Dataset:
     """The data of that name: one copy for all networks that a command measures."""
-    return load(name, root=root)
+    return load(name)

@@ -26,7 +26,6 @@ def retrain(
     *,
     work: Path | None = None,
     apart: str = "again",
-    data_root: Path | None = None,
     watch: Callable[[nn.Module, Dataset], dict] = lambda model, dataset: {},
 ) -> Learned:
     """The trained network of ``record``, with as many threads as it had, in evaluation mode.
@@ -41,14 +40,14 @@ def retrain(
     its own.
     """
     config = record.as_config()
-    checksum = load(config.dataset, root=data_root).checksum
+    checksum = load(config.dataset).checksum
     if checksum != record.data["checksum"]:
         raise ValueError(f"{record.where} is of other data than {config.dataset!r} here: their checksums differ")
     scratch = work and Path(work) / apart
     threads = torch.get_num_threads()
     torch.set_num_threads(record.provenance["threads"])
     try:
-        learned = learn(config, work=scratch, data_root=data_root, watch=watch)
+        learned = learn(config, work=scratch, watch=watch)
         difference = next(differences(record, learned), None)
     finally:
         torch.set_num_threads(threads)

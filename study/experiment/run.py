@@ -58,7 +58,6 @@ def learn(
     config: Config,
     *,
     device: str | torch.device | None = None,
-    data_root: Path | None = None,
     work: Path | None = None,
     processes: int = 1,
     watch: Callable[[nn.Module, Dataset], dict] = lambda model, dataset: {},
@@ -71,14 +70,12 @@ def learn(
     device = device_or_best(device)
     if work and (work / CHECKPOINT).is_file():
         with alone(work / CHECKPOINT_LOCK, wait=True):
-            set_aside_foreign(work, config, load(config.dataset, root=data_root).checksum)
+            set_aside_foreign(work, config, load(config.dataset).checksum)
     if processes > 1:
-        _train_in_company(config, device, data_root, work, processes)
+        _train_in_company(config, device, work, processes)
     # a killed command's kernel lives on for a second or two: wait until it lets go of the checkpoint
     with alone(work / CHECKPOINT_LOCK, wait=True) if work else nullcontext(), on_request() as stop:
-        model, dataset, curve = train_network(
-            config, device=device, data_root=data_root, work=work, stop=stop, watch=watch
-        )
+        model, dataset, curve = train_network(config, device=device, work=work, stop=stop, watch=watch)
         if stop():  # it came after the last step: the checkpoint holds the whole training
             raise Interrupted("asked to stop after the training: run it again to go on with the evaluation")
     if work:
@@ -90,14 +87,13 @@ def train_network(
     config: Config,
     *,
     device: torch.device,
-    data_root: Path | None,
     work: Path | None,
     stop: Callable[[], bool],
     watch: Callable[[nn.Module, Dataset], dict] = lambda model, dataset: {},
     team: Team = ALONE,
 ) -> tuple[nn.Module, Dataset, list[dict]]:
     """The config's network, trained by this process or by the ``team`` that it is one of; its data; its curve."""
-    dataset = load(config.dataset, root=data_root).subset(config.train_size, config.test_size).to(device)
+    dataset = load(config.dataset).subset(config.train_size, config.test_size).to(device)
     if len(dataset.test_images) < 2:  # found out by the evaluation, a whole training would be lost
         raise ValueError(f"{config.dataset}: a test image alone has no statistics of its own: give two or more")
     model = placed(build_model(config, dataset), device)
@@ -123,7 +119,7 @@ def train_network(
     return model, dataset, curve
 
 
-def _train_in_company(config: Config, device: torch.device, data_root, work: Path | None, processes: int) -> None:
+def _train_in_company(config: Config, device: torch.device, work: Path | None, processes: int) -> None:
     """Leave the checkpoint of a training in several processes in ``work``: alone, one then goes on from its end."""
     if work is None:
         raise ValueError(f"{processes} processes need a work folder: through it they hand over what they trained")
@@ -131,9 +127,9 @@ def _train_in_company(config: Config, device: torch.device, data_root, work: Pat
         raise ValueError(f"{processes} processes need a GPU each, and {torch.cuda.device_count()} can be seen here")
     if device.type not in ("cuda", "cpu"):
         raise ValueError(f"{processes} processes train on GPUs of NVIDIA or on the CPU, not on {device.type}")
-    data = load(config.dataset, root=data_root)  # fetched and cached once, before all of them ask for it
+    data = load(config.dataset)  # fetched and cached once, before all of them ask for it
     training.refuse_unequal_parts(config, len(data.subset(config.train_size, 0).train_images), processes)
-    task = {"config": config.to_dict(), "device": device.type, "data_root": data_root and str(data_root)}
+    task = {"config": config.to_dict(), "device": device.type}
     threads = max(1, torch.get_num_threads() // processes)
     launch.train(task, work, processes=processes, threads=threads)
 
@@ -145,7 +141,6 @@ def run(
     protocol: str,
     budget: str,
     device: str | torch.device | None = None,
-    data_root: Path | None = None,
     work: Path | None = None,
     processes: int | None = None,
 ) -> Experiment:
@@ -163,7 +158,7 @@ def run(
     origin = provenance(device, training_dtype(config.precision, device))  # now: files may change while it trains
     if work and not (work / CHECKPOINT).is_file():
         (work / PROCESSES).unlink(missing_ok=True)  # of a training that left nothing
-    learned = learn(config, device=device, data_root=data_root, work=work, processes=processes)
+    learned = learn(config, device=device, work=work, processes=processes)
     measurements, seconds = measure(config, learned, work)
     record = Record(
         key=key,

@@ -61,7 +61,6 @@ class Training:
     generator: torch.Generator  # draws order and augmentation
     precision: torch.dtype | None = None  # of autocast; float16 has its loss scaled; None is float32
     checkpoint: Path | None = None  # saved every `save_every()` seconds, between two steps, and at the end
-    stop_after: int | None = None  # epochs in all: it ends early, and saves
     stop: Callable[[], bool] = lambda: False  # asked before every step: if it says so, save and raise Interrupted
     watch: Callable[[nn.Module], dict] = lambda model: {}  # looks at the model after an epoch, adds to its line
     team: Team = ALONE  # the processes that share each batch, of which this is one
@@ -100,16 +99,15 @@ class Training:
     def run(self) -> list[dict]:
         """Train from where it stands to the end; the curve."""
         epochs = self.config.epochs
-        last = epochs if self.stop_after is None else min(self.stop_after, epochs)
         done = len(self.curve) * self.steps + (self.begun.steps if self.begun else 0)
         size = {"total": epochs * self.steps, "initial": done, "unit_scale": self.config.batch_size}
         self.model.train()
         with progress(desc="train", unit=" images", **size) as bar:
-            for epoch in range(len(self.curve), last):
+            for epoch in range(len(self.curve), epochs):
                 line = self._learn(epoch, self.begun or self._new_epoch(), bar)
                 self.begun = None
                 self.curve.append(line | self.watch(self.model))
-                if epoch + 1 == last and self.checkpoint and self.team.first:
+                if epoch + 1 == epochs and self.checkpoint and self.team.first:
                     save_checkpoint(self.checkpoint, self)
         return self.curve
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from study.machine.folders import CHECKPOINT, HALVED, MEASURED, VERSIONS, replacing
+from study.machine.folders import CHECKPOINT, HALVED, MEASURED, VERSIONS, write_whole
 from study.plan.config import Config
 from study.records import Measurement, versions
 
@@ -63,8 +63,8 @@ class Unfinished:
         self.measured[attack] = measurements
         if self.path:
             kept = {name: [asdict(m) for m in found] for name, found in self.measured.items()}
-            with replacing(self.path) as partial:
-                partial.write_text(json.dumps({"origin": self.origin, "seconds": self.seconds, "measured": kept}))
+            whole = {"origin": self.origin, "seconds": self.seconds, "measured": kept}
+            write_whole(self.path, json.dumps(whole))
 
     def _read(self) -> tuple[dict[str, list[Measurement]], float]:
         try:

@@ -21,7 +21,7 @@ from study.records import Record
 def save_weights(
     model: nn.Module, path: Path, record: Record | None = None, dtype: torch.dtype = torch.float32
 ) -> Path:
-    """Write the weights and statistics of the network, out of what wraps it, atomically, :func:`narrowed` to ``dtype``.
+    """Write the weights and statistics of the network, atomically, :func:`narrowed` to ``dtype``.
 
     With its ``record`` the file carries config, classes and the run's place, and :func:`load_model` needs nothing else.
     """
@@ -32,7 +32,7 @@ def save_weights(
             "classes": json.dumps(record.data["classes"]),
             "record": record.where,
         }
-    kept = {name: narrowed(t, dtype) for name, t in bare(model).state_dict().items()}
+    kept = {name: narrowed(t, dtype) for name, t in model.state_dict().items()}
     with replacing(path) as partial:
         try:
             save_file({name: t.contiguous() for name, t in kept.items()}, partial, metadata=about)
@@ -52,16 +52,6 @@ def _sort_metadata(path: Path) -> None:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(len(text).to_bytes(8, "little") + text + raw[end:])
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The network inside what wraps it: torch.compile, data parallelism on one machine or several, a running average.
-
-    By their own names its weights fit any other network of its config.
-    """
-    while (names := [name for name, _ in model.named_children()]) in (["_orig_mod"], ["module"]):
-        model = getattr(model, names[0])
-    return model
 
 
 def narrowed(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -102,7 +92,7 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Weights from :func:`save_weights` into a model of the same config; returned in evaluation mode."""
     kept = contents(path)
     with _reading(path):
-        bare(model).load_state_dict(kept)
+        model.load_state_dict(kept)
     return model.eval()
 
 

@@ -6,6 +6,7 @@ list of their own.
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from study import records
 from study.data import DATASETS
-from study.machine.folders import FAILED, LOCK, held, refuse_without_room, replacing, work_folder
+from study.machine.folders import FAILED, LOCK, held, refuse_without_room, work_folder, write_whole
 from study.plan import arithmetic, catalogue
 from study.plan.catalogue import DISSECTED
 from study.plan.config import Config
@@ -73,15 +74,21 @@ def runs(
 ) -> list[Run]:
     """The cells of a budget, by row, protocol and seed. ``keys``: None for the paper's rows and the extensions.
 
-    ``protocols``: None for both (an extension has the corrected one alone); with ``dissection`` those between them, of
-    the rows that are dissected. Raises ValueError on what the catalogue does not have.
+    ``protocols``: of those, what each row has; None for both (an extension has the corrected one alone), or with
+    ``dissection`` those between them, of the rows that are dissected. Raises ValueError on what the catalogue does not
+    have, and on a protocol that none of the rows has.
     """
     dataset = dataset or catalogue.config("traditional", budget=budget).dataset
     found = [
         Run(key, protocol, budget, dataset, seed)
         for key in keys or catalogue.experiments()
         for protocol, seed in product(protocols or protocols_of(key, dissection, budget), [*seeds])
+        if _has(key, protocol)
     ]
+    if foreign := set(protocols or ()) - {run.protocol for run in found}:
+        raise ValueError(
+            f"none of these rows has {', '.join(sorted(foreign))}: see `python -m study list`, also with --dissection"
+        )
     for run in found:
         run.config  # noqa: B018 - unknown names are refused before anything starts
     return found
@@ -94,14 +101,21 @@ def protocols_of(key: str, dissection: bool = False, budget: str = "lite") -> Se
     return catalogue.PROTOCOLS if key in catalogue.rows() else ("corrected",)
 
 
+def _has(key: str, protocol: str) -> bool:
+    """Whether it is run under that protocol, as far as both are known."""
+    if key in catalogue.extensions():
+        return protocol == "corrected"
+    return key not in catalogue.rows() or catalogue.rows()[key].has(protocol)
+
+
 def state(run: Run, root: Path) -> State:
     """What has become of a run whose record belongs below ``root``."""
     from study.grid.execute import why_missing
 
     folder, work = root / run.where, work_folder(run.where)
     try:
-        why = why_missing(folder, run.config)
         record = records.read(folder / "record.json") if (folder / "record.json").exists() else None
+        why = why_missing(folder, run.config, record)
     except ValueError as error:
         return State(run, "damaged", str(error))
     if why is None:
@@ -118,10 +132,11 @@ def datasets(budget: str, root: Path) -> list[str]:
     """The data sets that have records of a budget, or the budget's own if there are none."""
     found = set()
     for path in (root / budget).glob("*/*/*/seed*/record.json"):
-        try:
-            found.add(records.read(path).config["dataset"])
-        except ValueError:  # damaged: its folder says of which data it was, unless they were named by a path
-            found |= {path.parents[3].name} & set(DATASETS)
+        if (name := path.parents[3].name) in DATASETS:
+            found.add(name)
+        else:  # named by a path: the record says by which, unless it is damaged
+            with suppress(ValueError):
+                found.add(records.read(path).config["dataset"])
     return sorted(found) or [catalogue.config("traditional", budget=budget).dataset]
 
 
@@ -161,8 +176,7 @@ def collect(wanted: Sequence[Run], root: Path, target: Path) -> None:
     accuracies = {
         found.run.where: {m.name: round(100 * m.accuracy, 2) for m in found.record.measurements} for found in states
     }
-    with replacing(target) as partial:
-        partial.write_text(json.dumps(accuracies, indent=1))
+    write_whole(target, json.dumps(accuracies, indent=1))
 
 
 @dataclass(frozen=True)
@@ -197,14 +211,14 @@ def needs(states: Sequence[State], jobs: int) -> Needs:
     return Needs(jobs * MEMORY[left[0].budget], 0.0005 * len(left), (len(left) + 4 * jobs) * weights)
 
 
-def strays(root: Path, budget: str) -> list[tuple[Path, str]]:
-    """Files called record.json among those of a budget that are no record or not in its place, and what to do."""
-    found = []
-    for path in sorted(root.glob(f"{budget}/*/*/*/seed*/record.json")):
+def strays(root: Path, budget: str, known: Sequence[State]) -> list[str]:
+    """What to do with files called record.json among those of a budget that are no record, or not in its place."""
+    found, shown = [], {root / one.run.where / "record.json" for one in known}
+    for path in sorted({*root.glob(f"{budget}/*/*/*/seed*/record.json")} - shown):
         try:
             records.read(path)
         except ValueError as error:
-            found.append((path, str(error)))
+            found.append(str(error))
     return found
 
 

@@ -34,8 +34,8 @@ from study.machine.folders import (
     alone,
     project_folder,
     refuse_without_room,
-    replacing,
     work_folder,
+    write_whole,
     writing,
 )
 from study.machine.gpus import GPUS, one_of_them
@@ -43,7 +43,7 @@ from study.machine.interrupt import ASKED, Interrupted
 from study.machine.progress import TERMINAL, terminal_name
 from study.plan import arithmetic, catalogue
 from study.plan.config import Config, public
-from study.records import versions
+from study.records import Record, versions
 from study.records.passport import stamp
 
 # How Python, numpy, torch and CUDA's libraries say that memory was short
@@ -178,11 +178,14 @@ def _forget(work: Path) -> None:
         (work / name).unlink(missing_ok=True)
 
 
-def why_missing(folder: Path, config: Config) -> str | None:
-    """Why the run in ``folder`` has to be made: "missing", or why it is stale; None if it is there and current."""
+def why_missing(folder: Path, config: Config, record: Record | None = None) -> str | None:
+    """Why the run in ``folder`` has to be made: "missing", or why it is stale; None if it is there and current.
+
+    record: what lies there, if it has been read.
+    """
     if not (folder / RECORD).exists() or not (folder / NOTEBOOK).is_file():
         return "missing"
-    return records.read(folder / RECORD).stale_because(config, _checksum(config.dataset))
+    return (record or records.read(folder / RECORD)).stale_because(config, _checksum(config.dataset))
 
 
 def experiment_notebook() -> Path:
@@ -288,8 +291,7 @@ def _failed(why: str, notebook: Path, work: Path) -> RunFailed:
         why = f"{why.rstrip().removesuffix(':')}: {LESS_AT_ONCE}"
     kept = f"The notebook, as far as it came: {work / 'failed.ipynb'}"
     try:
-        with replacing(work / FAILED) as partial:
-            partial.write_text(why)
+        write_whole(work / FAILED, why)
         shutil.move(notebook, work / "failed.ipynb")
     except OSError as error:  # what went wrong first is what counts
         kept = f"The notebook could not be kept ({error.strerror or error})"

@@ -83,7 +83,7 @@ def gate(
     seconds: float = SECONDS,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Look at this machine for about ``seconds``: what was found, with the number of ``jobs`` to run at a time.
+    """Look at this machine for about ``seconds``: how many ``jobs`` to run at a time, and how fast each then is.
 
     ``device``: None for a GPU if there is one. Raises GateFailed if a run fails, both are late, numbers are off, or the
     budget wants a GPU and there is none.
@@ -98,20 +98,14 @@ def gate(
         raise GateFailed(f"the gate stays shut: {'; '.join(broken)}")
     left = begin + seconds - time.monotonic()
     config = catalogue.config("adversarial", budget=budget)
-    rates, memory = paces(config, device, min(left, seconds / 3), say)
+    rates = paces(config, device, min(left, seconds / 3), say)
     jobs = choose(rates)
     say(f"gate: open for {jobs} at a time, after {time.monotonic() - begin:.0f} s")
     return {
-        "device": device_name(device),
-        "budget": budget,
-        "checks": [what for _, what in found],
-        "images_per_second": {str(n): round(rate, 1) for n, rate in rates.items()},
-        "memory_gb": round(memory, 2),
         "jobs": jobs,
         "operations_per_second": {
             str(n): rate / n * arithmetic.training(config.change(epochs=1), 1) for n, rate in rates.items()
         },
-        "seconds": round(time.monotonic() - begin, 1),
     }
 
 
@@ -263,10 +257,8 @@ class Pace:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def paces(
-    config: Config, device: torch.device, seconds: float, say: Callable[[str], None] = print
-) -> tuple[dict[int, float], float]:
-    """Clean images a second of 1, 2 and 4 processes together, and the GB that one of them needs.
+def paces(config: Config, device: torch.device, seconds: float, say: Callable[[str], None] = print) -> dict[int, float]:
+    """Clean images a second of 1, 2 and 4 processes together.
 
     More processes are not tried where the memory or the time, of which each try gets a share, would not do, and one
     that fails beside others ends the tries. Raises GateFailed if one alone cannot train.
@@ -295,7 +287,7 @@ def paces(
     finally:
         for hand in crew:
             hand.dismiss()
-    return rates, each
+    return rates
 
 
 def _all(crew: list["_Hand"], seconds: float) -> list[tuple[int, float, float]]:
@@ -338,7 +330,7 @@ def _serve(pipe, config: Config, device: str) -> None:
             pace = Pace(config, torch.device(device))
             for seconds in iter(pipe.recv, None):
                 pipe.send((*pace(seconds), pace.memory()))
-        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        except (ArithmeticError, RuntimeError, ValueError, TypeError) as error:
             pipe.send(f"{type(error).__name__}: {error}")
 
 

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 from study import records
-from study.machine.folders import CHECKPOINT, HALVED, replacing, work_folder
+from study.machine.folders import CHECKPOINT, HALVED, work_folder, write_whole
 
 PART = 14 * 2**20  # bytes of a part at most
 ROOM = 56 * 2**20  # bytes that weights or checkpoints may fill all parts up to: in 8 files, with what is not packed
@@ -32,7 +32,7 @@ class Parts:
         if self.open is None or (self.members and len(content) > PART):
             self.open, self.members, content = self._new(), {}, _archive(members)
         self.members |= members
-        return _write(self.open, content)
+        return write_whole(self.open, content)
 
     def add_large(self, name: str, content: bytes) -> list[Path]:
         """Put a file into as many new parts as it needs; none, if all would then be of more than :data:`ROOM`."""
@@ -43,7 +43,8 @@ class Parts:
         if len(pieces) == 1:
             return [self.add({name: content})]
         return [
-            _write(self._new(), _archive({f"{name}.{k + 1}of{len(pieces)}": piece})) for k, piece in enumerate(pieces)
+            write_whole(self._new(), _archive({f"{name}.{k + 1}of{len(pieces)}": piece}))
+            for k, piece in enumerate(pieces)
         ]
 
     def _new(self) -> Path:
@@ -151,9 +152,7 @@ def _put(name: str, content: bytes, root: Path) -> list[Path]:
         content = _cast(content, "float32")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.with_name(HALVED).write_text("its checkpoint travelled in half precision\n")
-    with replacing(target) as partial:
-        partial.write_bytes(content)
-    return [target]
+    return [write_whole(target, content)]
 
 
 def files_of(folder: Path, name: str) -> dict[str, bytes]:
@@ -168,12 +167,6 @@ def _archive(members: dict[str, bytes]) -> bytes:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return whole.getvalue()
-
-
-def _write(path: Path, content: bytes) -> Path:
-    with replacing(path) as partial:
-        partial.write_bytes(content)
-    return path
 
 
 def weights_in_half(path: Path) -> bytes:

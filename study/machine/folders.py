@@ -89,6 +89,13 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write a file in one step, text as UTF-8. Raises OSError as :func:`replacing` does."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
 def no_link(path: str, flags: int) -> int:
     """An opener for :func:`open`: a link in the place of a file to be written is refused, and what it names stays."""
     try:

@@ -1,8 +1,6 @@
 """One experiment as one frozen, validated value. No torch here: a config can be read anywhere."""
 
 import difflib
-import hashlib
-import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePath
@@ -171,11 +169,6 @@ class Config:
     def to_record(self) -> dict:
         """As a record has it, which goes to others."""
         return asdict(self) | {"dataset": public(self.dataset)}
-
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any field; :data:`SINCE` keeps those of older records."""
-        told = {name: value for name, value in asdict(self).items() if name not in SINCE or value != SINCE[name]}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def public(dataset: str) -> str:

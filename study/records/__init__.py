@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, Self, TypedDict
 
 import numpy as np
 
 from study.machine.folders import replacing
 from study.plan.attacks import Attack, suite
 from study.plan.config import SINCE, Config, public
-from study.records.packing import unpack_mask
+from study.records.packing import pack_mask, unpack_mask
 from study.records.strict import Amount, Share, Some, Whole, converted, parsed, text_of, written
 
 SCHEMA = 1  # of the file
@@ -39,6 +39,11 @@ class Measurement:
     attack: dict  # full specification, see study.plan.attacks.Attack
     n: Some  # images
     correct: str  # the mask, packed by pack_mask
+
+    @classmethod
+    def of(cls, name: str, column: str, attack: dict, mask: np.ndarray) -> Self:
+        """The measurement of a mask, bool (n,)."""
+        return cls(name, column, attack, len(mask), pack_mask(mask))
 
     @property
     def mask(self) -> np.ndarray:
@@ -233,10 +238,9 @@ def parse(text: str, path: Path) -> Record:
         raw = parsed(text)
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): restore it with git, or delete it and run again") from error
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-        found = raw.get("schema") if isinstance(raw, dict) else None
+    if (schema := raw.get("schema") if isinstance(raw, dict) else None) != SCHEMA:
         raise ValueError(
-            f"{path} has schema {found}, this study reads {SCHEMA}: run again, or use the version that wrote it"
+            f"{path} has schema {schema}, this study reads {SCHEMA}: run again, or use the version that wrote it"
         )
     try:
         record = converted(Record, raw)

@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from study.machine.folders import replacing
+from study.machine.folders import write_whole
 from study.records import Measurement, Record, as_lines, check_masks, digest
 from study.records.strict import Some, converted, parsed, text_of
 
@@ -77,10 +77,7 @@ class Beside:
         refuse_unpublished(root, record, self.weights)
         if why := self.foreign(record):
             raise ValueError(f"what was measured does not belong to {record.where} ({why}): nothing was written")
-        path = Path(root) / self.record / self.FILE
-        with replacing(path) as partial:
-            partial.write_text(as_lines(asdict(self)), newline="\n")
-        return path
+        return write_whole(Path(root) / self.record / self.FILE, as_lines(asdict(self)))
 
     @classmethod
     def command(cls, record: Record) -> str:
@@ -96,9 +93,8 @@ class Beside:
         again = f"measure again: {cls.command(record)} --anew"
         try:
             raw = parsed(text_of(path))
-            if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-                found = raw.get("schema") if isinstance(raw, dict) else None
-                raise ValueError(f"schema {found}, this study reads {SCHEMA}")
+            if (schema := raw.get("schema") if isinstance(raw, dict) else None) != SCHEMA:
+                raise ValueError(f"schema {schema}, this study reads {SCHEMA}")
             found = converted(cls, raw)
             found.check()
             foreign = found.foreign(record, weights)

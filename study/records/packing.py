@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from study.machine.folders import replacing
+from study.machine.folders import write_whole
 from study.records.strict import parsed, text_of
 
 
@@ -61,6 +61,4 @@ def reading(path: Path, remedy: str) -> Iterator[dict]:
 
 def write(data: dict, path: Path) -> Path:
     """Write the data file atomically: the same data give the same bytes."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n", newline="\n")
-    return Path(path)
+    return write_whole(path, json.dumps(data, sort_keys=True, separators=(",", ":")) + "\n")

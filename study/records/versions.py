@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from study.machine.folders import replacing
+from study.machine.folders import write_whole
 from study.records import Record
 
 PACKAGES = ("torch", "torchvision", "numpy")  # those that a record names, beside Python
@@ -53,8 +53,7 @@ def changed(then: dict) -> str:
 
 def remember(path: Path) -> None:
     """Write down what is here."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(here()))
+    write_whole(path, json.dumps(here()))
 
 
 def remembered(path: Path) -> dict:

@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import fake_records as fake
 import pytest
@@ -41,6 +42,22 @@ def printed(capsys, *arguments) -> str:
 def test_who_asks_the_method_for_a_command_is_told_where_the_commands_are():
     with pytest.raises(SystemExit, match="python -m study --help"):
         runpy.run_module("advlib", run_name="__main__")
+
+
+def test_a_network_that_diverged_ends_a_command_with_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr("study.__main__.status", Mock(side_effect=FloatingPointError("the logits are not finite")))
+    assert main(["status"]) == 2
+    assert capsys.readouterr().err == "study: the logits are not finite\n"
+
+
+@pytest.mark.parametrize("how", [[], ["--force"]])
+def test_a_gpus_run_on_a_cpu_says_first_how_long_it_will_take(how, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("study.grid.gate.Pace", lambda *_: lambda seconds: (16, 2.0))
+    monkeypatch.setattr("study.grid.execute.execute", Mock(side_effect=RuntimeError("no more of it")))
+    assert main(["run", "als", "--budget", "brief", "--results", str(tmp_path), *how]) == 2
+    assert "takes about 14 hours" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_table_prints_the_papers_numbers_and_ours(results, capsys):

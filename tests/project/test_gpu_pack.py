@@ -1,5 +1,6 @@
 """Claims about what travels to a borrowed machine; `make gpu-rehearsal` plays what happens there."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -62,7 +63,7 @@ def test_a_pack_that_does_not_get_through_is_refused(project, tmp_path, monkeypa
 
 
 def test_the_images_that_travel_are_the_smallest_archive_that_is_here(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_pack, "search_folders", lambda root: (tmp_path,))
+    monkeypatch.setattr(gpu_pack, "search_folders", lambda: (tmp_path,))
     with pytest.raises(RuntimeError, match="put one into data/"):
         gpu_pack.smallest_archive()
     for name, size in zip(gpu_pack.ARCHIVES, (20, 10), strict=True):
@@ -79,3 +80,21 @@ def test_the_wheels_that_travel_are_of_the_versions_that_everything_else_is_test
     assert travel == {name: here.get(name) for name in travel}, (
         "bring requirements-gpu.lock along with requirements.lock"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("gate --json found.json --seconds 9", "gate --json {here}/found.json --seconds 9"),
+        ("claims --json --budget brief", "claims --json --budget brief"),
+        ("campaign --out=back --minutes 9 --start-from /a", "campaign --out={here}/back --minutes 9 --start-from /a"),
+    ],
+)
+def test_a_path_is_meant_from_where_the_command_was_given_there(tmp_path, given, meant):
+    shutil.copy(ROOT / "tools" / "start_on_gpu.sh", tmp_path / "start.sh")
+    with tarfile.open(tmp_path / "code.tar.gz", "w:gz"):
+        pass
+    environment = {**os.environ, "PLACE": str(tmp_path / "place"), "PYTHON": "echo"}
+    command = ["bash", tmp_path / "start.sh", *given.split()]
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == f"-m study {meant.format(here=tmp_path)}"

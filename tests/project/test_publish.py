@@ -27,7 +27,7 @@ COLUMNS = ("clean", "fgsm-0.1", "pgd-0.1", "pgd-20-8/255")
 def trained(monkeypatch):
     """A network that has learnt something, and the record that it would have."""
     data, config = miniature.dataset(), miniature.config(epochs=4)
-    monkeypatch.setattr(network, "shared", lambda name, root: data)
+    monkeypatch.setattr(network, "shared", lambda name: data)
     model, _ = miniature.fit(config, data)
     attacks = [one for one in suite(dual=False, surrogate=False) if one.name in [f"corrected:{c}" for c in COLUMNS]]
     found = evaluate({"true": model.eval()}, data.test_images, data.test_labels, attacks, sweep_size=40)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from study.machine.folders import PROCESSES, no_link, replacing
+from study.machine.folders import PROCESSES, no_link, write_whole
 from study.machine.interrupt import Interrupted, on_request
 
 NPROC = "ADVLIB_NPROC"  # how many processes train one run, if set
@@ -61,8 +61,7 @@ def train(task: dict, work: Path, *, processes: int, threads: int) -> None:
 def leave_word(folder: Path, rank: int, error: BaseException | None) -> None:
     """Say how the process of that rank ended: by this error, or well."""
     word = {"time": time.monotonic(), "kind": type(error).__name__ if error else "done", "message": str(error or "")}
-    with replacing(folder / f"{rank}.word") as partial:
-        partial.write_text(json.dumps(word))
+    write_whole(folder / f"{rank}.word", json.dumps(word))
 
 
 def _start_and_wait(words: Path, log: Path, processes: int, threads: int, asked) -> None:

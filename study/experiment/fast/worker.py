@@ -50,7 +50,6 @@ def _train(task: dict, asked: threading.Event) -> None:
         run.train_network(
             Config(**task["config"]),
             device=device,
-            data_root=task["data_root"] and Path(task["data_root"]),
             work=work,
             stop=lambda: asked.is_set() or terminated(),
             team=team,

@@ -38,7 +38,6 @@ from study.findings.autoattack.judge import (
 )
 from study.machine.progress import progress
 from study.records import Measurement, Record
-from study.records.packing import pack_mask
 
 LIBRARY = "pyautoattack"
 STEPS, QUERIES, TARGETS = 100, 5_000, 9  # of the standard version, as :func:`attacker` hands them over
@@ -134,7 +133,7 @@ def _after(name: str, found: AutoAttack, model: nn.Module, x: Tensor, labels: Te
 
 
 def _measurement(name: str, column: str, attack: dict, right: Tensor) -> Measurement:
-    return Measurement(f"autoattack:{name}", column, attack, len(right), pack_mask(right.cpu().numpy()))
+    return Measurement.of(f"autoattack:{name}", column, attack, right.cpu().numpy())
 
 
 def attacker(

@@ -6,7 +6,7 @@ picture is rounded to whole pixel levels before the network sees it, so that the
 minute or two on a CPU; the same inputs give the same file.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,18 +27,17 @@ from study.experiment.weights import load_model
 from study.findings.explorer import report
 from study.machine.progress import progress
 from study.plan.attacks import PIXEL, SWEEP_EPS, Attack, suite
-from study.records import Record, packing
+from study.records import packing
 
 AGREEMENT = 0.9  # below it, a model's file is hardly that of its record: 16-bit weights flip a verdict here and there
 
 
 def measure(networks: Sequence[Network], results: Path) -> Iterator[str]:
     """Write the page's data from networks of one budget and data set, and say where. Errors as for :func:`explore`."""
-    place = Path(networks[0].record.where).parts[:2]
-    models, path = {one.record.where: Path(one.weights) for one in networks}, Path(results, *place, report.NAME)
+    path = Path(results, *Path(networks[0].record.where).parts[:2], report.NAME)
     _refuse_fewer(path, [one.record.key for one in networks])
-    packing.write(explore(models, networks[0].dataset, results), path)
-    yield f"{path}: {len(models)} models, {path.stat().st_size / 1e6:.2f} MB"
+    packing.write(explore(networks, networks[0].dataset), path)
+    yield f"{path}: {len(networks)} models, {path.stat().st_size / 1e6:.2f} MB"
 
 
 def _refuse_fewer(path: Path, keys: Sequence[str]) -> None:
@@ -51,11 +50,8 @@ def _refuse_fewer(path: Path, keys: Sequence[str]) -> None:
 
 
 @float32()
-def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict:
-    """The page's data. models: the record's place (budget/dataset/...) -> the file of its weights.
-
-    Raises FileNotFoundError for a model without its record, ValueError where its verdicts are not the record's.
-    """
+def explore(networks: Sequence[Network], dataset: Dataset) -> dict:
+    """The page's data. Raises ValueError where a network's verdicts are not its record's."""
     index = _first_of_each_class(dataset.test_labels, len(dataset.classes))
     images, labels = dataset.test_images[index], dataset.test_labels[index]
     noisy = _noise(images)
@@ -73,27 +69,27 @@ def explore(models: Mapping[str, Path], dataset: Dataset, results: Path) -> dict
         "noise": packing.pack(_perturbation(images, noisy)),
         "rows": [],
     }
-    for place, path in progress(models.items(), desc="explore", unit="model"):
-        record = records.read(results / place / "record.json")
-        row = _row(record, path, images, labels, noisy)
-        if (share := report.agreement(row, record, data)) < AGREEMENT:
+    for network in progress(networks, desc="explore", unit="model"):
+        row = _row(network, images, labels, noisy)
+        if (share := report.agreement(row, network.record, data)) < AGREEMENT:
             raise ValueError(
-                f"{path.name} and its record agree on {share:.0%} of the verdicts only: publish the model again"
+                f"{row['model']} and its record agree on {share:.0%} of the verdicts only: publish the model again"
             )
         data["rows"].append(row)
     return data
 
 
-def _row(record: Record, path: Path, images: Tensor, labels: Tensor, noisy: Tensor) -> dict:
+def _row(network: Network, images: Tensor, labels: Tensor, noisy: Tensor) -> dict:
     """One network: whose it is, and what each of its branches makes of the images."""
+    record = network.record
     surrogate, dual = record.config["activation"] == "surrogate-relu", record.config["norm"] != "shared"
-    model = load_model(path, activation="relu" if surrogate else None)
+    model = load_model(network.weights, activation="relu" if surrogate else None)
     return {
         "key": record.key,
         "record": record.where,
         "record_sha256": records.digest(record),
-        "model": path.name,
-        "model_sha256": report.digest(path.read_bytes()),
+        "model": network.weights.name,
+        "model_sha256": network.digest,
         "branches": {
             branch: _seen_through(model, images, labels, noisy, dual, branch)
             for branch in (BRANCHES if dual else ("main",))

@@ -130,16 +130,12 @@ def agreement(row: dict, record: Record, data: dict) -> float:
     return float(np.mean(same))
 
 
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _faults(row: dict, checksum: str, results: Path, models: Path) -> list[str]:
     found = []
     model = models / row["model"]
     if not model.is_file():
         found.append(f"the model file {row['model']} is missing")
-    elif digest(model.read_bytes()) != row["model_sha256"]:
+    elif hashlib.sha256(model.read_bytes()).hexdigest() != row["model_sha256"]:
         found.append(f"the model file {row['model']} has changed")
     path = results / row["record"] / "record.json"
     if not path.is_file():

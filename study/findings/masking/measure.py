@@ -9,7 +9,8 @@ classifies, in evaluation mode, in float32, with the true gradient.
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from scipy.stats import ttest_1samp
 from torch import Tensor, nn
 
 from advlib.attacks import eval_mode, first_success, pgd, predictions, require_finite, uniform_noise
-from advlib.losses import als_targets
+from advlib.losses import als
 from study.data.pixels import to_pixels
 from study.experiment.evaluate import evaluate
 from study.experiment.network import Network
@@ -69,13 +70,13 @@ def probe(
     found = evaluate({"true": model}, images, labels, usual, sweep_size=len(images), seed=record.seed)
     with eval_mode(model):
         survives = unbounded(model, x, labels, generator)
-        found.append(_measurement(asdict(UNBOUNDED) | {"restarts": STARTS}, survives))
+        found.append(_measurement(UNBOUNDED.specification | {"restarts": STARTS}, survives))
         found.append(_measurement(SQUARE | {"queries": queries}, square(model, x, labels, queries, record.seed)))
         largest = gradients(model, x, labels).abs().flatten(1).amax(dim=1)
         loss = {str(k): ascended(model, x, labels, k) for k in (0, PGD_20.steps - 1, PGD_20.steps)}
         if record.config["loss"].startswith("als"):
             survives = smoothed(model, x, labels, record.config["smoothing"], generator)
-            found.append(_measurement(asdict(SMOOTHED) | {"loss": "smoothed"}, survives))
+            found.append(_measurement(SMOOTHED.specification | {"loss": "smoothed"}, survives))
     before, last = list(loss.values())[1:]
     return Probe(
         **about,
@@ -113,22 +114,9 @@ def gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def smoothed(model: nn.Module, x: Tensor, y: Tensor, alpha: float, generator: torch.Generator) -> Tensor:
-    """bool (B,): which images survive PGD-20 that raises the smoothed loss of ALS instead of the cross-entropy.
-
-    PGD raises the cross-entropy of logits for label 0. For two logits, -loss and 0, that is log(1 + exp(loss)): it
-    rises with each image's loss, and its gradient has the signs of the loss's.
-    """
-
-    def of_loss(x: Tensor) -> Tensor:
-        logits = model(x)
-        loss = -(als_targets(logits, y, alpha) * F.log_softmax(logits, dim=1)).sum(dim=1)
-        return torch.stack([-loss, torch.zeros_like(loss)], dim=1)
-
-    how = {"eps": SMOOTHED.eps, "step_size": SMOOTHED.step_size, "steps": SMOOTHED.steps, "random_start": True}
-    survives = torch.ones_like(y, dtype=torch.bool)
-    for _ in range(SMOOTHED.restarts):
-        survives &= predictions(model, pgd(of_loss, x, torch.zeros_like(y), **how, generator=generator)) == y
-    return survives
+    """bool (B,): which images survive PGD-20 that raises the smoothed loss of ALS instead of the cross-entropy."""
+    how = {name: getattr(SMOOTHED, name) for name in ("eps", "step_size", "steps", "random_start", "restarts")}
+    return predictions(model, pgd(model, x, y, **how, generator=generator, objective=partial(als, alpha=alpha))) == y
 
 
 @torch.no_grad()
@@ -173,5 +161,4 @@ def _interval(values: list[float]) -> tuple[float, float]:
 
 
 def _measurement(attack: dict, survives: Tensor) -> Measurement:
-    column, specification = attack["column"], {name: value for name, value in attack.items() if name != "also_after"}
-    return Measurement(f"probe:{column}", column, specification, len(survives), pack_mask(survives.cpu().numpy()))
+    return Measurement.of(f"probe:{attack['column']}", attack["column"], attack, survives.cpu().numpy())

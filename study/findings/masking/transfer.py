@@ -6,7 +6,7 @@ is how such a network was first broken). :mod:`masking.judge` asks; what is meas
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ from study.findings.masking.probes import FROM, Probe
 from study.machine.progress import progress
 from study.plan.attacks import PGD_20
 from study.records import Measurement
-from study.records.packing import pack_mask
 
 # at the last step and once: an image that no longer fools its own network is stopped too early for another
 SENT = replace(PGD_20, rule="probe", restarts=1, stop="last-step")
@@ -78,11 +77,10 @@ def among(
 
 
 def _measurement(source: Network, right: Tensor) -> Measurement:
-    attack = {name: value for name, value in asdict(SENT).items() if name != "also_after"}
     made_by = {name: source.about(0)["provenance"][name] for name in ("commit", "dirty", "versions", "device")}
-    attack |= {"source": source.record.where, "source_weights": source.digest, "made_by": made_by}
-    name = f"probe:{FROM}{source.record.where}"
-    return Measurement(name, SENT.column, attack, len(right), pack_mask(right.cpu().numpy()))
+    from_there = {"source": source.record.where, "source_weights": source.digest, "made_by": made_by}
+    name, attack = f"probe:{FROM}{source.record.where}", SENT.specification | from_there
+    return Measurement.of(name, SENT.column, attack, right.cpu().numpy())
 
 
 def _said(key: str, probe: Probe, seen: Mapping[str, np.ndarray]) -> str:

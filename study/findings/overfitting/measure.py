@@ -31,7 +31,7 @@ def measure(
         record = network.record
         there = Watched.begun(results, record, None, images, anew)
         n = network.count(there.images if there else images, IMAGES)
-        found = watch(record, images=n, work=work_folder(record.where), data_root=network.data_root)
+        found = watch(record, images=n, work=work_folder(record.where))
         path = found.write(results, record)
         epochs = range(1, len(found.epochs) + 1)
         rates = ", ".join(f"{100 * found.accuracy(judge.MANY, epoch).value:.1f}" for epoch in epochs)
@@ -41,9 +41,7 @@ def measure(
         )
 
 
-def watch(
-    record: Record, *, images: int | None = None, work: Path | None = None, data_root: Path | None = None
-) -> Watched:
+def watch(record: Record, *, images: int, work: Path | None = None) -> Watched:
     """What the network of ``record`` does after every epoch, on the first ``images`` of its test set.
 
     work: as for :func:`retrain.retrain`, which see for what is raised; also ValueError where :func:`judge.size` has
@@ -51,21 +49,19 @@ def watch(
     """
     config = record.as_config()
     names = judge.columns(config)
-    n = min(images or IMAGES, record.measurement("corrected:clean").n)
     origin = provenance(device_or_best(None), None)  # before training: the files may change while it trains
     learned = retrain(
         record,
         work=work,
-        apart=f"watched-{n}",  # no checkpoint of another training, watched otherwise or not at all, is gone on from
-        data_root=data_root,
-        watch=lambda model, data: look(model, data, config, names, n),
+        apart=f"watched-{images}",  # no checkpoint of a training that was watched otherwise, or not, is gone on from
+        watch=lambda model, data: look(model, data, config, names, images),
     )
     return Watched(
         record=record.where,
         record_digest=records.digest(record),
         weights="",
         provenance=origin | {name: record.provenance[name] for name in ("threads", "precision")},
-        images=n,
+        images=images,
         measurements=tuple(
             Measurement(**one | {"name": f"epoch-{line['epoch']}:{one['name']}"})
             for line in learned.curve

@@ -18,6 +18,7 @@ import tarfile
 import threading
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -80,6 +81,12 @@ def put(folder: Path, contents: dict[str, bytes]) -> Path:
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return folder
+
+
+def load_from(folder: Path, source, download=False) -> Dataset:
+    """The source's data, whose archives are in that folder, or come there."""
+    with mock.patch.dict(os.environ, {"ADVLIB_DATA": str(folder)}):
+        return load_source(source, download=download)
 
 
 def tar_gz(members: dict[str, bytes]) -> bytes:
@@ -293,7 +300,7 @@ def test_cifar_archives_are_read_as_torchvision_reads_them(tmp_path, source, lay
     datasets = pytest.importorskip("torchvision.datasets")
     members, train, test = cifar_members(layout, num_classes)
     contents = {source.archives[0].filename: tar_gz(members)}
-    data = load_source(source_of(source, contents), root=put(tmp_path / "archives", contents), download=False)
+    data = load_from(put(tmp_path / "archives", contents), source_of(source, contents), download=False)
 
     def listed(names):
         return [[name, hashlib.md5(members[f"{layout.folder}/{name}"]).hexdigest()] for name in names]
@@ -332,11 +339,11 @@ def test_addresses_and_file_names_agree_with_torchvision():
 
 def test_cifar10_is_standardised_by_the_papers_constants_and_cifar100_by_its_own_training_images(tmp_path):
     contents, *_ = tiny_cifar10()
-    data = load_source(source_of(cifar.CIFAR10, contents), root=put(tmp_path / "a", contents), download=False)
+    data = load_from(put(tmp_path / "a", contents), source_of(cifar.CIFAR10, contents), download=False)
     assert (data.mean, data.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
     members, (images, _), _ = cifar_members(cifar.CIFAR100_LAYOUT, 100)
     contents = {"cifar-100-python.tar.gz": tar_gz(members)}
-    data = load_source(source_of(cifar.CIFAR100, contents), root=put(tmp_path / "b", contents), download=False)
+    data = load_from(put(tmp_path / "b", contents), source_of(cifar.CIFAR100, contents), download=False)
     assert data.mean == pytest.approx((images / 255).mean((0, 2, 3)), abs=1e-4)
 
 
@@ -365,7 +372,7 @@ def test_svhn_files_are_read_with_label_ten_as_the_digit_zero(tmp_path):
         "test_32x32.mat": mat_bytes(test, [3, 10, 8]),
     }
     source = source_of(svhn.SVHN, contents)
-    data = load_source(source, root=put(tmp_path / "archives", contents), download=False)
+    data = load_from(put(tmp_path / "archives", contents), source, download=False)
     assert data.train_labels.tolist() == [0, 1, 2, 9, 0, 5]
     assert data.test_labels.tolist() == [3, 0, 8]
     for place in range(3):
@@ -387,7 +394,7 @@ def test_the_jpeg_copy_comes_back_in_canonical_order(tmp_path):
     members, train, test = jpeg_members()
     contents = {"cifar10-jpeg.tar.gz": tar_gz(members | {"README.txt": b"not an image"})}
     source = source_of(jpeg.CIFAR10_JPEG, contents)
-    data = load_source(source, root=put(tmp_path / "archives", contents), download=False)
+    data = load_from(put(tmp_path / "archives", contents), source, download=False)
     for images, labels, (files, made_labels) in (
         (data.train_images, data.train_labels, train),
         (data.test_images, data.test_labels, test),
@@ -427,13 +434,11 @@ def test_the_jpeg_copy_is_looked_for_in_each_documented_place(tmp_path, monkeypa
     content = b"some bytes"
     archive = archive_of(content, "cifar10-jpeg.tar.gz")
     monkeypatch.setenv("ADVLIB_DATA", str(tmp_path / "named"))
-    in_order = [
-        tmp_path / "named", tmp_path / "root", tmp_path / "project" / "data", tmp_path / "shared" / "data",
-    ]  # fmt: skip
+    in_order = [tmp_path / "named", tmp_path / "project" / "data", tmp_path / "shared" / "data"]
     for folder in in_order:
         put(folder, {archive.filename: content})
     for folder in in_order:
-        assert obtain(archive, root=tmp_path / "root", download=False).parent == folder
+        assert obtain(archive, download=False).parent == folder
         (folder / archive.filename).unlink()
 
 
@@ -804,7 +809,7 @@ def test_a_half_downloaded_archive_is_named_with_both_sizes_and_the_remedy(tmp_p
     ((name, content),) = contents.items()
     root = put(tmp_path / "archives", {name: content[:-100]})
     with pytest.raises(ValueError, match="half-downloaded") as caught:
-        load_source(source_of(cifar.CIFAR10, contents, urls=["http://localhost"]), root=root, download=False)
+        load_from(root, source_of(cifar.CIFAR10, contents, urls=["http://localhost"]), download=False)
     message = str(caught.value)
     assert str(root / name) in message
     assert f"expected {len(content):,} bytes, found {len(content) - 100:,}" in message
@@ -822,12 +827,12 @@ def test_a_corrupt_archive_is_named_with_both_checksums_before_anything_is_unpic
     intact = bytes(len(trapped))
     root = put(tmp_path / "archives", {name: trapped})
     with pytest.raises(ValueError, match="is corrupt: expected sha256") as caught:
-        load_source(source_of(cifar.CIFAR10, {name: intact}), root=root, download=False)
+        load_from(root, source_of(cifar.CIFAR10, {name: intact}), download=False)
     assert hashlib.sha256(intact).hexdigest() in str(caught.value)
     assert hashlib.sha256(trapped).hexdigest() in str(caught.value)
     assert not (tmp_path / "sprung").exists()
     with pytest.raises(ValueError, match="lacks"):  # the trap is real: with a matching checksum it springs
-        load_source(source_of(cifar.CIFAR10, {name: trapped}), root=root, download=False)
+        load_from(root, source_of(cifar.CIFAR10, {name: trapped}), download=False)
     assert (tmp_path / "sprung").exists()
 
 
@@ -914,8 +919,9 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 NAME = "some.tar.gz"
 
 
-def fetch_archive(root, urls, content=CONTENT):
-    return obtain(archive_of(content, NAME, urls), root=root, download=True)
+def fetch_archive(folder, urls, content=CONTENT):
+    with mock.patch.dict(os.environ, {"ADVLIB_DATA": str(folder)}):
+        return obtain(archive_of(content, NAME, urls), download=True)
 
 
 def test_a_download_arrives_whole_and_leaves_no_part(tmp_path, serve):
@@ -929,9 +935,9 @@ def test_a_dataset_is_downloaded_decoded_and_then_needs_neither_network_nor_arch
     contents, (images, _), _ = tiny_cifar10()
     server = serve({f"/{name}": content for name, content in contents.items()})
     source = source_of(cifar.CIFAR10, contents, urls=[server.url])
-    first = load_source(source, root=tmp_path, download=True)
+    first = load_from(tmp_path, source, download=True)
     (tmp_path / "cifar-10-python.tar.gz").unlink()
-    second = load_source(source, root=tmp_path, download=False)
+    second = load_from(tmp_path, source, download=False)
     assert len(server.asked) == 1
     for data in (first, second):
         assert np.array_equal(data.train_images.numpy(), images)
@@ -1057,7 +1063,7 @@ def test_an_unreachable_network_names_address_file_and_remedy(tmp_path):
     contents, *_ = tiny_cifar10()
     source = source_of(cifar.CIFAR10, contents, urls=[f"http://127.0.0.1:{port}"])
     with pytest.raises(ConnectionError, match="cannot download cifar-10-python.tar.gz") as caught:
-        load_source(source, root=tmp_path, download=True)
+        load_from(tmp_path, source, download=True)
     message = str(caught.value)
     assert f"http://127.0.0.1:{port}/cifar-10-python.tar.gz failed" in message
     assert f"at {tmp_path / 'cifar-10-python.tar.gz'} yourself" in message
@@ -1077,7 +1083,7 @@ def test_a_broken_connection_keeps_its_bytes_and_the_next_call_goes_on(tmp_path,
 def test_downloading_off_opens_no_connection(tmp_path, serve):
     server = serve({f"/{NAME}": CONTENT})
     with pytest.raises(FileNotFoundError, match="downloading is off"):
-        obtain(archive_of(CONTENT, NAME, [f"{server.url}/{NAME}"]), root=tmp_path, download=False)
+        obtain(archive_of(CONTENT, NAME, [f"{server.url}/{NAME}"]), download=False)
     assert server.asked == []
 
 

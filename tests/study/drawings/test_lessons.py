@@ -61,7 +61,7 @@ def test_a_class_may_be_called_by_dollars_and_is_shown_as_it_is_called():
     classes, x, y = ("$_$", "a$b$"), torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])
     logits = torch.eye(2)
     for figure in (
-        lessons.attacked(lambda images: logits, x, y, {}, classes, eps=1, images=2),
+        lessons.attacked(lambda images: logits, x, y, {}, classes, eps=1),
         lessons.smoothed_targets(x, logits, y, logits, logits, classes),
     ):
         figure.canvas.draw()  # where a formula that is none would raise

@@ -28,7 +28,7 @@ def published(key: str) -> Network:
 def small(monkeypatch, tmp_path, tiny):
     """A network of width 8, the record that it would have, on data of 40 test images, of which the record saw 30."""
     data = miniature.dataset()
-    monkeypatch.setattr(network, "shared", lambda name, root: data)
+    monkeypatch.setattr(network, "shared", lambda name: data)
     made = fake.record("advprop")
     clean = dataclasses.replace(made.measurement("corrected:clean"), n=30, correct=fake.mask(0.5, 30))
     about = made.data | {"checksum": data.checksum, "classes": list(data.classes)}

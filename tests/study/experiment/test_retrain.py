@@ -16,7 +16,7 @@ ATTACKED = {"adversarial": True, "train_eps": 0.05, "train_random_start": True}
 def finished():
     """A run of a second: its record, and the weights that it ended with."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "load", lambda name, root=None: miniature.dataset(32, 24))
+        patch.setattr(run, "load", lambda name: miniature.dataset(32, 24))
         config = miniature.config(**ATTACKED)
         done = run.run(config, key="adversarial", protocol="corrected", budget="smoke", device="cpu")
     return done.record, miniature.state(done.model)
@@ -25,7 +25,7 @@ def finished():
 @pytest.fixture(autouse=True)
 def data(monkeypatch):
     for module in (run, retrain):
-        monkeypatch.setattr(module, "load", lambda name, root=None: miniature.dataset(32, 24))
+        monkeypatch.setattr(module, "load", lambda name: miniature.dataset(32, 24))
 
 
 def test_a_record_gives_its_network_again_bit_for_bit(finished, tmp_path):

@@ -46,7 +46,7 @@ def tiny():
 @pytest.fixture
 def data(monkeypatch, tiny):
     """A dataset that every run of the test loads, whatever its name."""
-    monkeypatch.setattr(run, "load", lambda name, root=None: tiny)
+    monkeypatch.setattr(run, "load", lambda name: tiny)
     return tiny
 
 
@@ -61,7 +61,7 @@ def few_attacks(monkeypatch):
 def whole(tiny, tmp_path_factory):
     """One run with every technique through the whole suite, and its folder of weights."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "load", lambda name, root=None: tiny)
+        patch.setattr(run, "load", lambda name: tiny)
         work = tmp_path_factory.mktemp("work")
         return run.run(miniature.config(**FULL_MIX, seed=3), device="cpu", work=work, **NAMES), work
 
@@ -203,7 +203,7 @@ def test_a_half_measured_run_of_other_data_is_set_aside_and_not_finished_with_th
 ):
     go(tmp_path, **FULL_MIX)
     more = dataclasses.replace(data, test_images=255 - data.test_images, checksum="sha256:changed")
-    monkeypatch.setattr(run, "load", lambda name, root=None: more)
+    monkeypatch.setattr(run, "load", lambda name: more)
     again = go(tmp_path, **FULL_MIX)
     assert (tmp_path / "checkpoint.old").is_file()
     assert again.record.data["checksum"] == "sha256:changed"
@@ -211,7 +211,7 @@ def test_a_half_measured_run_of_other_data_is_set_aside_and_not_finished_with_th
 
 
 def test_one_test_image_is_refused_before_the_training_that_its_evaluation_would_lose(monkeypatch):
-    monkeypatch.setattr(run, "load", lambda name, root=None: miniature.dataset(test_size=1))
+    monkeypatch.setattr(run, "load", lambda name: miniature.dataset(test_size=1))
     with pytest.raises(ValueError, match="tiny: a test image alone has no statistics of its own: give two or more"):
         run.learn(miniature.config())
 
@@ -244,7 +244,7 @@ def test_measurements_of_another_network_or_half_written_ones_are_not_used(data,
 def test_training_never_sees_the_test_images(data, few_attacks, monkeypatch):
     expected = weights(go(**FULL_MIX))
     inverted = dataclasses.replace(data, test_images=255 - data.test_images, test_labels=(data.test_labels + 1) % 4)
-    monkeypatch.setattr(run, "load", lambda name, root=None: inverted)
+    monkeypatch.setattr(run, "load", lambda name: inverted)
     assert miniature.same(weights(go(**FULL_MIX)), expected)
 
 
@@ -263,7 +263,7 @@ def test_fewer_test_images_than_a_figure_shows_are_shown_all(data, few_attacks):
 def test_sizes_take_the_first_images(data, few_attacks, monkeypatch):
     part = data.subset(16, 10)
     expected = go(train_size=16, test_size=10)
-    monkeypatch.setattr(run, "load", lambda name, root=None: part)
+    monkeypatch.setattr(run, "load", lambda name: part)
     assert miniature.same(weights(go()), weights(expected))
     assert (expected.record.data["train_images"], expected.record.data["test_images"]) == (16, 10)
     assert expected.record.measurements[0].n == 10

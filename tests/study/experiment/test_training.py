@@ -444,7 +444,7 @@ def test_a_training_cut_off_before_every_one_of_its_steps_ends_as_if_it_had_not_
 def test_a_training_cut_off_and_resumed_ends_as_if_it_had_not_been(tmp_path, changes, k):
     data, config = miniature.dataset(), miniature.config(epochs=3, **changes)
     whole, curve = miniature.fit(config, data)
-    cut, _ = miniature.fit(config, data, checkpoint=tmp_path / "c.pt", stop_after=k)
+    cut = miniature.cut_off(config, data, checkpoint=tmp_path / "c.pt", after=k)
     assert not miniature.same(miniature.state(cut), miniature.state(whole))
     resumed, resumed_curve = miniature.fit(config, data, checkpoint=tmp_path / "c.pt")
     assert miniature.same(miniature.state(resumed), miniature.state(whole))
@@ -595,7 +595,7 @@ def test_a_training_in_float16_that_was_cut_off_ends_as_if_it_had_not_been_and_s
 def test_a_checkpoint_from_before_there_was_a_scaler_is_gone_on_from(tmp_path):
     data, config, path = miniature.dataset(), miniature.config(), tmp_path / "c.pt"
     whole, _ = miniature.fit(config, data)
-    miniature.fit(config, data, checkpoint=path, stop_after=1)
+    miniature.cut_off(config, data, checkpoint=path)
     state = torch.load(path, weights_only=True)
     torch.save({name: value for name, value in state.items() if name != "scaler"}, path)
     resumed, _ = miniature.fit(config, data, checkpoint=path)
@@ -690,7 +690,7 @@ def test_images_that_are_no_bytes_are_refused_and_not_divided_by_255_twice():
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path):
     data, config, path = miniature.dataset(), miniature.config(), tmp_path / "c.pt"
-    miniature.fit(config, data, checkpoint=path, stop_after=1, checksum="sha256:then")
+    miniature.cut_off(config, data, checkpoint=path, checksum="sha256:then")
     with pytest.raises(ValueError, match=r"another training \(data 'sha256:then', now 'sha256:now'\): delete it"):
         miniature.fit(config, data, checkpoint=path, checksum="sha256:now")
 
@@ -703,7 +703,7 @@ def test_a_batch_larger_than_the_data_is_refused():
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_earlier_checkpoint(tmp_path, poison):
     data, config, path = miniature.dataset(), miniature.config(epochs=3), tmp_path / "c.pt"
-    miniature.fit(config, data, checkpoint=path, stop_after=1)
+    miniature.cut_off(config, data, checkpoint=path)
     before = path.read_bytes()
     with pytest.raises(FloatingPointError, match=r"epoch 2: lower lr=0.05"):
         miniature.fit(config, data, checkpoint=path, loss_fn=lambda logits, y: cross_entropy(logits, y) * poison)
@@ -730,7 +730,7 @@ def test_a_checkpoint_of_another_science_version_or_precision_is_refused(
 ):
     """Else one run would be half of each."""
     data, config, path = miniature.dataset(), miniature.config(), tmp_path / "c.pt"
-    miniature.fit(config, data, checkpoint=path, stop_after=1)
+    miniature.cut_off(config, data, checkpoint=path)
     if name:
         monkeypatch.setattr(training, name, value)
     with pytest.raises(ValueError, match="delete it, or move it away") as error:
@@ -745,7 +745,7 @@ class Foreign:
 @pytest.mark.parametrize("damage", ["empty", "half", "text", "another file of torch", "a foreign class"])
 def test_a_damaged_checkpoint_is_refused_with_the_remedy_and_not_deleted(tmp_path, damage):
     data, config, path = miniature.dataset(), miniature.config(), tmp_path / "c.pt"
-    miniature.fit(config, data, checkpoint=path, stop_after=1)
+    miniature.cut_off(config, data, checkpoint=path)
     if damage == "another file of torch":
         torch.save({"weights": torch.zeros(3)}, path)
     elif damage == "a foreign class":
@@ -763,7 +763,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_earlier_checkpoint_and_leaves_no
     tmp_path, monkeypatch, where
 ):
     data, config, path = miniature.dataset(), miniature.config(epochs=2), tmp_path / "c.pt"
-    miniature.fit(config, data, checkpoint=path, stop_after=1)
+    miniature.cut_off(config, data, checkpoint=path)
     before = path.read_bytes()
 
     def full(state, target, *rest):

@@ -8,14 +8,12 @@ import torch
 from places import ROOT
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
-from advlib.resnet import resnet18
 from study import records
 from study.data import load
 from study.data.pixels import to_pixels
 from study.experiment import build, provenance
-from study.experiment.weights import bare, load_model, load_weights, save_weights
+from study.experiment.weights import load_model, load_weights, save_weights
 
 MODELS = sorted((ROOT / "models").glob("*.safetensors"))
 
@@ -27,22 +25,6 @@ def test_weights_come_back_bit_for_bit_in_float32_and_rounded_in_float16(tiny, b
         for name, value in model.state_dict().items():
             assert torch.allclose(again.state_dict()[name], value, rtol=tolerance, atol=1e-6 if tolerance else 0), name
     assert not again.training
-
-
-WRAPPERS = {
-    "compiled": lambda model: torch.compile(model, backend="eager"),
-    "in parallel": nn.DataParallel,
-    "averaged": torch.optim.swa_utils.AveragedModel,
-    "compiled in parallel": lambda model: nn.DataParallel(torch.compile(model, backend="eager")),
-}
-
-
-@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-def test_a_wrapped_networks_weights_are_saved_and_loaded_by_the_names_of_the_network(tiny, tmp_path, wrap):
-    model, other = tiny(), resnet18(width=8)
-    path = save_weights(wrap(model), tmp_path / "w.safetensors")
-    for again in (load_weights(resnet18(width=8), path), bare(load_weights(wrap(other), path))):
-        assert not again.training and miniature.same(again.state_dict(), model.state_dict())
 
 
 def test_what_float16_does_not_hold_is_saved_in_float32(tiny, tmp_path):

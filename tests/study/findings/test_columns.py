@@ -46,7 +46,7 @@ def trained(learned, tmp_path, monkeypatch):
     whole = dataclasses.replace(
         found.dataset, test_images=found.dataset.test_images[:THERE], test_labels=found.dataset.test_labels[:THERE]
     )
-    monkeypatch.setattr(networks, "shared", lambda name, root: whole)
+    monkeypatch.setattr(networks, "shared", lambda name: whole)
     monkeypatch.setattr(measure, "TRAINING_IMAGES", 64)
     few = dataclasses.replace(whole, test_images=whole.test_images[:TESTED], test_labels=whole.test_labels[:TESTED])
     names = {one.name for one in measure.attacks(asked)}
@@ -109,7 +109,7 @@ def test_what_a_file_has_is_kept_and_a_broken_off_one_is_gone_on_from(trained, t
 @pytest.mark.parametrize("norm", ["shared", "dual", "dual-affine"])
 def test_recalibrated_averages_are_the_mean_and_variance_of_clean_training_images(norm, tmp_path, monkeypatch):
     data = miniature.dataset()
-    monkeypatch.setattr(networks, "shared", lambda name, root: data)
+    monkeypatch.setattr(networks, "shared", lambda name: data)
     monkeypatch.setattr(measure, "BATCH", 16)
     made = fake.record("advprop")
     about = made.data | {"checksum": data.checksum, "classes": list(data.classes)}

@@ -142,7 +142,7 @@ class Deaf(nn.Module):
 def world(monkeypatch, tmp_path, spoil):
     """A trained network, its record and its weights, on images of 32 pixels: (results, models, network, data)."""
     data = miniature.dataset(size=32, test_size=30)
-    monkeypatch.setattr(at_hand, "shared", lambda name, root: data)
+    monkeypatch.setattr(at_hand, "shared", lambda name: data)
     config = catalogue.config("traditional", budget="smoke", dataset="cifar10", epochs=1, batch_size=16)
     model, _ = miniature.fit(config, data)
     model.eval()

@@ -47,14 +47,12 @@ class World:
     def file(self) -> Path:
         return self.results / "smoke" / "digits" / report.NAME
 
-    def places(self) -> dict[str, Path]:
-        return {
-            records.run_folder("smoke", "digits", "corrected", key, 0): self.models / f"{key}.safetensors"
-            for key in KEYS
-        }
+    def record(self, key: str) -> records.Record:
+        return records.read(self.results / records.run_folder("smoke", "digits", "corrected", key, 0) / "record.json")
 
     def explore(self) -> dict:
-        return measure.explore(self.places(), DATA, self.results)
+        found = [network.Network(self.record(key), self.models / f"{key}.safetensors") for key in KEYS]
+        return measure.explore(found, DATA)
 
 
 def measured(key: str, network) -> records.Record:
@@ -178,7 +176,7 @@ def test_the_same_inputs_give_the_same_bytes(first_world, tmp_path):
 
 
 def test_the_command_writes_them_where_the_page_looks_for_them(world, monkeypatch, capsys):
-    monkeypatch.setattr(network, "shared", lambda name, root: DATA)
+    monkeypatch.setattr(network, "shared", lambda name: DATA)
     before = world.file.read_bytes()
     world.file.unlink()
     places = ["--budget", "smoke", "--results", str(world.results), "--weights", str(world.models)]
@@ -187,8 +185,7 @@ def test_the_command_writes_them_where_the_page_looks_for_them(world, monkeypatc
 
 
 def test_a_model_that_is_not_its_records_is_refused(world):
-    place = next(iter(world.places()))
-    record = records.read(world.results / place / "record.json")
+    record = world.record("traditional")
     turned = [dataclasses.replace(m, correct=packing.pack_mask(~m.mask)) for m in record.measurements]
     fake.put(dataclasses.replace(record, measurements=tuple(turned)), world.results)
     with pytest.raises(ValueError, match=r"traditional\.safetensors and its record agree on"):
@@ -204,7 +201,7 @@ def test_data_that_belong_to_their_records_are_read(first_world):
 
 
 def test_data_of_more_rows_are_not_replaced_by_those_of_fewer(world):
-    record = records.read(next(world.results.rglob("sat/seed0/record.json")))
+    record = world.record("sat")
     before, one = world.file.read_bytes(), network.Network(record, world.models / "sat.safetensors")
     with pytest.raises(ValueError, match=f"{world.file} shows traditional, advprop, sat: name all of them"):
         next(measure.measure([one], world.results))
@@ -213,7 +210,7 @@ def test_data_of_more_rows_are_not_replaced_by_those_of_fewer(world):
 
 def replaced(world, **changes):
     """The record of the first row, written again with changes; those of a part of it as a dict."""
-    record = records.read(world.results / next(iter(world.places())) / "record.json")
+    record = world.record("traditional")
     whole = {name: getattr(record, name) | new if isinstance(new, dict) else new for name, new in changes.items()}
     fake.put(dataclasses.replace(record, **whole), world.results)
 

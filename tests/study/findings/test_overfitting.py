@@ -14,6 +14,7 @@ from study.experiment import build, retrain, run
 from study.experiment.unfinished import digest
 from study.findings.overfitting import judge, measure, report
 from study.findings.overfitting.judge import Watched
+from study.machine.interrupt import Interrupted
 from study.plan.config import Config
 from study.records import Measurement, write
 from study.records.packing import pack_mask
@@ -25,20 +26,21 @@ MIX = {
     "train_eps": 0.05,
     "train_random_start": True,
 }
-DATA = miniature.dataset(32, 24)
+ALL = 24
+DATA = miniature.dataset(32, ALL)
 
 
 @pytest.fixture(autouse=True)
 def data(monkeypatch):
     for module in (run, retrain):
-        monkeypatch.setattr(module, "load", lambda name, root=None: DATA)
+        monkeypatch.setattr(module, "load", lambda name: DATA)
 
 
 @pytest.fixture(scope="module")
 def finished():
     """A run of a second, and the digest of the network that it ended with."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "load", lambda name, root=None: DATA)
+        patch.setattr(run, "load", lambda name: DATA)
         done = run.run(miniature.config(**MIX), key="sat-advprop", protocol="corrected", budget="smoke", device="cpu")
     return done.record, digest(done.models["surrogate"])
 
@@ -70,35 +72,35 @@ def test_after_the_last_epoch_it_sees_what_a_run_measures(finished):
 def test_with_one_batch_norm_it_watches_the_only_branch(finished):
     config = miniature.config(**MIX | {"norm": "shared"})
     done = run.run(config, key="sat", protocol="corrected", budget="smoke", device="cpu")
-    last = measure.watch(done.record).epochs[-1]
+    last = measure.watch(done.record, images=ALL).epochs[-1]
     for measurement in last:
         theirs = done.record.measurement(measurement.name.removeprefix("epoch-2:"))
         assert np.array_equal(measurement.mask[: theirs.n], theirs.mask)
 
 
-def killed_after_an_epoch(*args, fit=run.training.fit, **options):
-    fit(*args, **options, stop_after=1)
-    raise KeyboardInterrupt
+def cut_off_after_an_epoch(model, images, labels, config, *, fit=run.training.fit, **options):
+    answers = iter([False] * (len(images) // config.batch_size) + [True])
+    fit(model, images, labels, config, **options | {"stop": lambda: next(answers)})
 
 
 def test_a_training_that_was_cut_off_goes_on_and_keeps_what_was_seen(finished, tmp_path, monkeypatch):
     record, _ = finished
-    whole, fit, trained = measure.watch(record), run.training.fit, []
-    monkeypatch.setattr(run.training, "fit", killed_after_an_epoch)
-    with pytest.raises(KeyboardInterrupt):
-        measure.watch(record, work=tmp_path)
+    whole, fit, trained = measure.watch(record, images=ALL), run.training.fit, []
+    monkeypatch.setattr(run.training, "fit", cut_off_after_an_epoch)
+    with pytest.raises(Interrupted):
+        measure.watch(record, images=ALL, work=tmp_path)
     real = build.STEPS["joint"]
     monkeypatch.setattr(run.training, "fit", fit)
     monkeypatch.setitem(build.STEPS, "joint", lambda *args: trained.append(1) or real(*args))
-    assert measure.watch(record, work=tmp_path).epochs == whole.epochs
+    assert measure.watch(record, images=ALL, work=tmp_path).epochs == whole.epochs
     assert len(trained) == 32 // record.config["batch_size"]  # the second of two epochs
 
 
 def test_a_training_watched_on_fewer_images_is_not_gone_on_from(finished, tmp_path, monkeypatch):
     record, _ = finished
     fit = run.training.fit
-    monkeypatch.setattr(run.training, "fit", killed_after_an_epoch)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(run.training, "fit", cut_off_after_an_epoch)
+    with pytest.raises(Interrupted):
         measure.watch(record, work=tmp_path, images=10)
     monkeypatch.setattr(run.training, "fit", fit)
     assert {m.n for epoch in measure.watch(record, work=tmp_path, images=20).epochs for m in epoch} == {20}
@@ -109,7 +111,7 @@ def test_provenance_is_of_before_the_training_and_threads_are_those_it_had(finis
     order, real = [], measure.retrain
     monkeypatch.setattr(measure, "retrain", lambda *args, **options: order.append("training") or real(*args, **options))
     monkeypatch.setattr(measure, "provenance", lambda *_: order.append("provenance") or {"threads": 99})
-    found = measure.watch(record)
+    found = measure.watch(record, images=ALL)
     assert order == ["provenance", "training"] and found.provenance["threads"] == record.provenance["threads"]
 
 
@@ -162,7 +164,7 @@ def test_a_training_whose_attack_cannot_be_compared_is_refused_before_it_starts(
     record, _ = finished
     monkeypatch.setattr(measure, "retrain", None)
     with pytest.raises(ValueError, match="no attack to overfit to|can be set against"):
-        measure.watch(dataclasses.replace(record, config=record.config | changes))
+        measure.watch(dataclasses.replace(record, config=record.config | changes), images=ALL)
 
 
 # ---- the verdict

@@ -192,9 +192,9 @@ def test_the_ascent_on_the_smoothed_loss_follows_its_gradient(learned, shown):
     steps = []
     real = measure.pgd
 
-    def spied(logits_fn, x, zeros, **how):
-        how |= {"steps": 1, "random_start": False}
-        steps.append(real(logits_fn, x, zeros, **how) - x)
+    def spied(logits_fn, x, y, **how):
+        how |= {"steps": 1, "random_start": False, "restarts": 1}
+        steps.append(real(logits_fn, x, y, **how) - x)
         return x + steps[-1]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -232,14 +232,13 @@ def test_list_shows_the_steps_between_the_protocols(capsys):
 
 def test_status_tells_done_from_missing_and_stale(finished, capsys):
     results, _ = finished
-    assert main(["status", "--json", "--results", str(results)]) == 0
-    states = {line["run"]: line for line in json.loads(capsys.readouterr().out)}
+    assert main(["status", "--results", str(results)]) == 0
+    *lines, _ = capsys.readouterr().out.splitlines()
+    states = {line.split()[1]: line for line in lines}
     assert len(states) == 2 * len(catalogue.rows()) + len(catalogue.extensions())
-    assert states[WHERE]["state"] == "stale"  # it was run with settings of its own
-    assert "epochs 1, now 3" in states[WHERE]["why"]
-    assert states["smoke/digits/published/advprop/seed0"]["state"] == "missing"
-    assert states["smoke/digits/published/advprop/seed0"]["record"] is None
-    assert states[WHERE]["record"] == str(results / WHERE / "record.json")
+    assert states[WHERE].startswith("stale")  # it was run with settings of its own
+    assert "epochs 1, now 3" in states[WHERE]
+    assert states["smoke/digits/published/advprop/seed0"].startswith("missing")
 
 
 def test_two_runs_at_once_each_leave_their_own_record(tmp_path):

@@ -41,6 +41,22 @@ def test_what_the_catalogue_does_not_have_is_refused_before_anything_starts():
         grid.runs("smoke", [0], keys=["als"], protocols=["publisht"])
 
 
+def test_of_the_protocols_that_are_asked_for_each_row_is_run_under_those_that_it_has(tmp_path, capsys):
+    asked = ["published", "published-branch"]
+    cells = {(found.key, found.protocol) for found in grid.runs("lite", [0], protocols=asked)}
+    with_advprop = [key for key, row in catalogue.rows().items() if row.advprop]
+    assert cells == {(key, "published") for key in catalogue.rows()} | {(key, asked[1]) for key in with_advprop}
+    extension = next(iter(catalogue.extensions()))
+    assert main(["status", "--protocols", "published", "--keys", "als", extension, "--results", str(tmp_path)]) == 0
+    assert "1 missing of 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["als", next(iter(catalogue.extensions()))])
+def test_a_protocol_that_none_of_the_rows_has_is_refused(key):
+    with pytest.raises(ValueError, match="none of these rows has published-branch"):
+        grid.runs("lite", [0], keys=[key], protocols=["corrected", "published-branch"])
+
+
 def test_a_run_is_started_by_the_command_that_its_arguments_are():
     assert run("als", seed=2).arguments == [
         *("als", "--protocol", "corrected", "--budget", "lite", "--dataset", "cifar10-jpeg", "--seed", "2")
