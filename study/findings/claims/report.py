@@ -297,18 +297,18 @@ def _section(claim: Claim, judged: dict[str, Ruling]) -> Markup:
         told, folded = _foldable(ruling.findings)
         for finding in told:
             published = finding.comparison.published
-            cells = [trial, "" if published is None or trial == "stronger attack" else f"{100 * published:+.2f}"]
+            cells = [_trial(ruling, finding.verdict)]
+            cells += ["" if published is None or trial == "stronger attack" else f"{100 * published:+.2f}"]
             cells += [points(finding.estimate)]
             cells += ["" if finding.visible is None else f"{100 * finding.visible:.1f}"]
             cells += [f"{SYMBOLS[finding.verdict]} {finding.verdict}", _p(finding.p)]
-            cells += [ruling.group[0].budget if finding.estimate else "", _runs(finding, ruling.group)]
+            cells += [_runs(finding, ruling.group)]
             body.append(row(_name(finding.comparison, trial), cells))
         for verdict, count in folded.items():
-            size = ruling.group[0].budget if verdict != NOT_RUN else ""
-            cells = [trial, "", "", "", f"{SYMBOLS[verdict]} {verdict}", "", size, ""]
+            cells = [_trial(ruling, verdict), "", "", "", f"{SYMBOLS[verdict]} {verdict}", "", ""]
             body.append(row(f"{count} more comparisons", cells))
     own = "" if judge.supported_by_the_paper(claim) else " Not all of the paper's own numbers say so."
-    told = ["The paper", "Here", "Smallest visible", "Verdict", "p", "Size", "Runs"]
+    told = ["The paper", "Here", "Smallest visible", "Verdict", "p", "Runs"]
     caption = f"Differences in percentage points; p adjusted for the comparisons of the claim.{own}"
     said = element("p", claim.sentence) + element("footer", claim.where)
     said = element("blockquote", said) if claim.quoted else said
@@ -317,10 +317,15 @@ def _section(claim: Claim, judged: dict[str, Ruling]) -> Markup:
         "section",
         title,
         said,
-        table(["Comparison", "Protocol or attack", *told], body, caption),
+        table(["Comparison", "Protocol or attack, size", *told], body, caption),
         class_="claim",
         id=f"claim-{claim.id}",
     )
+
+
+def _trial(ruling: Ruling, verdict: str) -> Markup:
+    """The trial, and below it the size of the runs that it is judged by."""
+    return ruling.trial + (span("interval", ruling.group[0].budget) if verdict != NOT_RUN else Markup())
 
 
 def _foldable(findings: Sequence[Finding]) -> tuple[list[Finding], dict[str, int]]:

@@ -253,7 +253,7 @@ def test_a_claim_is_not_judged_while_a_comparison_was_not_run(group, tmp_path):
         "not asked",
     }
     lines = report.details(judge.Evidence([part]).rulings).split("<tr>")
-    sizes = {f"<td>{part[0].budget}</td>" in line for line in lines if judge.NOT_RUN in line}
+    sizes = {f">{part[0].budget}<" in line for line in lines if judge.NOT_RUN in line}
     assert sizes == {False}, "no size is named beside what was not run"
 
 
@@ -372,6 +372,6 @@ def test_comparisons_that_say_nothing_share_a_line_and_all_others_have_their_own
         if 'id="claim-adversarial-robustness"' in section
     ]
     lines = re.findall(r"<tr>.*?</tr>", section.partition("<tbody")[2], re.DOTALL)
-    corrected = [line for line in lines if "<td>corrected</td>" in line]
+    corrected = [line for line in lines if "<td>corrected<" in line]
     assert len(corrected) == 2 and "PGD 0.1" in corrected[0] and "3 more comparisons" in corrected[1]
     assert "no room" in corrected[1] and "no room" not in corrected[0]
