@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +140,7 @@ def _stamps(root: Path) -> tuple:
     """What tells the files that :func:`groups` rests on from those that were there before."""
     runs = [path for name in ("record.json", Columns.FILE) for path in Path(root).glob(f"*/*/*/*/seed*/{name}")]
     weights = (Path(root).parent / "models").glob("*.safetensors")
-    found = [(path, path.stat()) for path in sorted([*runs, *weights])]
-    return tuple((path, stat.st_mtime_ns, stat.st_size, stat.st_ino) for path, stat in found)
+    return tuple((path, sha256(path.read_bytes()).digest()) for path in sorted([*runs, *weights]))
 
 
 def _with_larger_masks(root: Path, found: Group) -> Group:

@@ -127,7 +127,7 @@ def shown(results) -> dict[str, list]:
 
 
 BROKEN = """
-from study.drawings import portrait
+from study.drawings import lessons, portrait
 
 def formula(panel, *_, **__):  # a figure that is made, and cannot be drawn
     panel.set_title("$x^$")
@@ -135,7 +135,7 @@ def formula(panel, *_, **__):  # a figure that is made, and cannot be drawn
 def refuse(*_):
     raise ValueError("two\\nlines")
 
-portrait.picture, portrait.wilson = formula, refuse
+lessons.picture, portrait.wilson = formula, refuse
 """
 
 
