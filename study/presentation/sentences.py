@@ -27,7 +27,9 @@ YOUNGER = (
     "training* could not be decided. On 28 November, after the same runs, three were added: an effect of more than "
     "twice the paper's is called *larger*, not reproduced; how much trainings differ is learnt from the paper's "
     "methods alone, and no longer from the same method in three arithmetics; and a sentence of this book holds by the "
-    "largest size at which its networks were trained, or not at all."
+    "largest size at which its networks were trained, or not at all. Before the first of these, what is *larger* now "
+    "was *reproduced*. Before the second, *Adversarial training is more robust than plain training* was *smaller* "
+    "under the `published` protocol."
 )
 
 
