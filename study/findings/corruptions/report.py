@@ -238,8 +238,8 @@ def _groups(networks: Sequence[Network], network: Network, confidence: float) ->
     if None in found.values():
         return ""
     told = {
-        "gains under": [f"{group} ({markup.interval(e)} points)" for group, e in found.items() if e.sign > 0],
-        "loses under": [f"{group} ({markup.interval(e)} points)" for group, e in found.items() if e.sign < 0],
+        "gains under": [f"{group} {markup.interval(e)} points" for group, e in found.items() if e.sign > 0],
+        "loses under": [f"{group} {markup.interval(e)} points" for group, e in found.items() if e.sign < 0],
     }
     parts = [f"{verb} {_listed(groups)}" for verb, groups in told.items() if groups]
     return f"Against Traditional, {title(network)} {', and '.join(parts) or 'differs in no group for certain'}."
